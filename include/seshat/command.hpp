@@ -1,0 +1,415 @@
+// seshat/command.hpp - what a command is: one entry of a table, and what its function may see.
+//
+//   { "get", arity 2, read only, keys 1..1, "Gets the value of a key", ... , &get }
+//
+// Everything that clients ask about commands (COMMAND, COMMAND DOCS, arity errors, which arguments
+// are keys) is read off the entry, and so is how it runs:
+//
+//   local   answers at once, from the session and the site; never touches Raft
+//   read    looks at the ordered map, when the node may (linearizable), on the loop or on the pool
+//   write   turns arguments into an Operation; answered by the Outcome of its log entry
+//
+// Threads: the loop, but for read functions: those run wherever the map they get allows.
+// Needs:   resp.hpp, state_machine.hpp, glob.hpp.
+#ifndef SESHAT_COMMAND_HPP
+#define SESHAT_COMMAND_HPP
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "seshat/glob.hpp"
+#include "seshat/records.hpp"
+#include "seshat/resp.hpp"
+#include "seshat/state_machine.hpp"
+
+namespace seshat {
+
+// ---- Where a command runs -------------------------------------------------------------------------
+
+// What a connection remembers about its client.
+struct Session {
+  std::uint64_t id = 0;
+  std::string address;        // host:port of the client
+  std::string local_address;  // host:port it connected to
+  std::string name;           // CLIENT SETNAME
+  std::string lib_name;       // CLIENT SETINFO
+  std::string lib_version;
+  resp::Protocol protocol = resp::Protocol::kResp2;
+  bool read_only = false;     // READONLY
+  bool refusing_transaction = false;  // MULTI was refused: so is all up to EXEC or DISCARD
+  bool close_after_reply = false;     // QUIT
+  std::uint64_t connected_at_ms = 0;  // of the loop's clock
+  std::uint64_t last_active_ms = 0;
+  std::string_view last_command = "NULL";  // a name from the table
+  Index last_write;           // reads of this connection must see it
+};
+
+struct ClusterNode {
+  NodeId id;
+  std::string host;  // of its client address; empty: not known
+  std::uint16_t port = 0;
+  std::uint16_t peer_port = 0;
+  bool connected = false;
+};
+
+struct ClusterShard {
+  std::vector<SlotRange> slots;
+  NodeId leader;  // 0: not known
+  std::vector<NodeId> replicas;
+};
+
+// The cluster as this node sees it.
+struct Topology {
+  NodeId self;
+  Term epoch;
+  bool ok = false;  // every shard has a leader
+  std::vector<ClusterNode> nodes;
+  std::vector<ClusterShard> shards;
+
+  [[nodiscard]] const ClusterNode* find(NodeId id) const;
+};
+
+// 40 hex digits, stable, as Redis Cluster names its nodes: "seshat-node-" in hex, then the id.
+[[nodiscard]] std::string cluster_node_name(NodeId id);
+
+// What local commands ask of the node and the server around them.
+class Site {
+ public:
+  virtual ~Site() = default;
+  [[nodiscard]] virtual Topology topology() const = 0;
+  // Appends "key:value\r\n" lines of a section of INFO; its name is one of kInfoSections.
+  virtual void append_info(std::string_view section, std::string& out) const = 0;
+  // Redis' names for what is configured here, with their values: CONFIG GET.
+  [[nodiscard]] virtual std::vector<std::pair<std::string, std::string>> settings() const = 0;
+  virtual void for_each_session(const std::function<void(const Session&)>& visit) const = 0;
+  [[nodiscard]] virtual std::uint64_t now_ms() const = 0;
+};
+
+inline constexpr std::array<std::string_view, 9> kInfoSections = {
+    "server", "clients",     "memory",  "persistence", "stats",
+    "raft",   "replication", "cluster", "keyspace"};
+
+// ---- The table --------------------------------------------------------------------------------------
+
+struct Command;
+using Args = std::span<const std::string_view>;  // the command's name first
+
+// One request of a local command.
+struct Call {
+  const Command& command;
+  Args args;
+  Session& session;
+  const Site& site;
+  std::string& out;  // the reply is appended; HELLO changes the protocol it is written in
+
+  [[nodiscard]] resp::Writer reply() const { return resp::Writer(out, session.protocol); }
+};
+
+using LocalFunction = void (*)(const Call& call);
+// Appends the reply and returns kFound, or returns kNotInMemory or kFailed and appends nothing.
+using ReadFunction = Lookup (*)(const OrderedMap& map, Args args, resp::Writer& reply);
+// Fills type and arguments. An error text: nothing is proposed.
+using WriteFunction = std::optional<std::string> (*)(Args args, Operation& operation);
+
+// Redis' command flags, by the names that COMMAND shows.
+enum CommandFlag : std::uint32_t {
+  kWrite = 1U << 0,
+  kReadOnly = 1U << 1,
+  kDenyOom = 1U << 2,  // grows the data: refused on a full disk
+  kAdmin = 1U << 3,
+  kNoScript = 1U << 4,
+  kLoading = 1U << 5,
+  kStale = 1U << 6,
+  kFast = 1U << 7,
+  kNoAuth = 1U << 8,
+};
+
+// Which arguments are keys: first, first + step, ... up to last (negative: from the end; 0: none).
+struct KeyPositions {
+  int first = 0;
+  int last = 0;
+  int step = 0;
+};
+
+struct Command {
+  std::string_view name;  // lower case; of a subcommand "client|list"
+  int arity = 0;          // with the name; negative: at least so many
+  std::uint32_t flags = 0;
+  KeyPositions keys = {};
+  std::string_view group = {};      // as COMMAND DOCS names it
+  std::string_view since = {};      // the Redis version it appeared in
+  std::string_view complexity = {};
+  std::string_view summary = {};
+  std::string_view arguments = {};  // "name:type" or "name:type:multiple", "...:optional"
+  LocalFunction local = nullptr;
+  ReadFunction read = nullptr;
+  WriteFunction write = nullptr;
+  std::span<const Command> subcommands = {};
+
+  [[nodiscard]] std::string_view short_name() const;  // "list" of "client|list"
+  [[nodiscard]] bool is_write() const { return write != nullptr; }
+};
+
+using CommandTable = std::span<const Command>;
+
+// Names in any case; nullptr: unknown.
+[[nodiscard]] const Command* find_command(CommandTable table, std::string_view name);
+[[nodiscard]] bool arity_fits(const Command& command, std::size_t arguments);
+// Calls visit(key) for each key argument of a request whose arity fits.
+template <class Visit>
+void for_each_key(const Command& command, Args args, Visit visit);
+
+[[nodiscard]] std::string to_upper(std::string_view text);  // ASCII only
+// Redis' own texts.
+[[nodiscard]] std::string unknown_command_text(Args args);
+[[nodiscard]] std::string unknown_subcommand_text(Args args);
+[[nodiscard]] std::string wrong_arity_text(const Command& command);
+
+// What COMMAND and COMMAND DOCS tell of one command.
+void describe_command(const Command& command, resp::Writer& reply);
+void document_command(const Command& command, resp::Writer& reply);
+// HELP of a container command, which every one has.
+void help(const Command& container, resp::Writer& reply);
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline const ClusterNode* Topology::find(NodeId id) const {
+  for (const ClusterNode& node : nodes) {
+    if (node.id == id) return &node;
+  }
+  return nullptr;
+}
+
+inline std::string cluster_node_name(NodeId id) {
+  std::string name = "7365736861742d6e6f64652d";
+  constexpr std::string_view kHex = "0123456789abcdef";
+  for (int shift = 60; shift >= 0; shift -= 4) name += kHex[(id.value >> shift) & 0xf];
+  return name;
+}
+
+inline std::string_view Command::short_name() const {
+  const std::size_t bar = name.find('|');
+  return bar == std::string_view::npos ? name : name.substr(bar + 1);
+}
+
+inline const Command* find_command(CommandTable table, std::string_view name) {
+  for (const Command& command : table) {
+    if (equals_ignoring_case(command.short_name(), name)) return &command;
+  }
+  return nullptr;
+}
+
+inline bool arity_fits(const Command& command, std::size_t arguments) {
+  const auto count = static_cast<std::int64_t>(arguments);
+  return command.arity >= 0 ? count == command.arity : count >= -command.arity;
+}
+
+template <class Visit>
+void for_each_key(const Command& command, Args args, Visit visit) {
+  const KeyPositions& keys = command.keys;
+  if (keys.first == 0) return;
+  const auto count = static_cast<int>(args.size());
+  const int last = keys.last < 0 ? count + keys.last : keys.last;
+  for (int i = keys.first; i <= last && i < count; i += keys.step) {
+    visit(args[static_cast<std::size_t>(i)]);
+  }
+}
+
+inline std::string to_upper(std::string_view text) {
+  std::string upper(text);
+  for (char& c : upper) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+  return upper;
+}
+
+// Redis 7.0, processCommand(): the first arguments, cut at 128 bytes in all.
+inline std::string unknown_command_text(Args args) {
+  std::string beginning;
+  for (std::size_t i = 1; i < args.size() && beginning.size() < 128; ++i) {
+    beginning += "'" + std::string(args[i].substr(0, 128 - beginning.size())) + "' ";
+  }
+  return "ERR unknown command '" + std::string(args[0].substr(0, 128)) +
+         "', with args beginning with: " + beginning;
+}
+
+inline std::string unknown_subcommand_text(Args args) {
+  return "ERR unknown subcommand '" + std::string(args[1].substr(0, 128)) + "'. Try " +
+         to_upper(args[0]) + " HELP.";
+}
+
+inline std::string wrong_arity_text(const Command& command) {
+  return "ERR wrong number of arguments for '" + std::string(command.name) + "' command";
+}
+
+namespace command_detail {
+
+inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 9> kFlagNames = {{
+    {kWrite, "write"},
+    {kReadOnly, "readonly"},
+    {kDenyOom, "denyoom"},
+    {kAdmin, "admin"},
+    {kNoScript, "noscript"},
+    {kLoading, "loading"},
+    {kStale, "stale"},
+    {kFast, "fast"},
+    {kNoAuth, "no_auth"},
+}};
+
+inline std::vector<std::string_view> flag_names(const Command& command) {
+  std::vector<std::string_view> names;
+  for (const auto& [flag, name] : kFlagNames) {
+    if ((command.flags & flag) != 0) names.push_back(name);
+  }
+  return names;
+}
+
+// ACL categories follow from flags and group.
+inline std::vector<std::string> categories(const Command& command) {
+  std::vector<std::string> names;
+  if (command.group == "string" || command.group == "generic") {
+    names.push_back(command.group == "string" ? "@string" : "@keyspace");
+  }
+  if (command.group == "connection") names.push_back("@connection");
+  if ((command.flags & kWrite) != 0) names.push_back("@write");
+  if ((command.flags & kReadOnly) != 0) names.push_back("@read");
+  if ((command.flags & kAdmin) != 0) names.push_back("@admin");
+  names.push_back((command.flags & kFast) != 0 ? "@fast" : "@slow");
+  return names;
+}
+
+template <class Names>
+void simple_strings(const Names& names, resp::Writer& reply) {
+  reply.set(names.size());
+  for (const auto& name : names) reply.simple_string(name);
+}
+
+// A key specification as Redis 7 gives it: where the search begins, and a range from there.
+inline void describe_keys(const Command& command, resp::Writer& reply) {
+  const KeyPositions& keys = command.keys;
+  if (keys.first == 0) return reply.array(0);
+  reply.array(1);
+  reply.map(3);
+  reply.bulk("flags");
+  reply.set(2);
+  reply.simple_string(command.is_write() ? "RW" : "RO");
+  reply.simple_string(command.is_write() ? "UPDATE" : "ACCESS");
+  reply.bulk("begin_search");
+  reply.map(2);
+  reply.bulk("type");
+  reply.bulk("index");
+  reply.bulk("spec");
+  reply.map(1);
+  reply.bulk("index");
+  reply.integer(keys.first);
+  reply.bulk("find_keys");
+  reply.map(2);
+  reply.bulk("type");
+  reply.bulk("range");
+  reply.bulk("spec");
+  reply.map(3);
+  reply.bulk("lastkey");
+  reply.integer(keys.last < 0 ? keys.last : keys.last - keys.first);
+  reply.bulk("keystep");
+  reply.integer(keys.step);
+  reply.bulk("limit");
+  reply.integer(0);
+}
+
+inline std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(separator), text.size());
+    parts.push_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parts;
+}
+
+// "key:key:multiple" -> name, type, flags.
+inline void document_argument(std::string_view argument, resp::Writer& reply) {
+  const std::vector<std::string_view> parts = split(argument, ':');
+  reply.map(parts.size() > 2 ? 4 : 3);
+  reply.bulk("name");
+  reply.bulk(parts[0]);
+  reply.bulk("type");
+  reply.bulk(parts[1]);
+  reply.bulk("display_text");
+  reply.bulk(parts[0]);
+  if (parts.size() <= 2) return;
+  reply.bulk("flags");
+  reply.set(parts.size() - 2);
+  for (std::size_t i = 2; i < parts.size(); ++i) reply.simple_string(parts[i]);
+}
+
+inline void document_text(std::string_view name, std::string_view text, resp::Writer& reply) {
+  reply.bulk(name);
+  reply.bulk(text);
+}
+
+}  // namespace command_detail
+
+// https://redis.io/commands/command/ : ten elements a command.
+inline void describe_command(const Command& command, resp::Writer& reply) {
+  reply.array(10);
+  reply.bulk(command.name);
+  reply.integer(command.arity);
+  command_detail::simple_strings(command_detail::flag_names(command), reply);
+  reply.integer(command.keys.first);
+  reply.integer(command.keys.last);
+  reply.integer(command.keys.step);
+  command_detail::simple_strings(command_detail::categories(command), reply);
+  reply.array(0);  // tips
+  command_detail::describe_keys(command, reply);
+  reply.array(command.subcommands.size());
+  for (const Command& subcommand : command.subcommands) describe_command(subcommand, reply);
+}
+
+// One key and its value of the map that COMMAND DOCS answers.
+inline void document_command(const Command& command, resp::Writer& reply) {
+  const std::vector<std::string_view> arguments =
+      command_detail::split(command.arguments, ' ');
+  reply.bulk(command.name);
+  reply.map(4 + (arguments.empty() ? 0U : 1U) + (command.subcommands.empty() ? 0U : 1U));
+  command_detail::document_text("summary", command.summary, reply);
+  command_detail::document_text("since", command.since, reply);
+  command_detail::document_text("group", command.group, reply);
+  command_detail::document_text("complexity", command.complexity, reply);
+  if (!arguments.empty()) {
+    reply.bulk("arguments");
+    reply.array(arguments.size());
+    for (const std::string_view argument : arguments) {
+      command_detail::document_argument(argument, reply);
+    }
+  }
+  if (!command.subcommands.empty()) {
+    reply.bulk("subcommands");
+    reply.map(command.subcommands.size());
+    for (const Command& subcommand : command.subcommands) document_command(subcommand, reply);
+  }
+}
+
+inline void help(const Command& container, resp::Writer& reply) {
+  reply.array(1 + 2 * container.subcommands.size());
+  reply.simple_string(to_upper(container.name) + " <subcommand> [<arg> ...]. Subcommands are:");
+  for (const Command& subcommand : container.subcommands) {
+    std::string line = to_upper(subcommand.short_name());
+    for (const std::string_view argument : command_detail::split(subcommand.arguments, ' ')) {
+      line += " <" + std::string(command_detail::split(argument, ':')[0]) + ">";
+    }
+    reply.simple_string(line);
+    reply.simple_string("    " + std::string(subcommand.summary) + ".");
+  }
+}
+
+}  // namespace seshat
+
+#endif  // SESHAT_COMMAND_HPP

@@ -1,0 +1,288 @@
+// seshat/config_rules.hpp - what must hold between the keys of a configuration, and what follows.
+//
+//   broken_rules(config, given)     every rule that the values break, as errors and warnings
+//   fill_derived(config, host)      advertised addresses and members that nobody spelled out
+//
+// Keeps:    a configuration without errors here is safe to run: the lease ends before votes are
+//           given again, no election starts between two heartbeats, every node is a member.
+// Threads:  none inside; pure functions of their arguments.
+// Alone:    needs config_keys.hpp and the standard library.
+#ifndef SESHAT_CONFIG_RULES_HPP
+#define SESHAT_CONFIG_RULES_HPP
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "seshat/config_keys.hpp"
+
+namespace seshat::config {
+
+struct BrokenRule {
+  enum class Severity : std::uint8_t { kError, kWarning };
+  Severity severity = Severity::kError;
+  std::string key;      // whose value should change; may point into a list: "...members[2].addr"
+  std::string partner;  // the other key of the rule, empty if none: a rule whose key or partner
+                        // could not be read is not worth telling
+  std::string value;    // of `key`, as shown; empty: don't show it
+  std::string what;     // what is wrong and what would be right
+};
+
+// The paths of the keys that some source set; the others stand at their defaults.
+using GivenKeys = std::set<std::string, std::less<>>;
+
+// All that `config` breaks. Call it on values that passed `why_not`, before `fill_derived`.
+[[nodiscard]] std::vector<BrokenRule> broken_rules(const Config& config, const GivenKeys& given);
+
+// Fills what follows from other keys:
+//   advertise_addr         what initial_members says for this node, else internal_addr
+//   advertise_client_addr  client_addr
+//   initial_members        this node alone, at advertise_addr (empty while peers are off)
+// A wildcard host becomes `host_name`, as nobody can dial 0.0.0.0.
+void fill_derived(Config& config, std::string_view host_name);
+
+// `left` must be at most `percent` of `right`, or less than that when `strictly`; both are
+// integers.
+struct Limit {
+  std::string_view left;
+  std::string_view right;
+  std::int64_t percent = 100;
+  bool strictly = false;
+};
+
+inline constexpr auto kLimits = std::to_array<Limit>({
+    {"raft.heartbeat_interval_ms", "raft.election_timeout_min_ms", 50},
+    {"raft.heartbeat_interval_ms", "raft.lease_ms", 100, true},
+    {"raft.election_timeout_min_ms", "raft.election_timeout_max_ms"},
+    {"raft.vote_withhold_ms", "raft.election_timeout_min_ms"},
+    {"raft.lease_ms", "raft.vote_withhold_ms", 85},  // clocks may drift apart meanwhile
+    {"raft.snapshot_interval_bytes", "raft.max_log_size_bytes"},
+    {"limits.max_key_size_bytes", "limits.max_request_size_bytes"},
+    {"limits.max_value_size_bytes", "limits.max_request_size_bytes"},
+});
+
+// ---------------------------------------------------------------------------------------------
+// Bodies
+// ---------------------------------------------------------------------------------------------
+
+namespace detail {
+
+using Severity = BrokenRule::Severity;
+
+// Gathers broken rules; each check_ function adds those of one subject.
+class RuleCheck {
+ public:
+  RuleCheck(const Config& config, const GivenKeys& given) : config_(config), given_(given) {}
+
+  [[nodiscard]] std::vector<BrokenRule> run() {
+    for (const Limit& limit : kLimits) check_limit(limit);
+    check_what_is_not_available();
+    check_ports();
+    check_member_count();
+    check_replication_factor();
+    check_members_differ();
+    check_own_place_among_members();
+    check_dial();
+    return std::move(broken_);
+  }
+
+ private:
+  void add(Severity severity, std::string key, std::string partner, std::string value,
+           std::string what) {
+    broken_.push_back(
+        {severity, std::move(key), std::move(partner), std::move(value), std::move(what)});
+  }
+
+  [[nodiscard]] std::int64_t number(std::string_view path) const {
+    return std::get<std::int64_t>(find_key(path)->get(config_));
+  }
+
+  // "cluster.initial_members[2].addr"
+  [[nodiscard]] static std::string member_key(std::size_t position, std::string_view field) {
+    return "cluster.initial_members[" + std::to_string(position) + "]." + std::string(field);
+  }
+
+  void check_limit(const Limit& limit);
+  void check_what_is_not_available();
+  void check_ports();
+  void check_member_count();
+  void check_replication_factor();
+  void check_members_differ();
+  void check_own_place_among_members();
+  void check_dial();
+
+  const Config& config_;
+  const GivenKeys& given_;
+  std::vector<BrokenRule> broken_;
+};
+
+inline void RuleCheck::check_limit(const Limit& limit) {
+  const std::int64_t left = number(limit.left);
+  // No key named in kLimits is large enough for this product to overflow.
+  const std::int64_t bound = number(limit.right) * limit.percent / 100;
+  if (left < bound || (left == bound && !limit.strictly)) return;
+  std::string what = limit.strictly ? "must be less than " : "must be at most ";
+  if (limit.percent != 100) what += "0." + std::to_string(limit.percent) + " of ";
+  what += std::string(find_key(limit.right)->name()) + " (" + std::to_string(bound) + " here)";
+  add(Severity::kError, std::string(limit.left), std::string(limit.right), std::to_string(left),
+      std::move(what));
+}
+
+inline void RuleCheck::check_what_is_not_available() {
+  const std::string instead =
+      "joining a running cluster is not available in this version; what works is "
+      "bootstrap = true with every member in initial_members";
+  if (!config_.cluster.bootstrap) {
+    add(Severity::kError, "cluster.bootstrap", "", "false", instead);
+  }
+  if (!config_.cluster.join_addr.empty()) {
+    add(Severity::kError, "cluster.join_addr", "", show(config_.cluster.join_addr), instead);
+  }
+}
+
+inline void RuleCheck::check_ports() {
+  const auto clients = split_address(config_.node.client_addr);
+  const auto peers = split_address(config_.node.internal_addr);
+  const std::string shown = show(config_.node.internal_addr);
+  if (!peers) {
+    if (!config_.node.advertise_addr.empty()) {
+      add(Severity::kError, "node.advertise_addr", "node.internal_addr",
+          show(config_.node.advertise_addr),
+          "peers can't reach a node that doesn't listen for them; set node.internal_addr");
+    }
+    return;
+  }
+  const bool overlap = clients && clients->port == peers->port &&
+                       (clients->host == peers->host || is_wildcard_host(clients->host) ||
+                        is_wildcard_host(peers->host));
+  if (overlap) {
+    add(Severity::kError, "node.internal_addr", "node.client_addr", shown,
+        "must have another port than node.client_addr (" + config_.node.client_addr + ")");
+  }
+  if (!is_loopback_host(peers->host)) {
+    add(Severity::kWarning, "node.internal_addr", "", shown,
+        "peers are neither authenticated nor encrypted in this version: let only the cluster's "
+        "own network reach this port");
+  }
+}
+
+inline void RuleCheck::check_member_count() {
+  const std::string key = "cluster.initial_members";
+  const std::size_t count = config_.cluster.initial_members.size();
+  const std::string members = std::to_string(count) + (count == 1 ? " member" : " members");
+  if (count == 1) {
+    add(Severity::kWarning, key, "", "",
+        members + " is for development only: nothing survives its loss; use 3 or 5");
+  } else if (count == 2) {
+    add(Severity::kError, key, "", "",
+        members + " can't lose one and go on; must be 3 or more, or 1 for development");
+  } else if (count > 0 && count % 2 == 0) {
+    add(Severity::kWarning, key, "", "",
+        members + " tolerate no more failures than " + std::to_string(count - 1) +
+            "; an odd number is better");
+  }
+  if (count > 1 && config_.node.internal_addr.empty()) {
+    add(Severity::kError, "node.internal_addr", key, "\"\"",
+        "must be set to the host:port where the other members reach this node");
+  }
+}
+
+inline void RuleCheck::check_replication_factor() {
+  const std::string key = "cluster.replication_factor";
+  const std::uint64_t factor = config_.cluster.replication_factor;
+  const std::size_t count = config_.cluster.initial_members.size();
+  if (factor % 2 == 0) {
+    add(Severity::kError, key, "", std::to_string(factor),
+        "must be odd: " + std::to_string(factor - 1) + " or " + std::to_string(factor + 1));
+  } else if (count > 0 && factor > count && given_.contains(key)) {
+    add(Severity::kError, key, "cluster.initial_members", std::to_string(factor),
+        "must be at most the number of initial_members (" + std::to_string(count) + " here)");
+  }
+}
+
+inline void RuleCheck::check_members_differ() {
+  const std::vector<Config::Member>& members = config_.cluster.initial_members;
+  for (std::size_t i = 1; i < members.size(); ++i) {
+    const auto earlier = std::span(members).first(i);
+    if (std::ranges::count(earlier, members[i].id, &Config::Member::id) != 0) {
+      add(Severity::kError, member_key(i, "id"), "", std::to_string(members[i].id),
+          "must be a number that no other member has");
+    }
+    if (std::ranges::count(earlier, members[i].addr, &Config::Member::addr) != 0) {
+      add(Severity::kError, member_key(i, "addr"), "", show(members[i].addr),
+          "must be an address that no other member has");
+    }
+  }
+}
+
+inline void RuleCheck::check_own_place_among_members() {
+  const std::vector<Config::Member>& members = config_.cluster.initial_members;
+  if (members.empty()) return;
+  if (std::ranges::count(members, config_.node.id, &Config::Member::id) != 0) return;
+  std::string ids;
+  for (const Config::Member& member : members) {
+    if (!ids.empty()) ids += ", ";
+    ids += std::to_string(member.id);
+  }
+  add(Severity::kError, "node.id", "cluster.initial_members", std::to_string(config_.node.id),
+      "must be the id of one of initial_members (" + ids + ")");
+}
+
+inline void RuleCheck::check_dial() {
+  const std::vector<Config::Member>& members = config_.cluster.initial_members;
+  for (const auto& [id, address] : config_.cluster.dial) {
+    const std::string key = "cluster.dial[" + std::to_string(id) + "]";
+    if (id == config_.node.id) {
+      add(Severity::kError, key, "node.id", show(address),
+          "must name another member: a node doesn't dial itself");
+    } else if (std::ranges::count(members, id, &Config::Member::id) == 0) {
+      add(Severity::kWarning, key, "cluster.initial_members", show(address),
+          "initial_members names no member with this id");
+    }
+  }
+}
+
+}  // namespace detail
+
+inline std::vector<BrokenRule> broken_rules(const Config& config, const GivenKeys& given) {
+  return detail::RuleCheck(config, given).run();
+}
+
+namespace detail {
+
+// `address` with its host replaced if nobody could dial it.
+[[nodiscard]] inline std::string diallable(const std::string& address, std::string_view host_name) {
+  const std::optional<HostPort> parts = split_address(address);
+  if (!parts || !is_wildcard_host(parts->host)) return address;
+  return join_address(host_name, parts->port);
+}
+
+}  // namespace detail
+
+inline void fill_derived(Config& config, std::string_view host_name) {
+  Config::Node& node = config.node;
+  std::vector<Config::Member>& members = config.cluster.initial_members;
+  const auto self = std::ranges::find(members, node.id, &Config::Member::id);
+  if (node.advertise_addr.empty()) {
+    node.advertise_addr = self != members.end() && !node.internal_addr.empty()
+                              ? self->addr
+                              : detail::diallable(node.internal_addr, host_name);
+  }
+  if (node.advertise_client_addr.empty()) {
+    node.advertise_client_addr = detail::diallable(node.client_addr, host_name);
+  }
+  if (members.empty()) members.push_back({node.id, node.advertise_addr});
+}
+
+}  // namespace seshat::config
+
+#endif  // SESHAT_CONFIG_RULES_HPP

@@ -1,0 +1,254 @@
+// seshat/connection_commands.hpp - PING, HELLO, CLIENT and the like: what concerns one connection.
+//
+// All answer at once, from the Session, and never touch Raft. Replies and error texts are those of
+// Redis 7.0.
+//
+// Threads: the loop. Needs: command.hpp, version.hpp.
+#ifndef SESHAT_CONNECTION_COMMANDS_HPP
+#define SESHAT_CONNECTION_COMMANDS_HPP
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "seshat/command.hpp"
+#include "seshat/version.hpp"
+
+namespace seshat::connection_commands {
+
+// The Redis whose commands and replies we follow; clients choose what they send by it.
+inline constexpr std::string_view kRedisVersion = "7.0.15";
+
+void ping(const Call& call);
+void echo(const Call& call);
+void quit(const Call& call);
+void select(const Call& call);
+void hello(const Call& call);
+void reset(const Call& call);
+void read_only(const Call& call);
+void read_write(const Call& call);
+void asking(const Call& call);
+
+void client_id(const Call& call);
+void client_info(const Call& call);
+void client_list(const Call& call);
+void client_get_name(const Call& call);
+void client_set_name(const Call& call);
+void client_set_info(const Call& call);
+
+// MULTI is not there yet. A client that pipelines MULTI, commands, EXEC must not find the commands
+// done and the transaction refused: once MULTI was refused, all is, up to EXEC or DISCARD.
+void multi(const Call& call);
+void exec(const Call& call);
+void discard(const Call& call);
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline void ping(const Call& call) {
+  if (call.args.size() > 2) return call.reply().error(wrong_arity_text(call.command));
+  if (call.args.size() == 2) return call.reply().bulk(call.args[1]);
+  call.reply().simple_string("PONG");
+}
+
+inline void echo(const Call& call) { call.reply().bulk(call.args[1]); }
+
+inline void quit(const Call& call) {
+  call.session.close_after_reply = true;
+  call.reply().simple_string("OK");
+}
+
+inline void select(const Call& call) {
+  const auto database = resp::parse_integer(call.args[1]);
+  if (!database) return call.reply().error("ERR value is not an integer or out of range");
+  if (*database != 0) return call.reply().error("ERR SELECT is not allowed in cluster mode");
+  call.reply().simple_string("OK");
+}
+
+inline void read_only(const Call& call) {
+  call.session.read_only = true;
+  call.reply().simple_string("OK");
+}
+
+inline void read_write(const Call& call) {
+  call.session.read_only = false;
+  call.reply().simple_string("OK");
+}
+
+// No slot is ever on its way between nodes yet: there is nothing to remember.
+inline void asking(const Call& call) { call.reply().simple_string("OK"); }
+
+inline void reset(const Call& call) {
+  call.session.protocol = resp::Protocol::kResp2;
+  call.session.name.clear();
+  call.session.read_only = false;
+  call.session.refusing_transaction = false;
+  call.reply().simple_string("RESET");
+}
+
+// ---- HELLO ------------------------------------------------------------------------------------------
+
+namespace detail {
+
+// Redis: printable, no spaces.
+inline bool name_is_valid(std::string_view name) {
+  for (const char c : name) {
+    if (c < '!' || c > '~') return false;
+  }
+  return true;
+}
+
+struct HelloOptions {
+  resp::Protocol protocol = resp::Protocol::kResp2;
+  std::optional<std::string_view> name;
+};
+
+// An error text, or the options in `options`.
+inline std::optional<std::string> parse_hello(Args args, HelloOptions& options) {
+  if (args.size() < 2) return std::nullopt;
+  const auto version = resp::parse_integer(args[1]);
+  if (!version) return "ERR Protocol version is not an integer or out of range";
+  if (*version != 2 && *version != 3) return "NOPROTO unsupported protocol version";
+  options.protocol = *version == 3 ? resp::Protocol::kResp3 : resp::Protocol::kResp2;
+  for (std::size_t i = 2; i < args.size(); ++i) {
+    if (equals_ignoring_case(args[i], "setname") && i + 1 < args.size()) {
+      options.name = args[++i];
+      if (!name_is_valid(*options.name)) {
+        return "ERR Client names cannot contain spaces, newlines or special characters.";
+      }
+    } else if (equals_ignoring_case(args[i], "auth") && i + 2 < args.size()) {
+      return "ERR AUTH <password> called without any password configured for the default user. "
+             "Are you sure your configuration is correct?";
+    } else {
+      return "ERR Syntax error in HELLO option '" + std::string(args[i].substr(0, 128)) + "'";
+    }
+  }
+  return std::nullopt;
+}
+
+inline bool leads_a_shard(const Topology& topology) {
+  for (const ClusterShard& shard : topology.shards) {
+    if (shard.leader == topology.self && topology.self != NodeId{}) return true;
+  }
+  return false;
+}
+
+}  // namespace detail
+
+inline void hello(const Call& call) {
+  detail::HelloOptions options;
+  options.protocol = call.session.protocol;
+  if (const auto error = detail::parse_hello(call.args, options)) {
+    return call.reply().error(*error);
+  }
+  call.session.protocol = options.protocol;
+  if (options.name) call.session.name = *options.name;
+  resp::Writer reply = call.reply();
+  reply.map(7);
+  reply.bulk("server");
+  reply.bulk("redis");
+  reply.bulk("version");
+  reply.bulk(kRedisVersion);
+  reply.bulk("proto");
+  reply.integer(options.protocol == resp::Protocol::kResp3 ? 3 : 2);
+  reply.bulk("id");
+  reply.integer(static_cast<std::int64_t>(call.session.id));
+  reply.bulk("mode");
+  reply.bulk("cluster");
+  reply.bulk("role");
+  reply.bulk(detail::leads_a_shard(call.site.topology()) ? "master" : "replica");
+  reply.bulk("modules");
+  reply.array(0);
+}
+
+// ---- CLIENT -------------------------------------------------------------------------------------------
+
+namespace detail {
+
+// One line of CLIENT LIST, with the fields of Redis that mean something here.
+inline std::string client_line(const Session& session, std::uint64_t now_ms) {
+  const auto seconds = [&](std::uint64_t since_ms) {
+    return std::to_string((now_ms - std::min(since_ms, now_ms)) / 1000);
+  };
+  return "id=" + std::to_string(session.id) + " addr=" + session.address +
+         " laddr=" + session.local_address + " name=" + session.name +
+         " age=" + seconds(session.connected_at_ms) + " idle=" + seconds(session.last_active_ms) +
+         " flags=" + (session.read_only ? "r" : "N") + " db=0 sub=0 psub=0 ssub=0 multi=-1" +
+         " cmd=" + std::string(session.last_command) + " user=default redir=-1 resp=" +
+         (session.protocol == resp::Protocol::kResp3 ? "3" : "2") + " lib-name=" +
+         session.lib_name + " lib-ver=" + session.lib_version + "\n";
+}
+
+}  // namespace detail
+
+inline void client_id(const Call& call) {
+  call.reply().integer(static_cast<std::int64_t>(call.session.id));
+}
+
+inline void client_info(const Call& call) {
+  call.reply().verbatim("txt", detail::client_line(call.session, call.site.now_ms()));
+}
+
+inline void client_list(const Call& call) {
+  if (call.args.size() != 2) return call.reply().error("ERR syntax error");
+  std::string lines;
+  const std::uint64_t now_ms = call.site.now_ms();
+  call.site.for_each_session(
+      [&](const Session& session) { lines += detail::client_line(session, now_ms); });
+  call.reply().verbatim("txt", lines);
+}
+
+inline void client_get_name(const Call& call) {
+  if (call.session.name.empty()) return call.reply().null();
+  call.reply().bulk(call.session.name);
+}
+
+inline void client_set_name(const Call& call) {
+  if (!detail::name_is_valid(call.args[2])) {
+    return call.reply().error(
+        "ERR Client names cannot contain spaces, newlines or special characters.");
+  }
+  call.session.name = call.args[2];
+  call.reply().simple_string("OK");
+}
+
+// Redis 7.2; the libraries send it when they connect.
+inline void client_set_info(const Call& call) {
+  const std::string_view attribute = call.args[2];
+  const bool is_name = equals_ignoring_case(attribute, "lib-name");
+  if (!is_name && !equals_ignoring_case(attribute, "lib-ver")) {
+    return call.reply().error("ERR Unrecognized option '" + std::string(attribute.substr(0, 128)) +
+                              "'");
+  }
+  if (!detail::name_is_valid(call.args[3])) {
+    return call.reply().error("ERR " + std::string(is_name ? "lib-name" : "lib-ver") +
+                              " cannot contain spaces, newlines or special characters.");
+  }
+  (is_name ? call.session.lib_name : call.session.lib_version) = call.args[3];
+  call.reply().simple_string("OK");
+}
+
+// ---- MULTI ----------------------------------------------------------------------------------------------
+
+inline void multi(const Call& call) {
+  call.session.refusing_transaction = true;
+  call.reply().error(
+      "ERR MULTI is not supported yet: what follows is refused, up to EXEC or DISCARD");
+}
+
+inline void exec(const Call& call) {
+  if (!call.session.refusing_transaction) return call.reply().error("ERR EXEC without MULTI");
+  call.session.refusing_transaction = false;
+  call.reply().error("EXECABORT Transaction discarded because of previous errors.");
+}
+
+inline void discard(const Call& call) {
+  if (!call.session.refusing_transaction) return call.reply().error("ERR DISCARD without MULTI");
+  call.session.refusing_transaction = false;
+  call.reply().simple_string("OK");
+}
+
+}  // namespace seshat::connection_commands
+
+#endif  // SESHAT_CONNECTION_COMMANDS_HPP

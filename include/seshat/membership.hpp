@@ -1,0 +1,232 @@
+// seshat/membership.hpp - who is in the cluster, who may vote, and who is turned away.
+//
+//   initial_members ─┐
+//   handshakes ──────┼──> Membership ──> judge(hello): accepted, or refused with what to do
+//   system group ────┘              ├──> may_vote(): an empty node might have voted before a wipe
+//                                   └──> proposal(): what the system leader should record
+//
+// Every data directory has a random incarnation. The system leader records it with the node
+// (NodeInfo); from then on a node that comes back with another one has lost what it had promised
+// to keep, its votes among it, and is turned away.
+//
+// Keeps:    a wiped node never votes (failure class "the same id comes back after a wipe").
+// Threads:  none inside; the loop.
+// Needs:    records.hpp. No clock, no I/O: the simulator can use it as it is.
+#ifndef SESHAT_MEMBERSHIP_HPP
+#define SESHAT_MEMBERSHIP_HPP
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "seshat/records.hpp"
+
+namespace seshat {
+
+class Membership {
+ public:
+  struct Self {
+    NodeId id;
+    std::uint64_t incarnation = 0;
+    std::string cluster_id;   // as the data directory has it; empty: not known yet
+    std::string client_addr;  // what MOVED shall name
+    bool new_at_start = false;  // the data directory had no log and no vote
+  };
+
+  // `addresses`: initial_members, this node among them.
+  Membership(Self self, std::map<NodeId, std::string> addresses);
+
+  // ---- handshakes
+  // What this node says of itself; `log_is_empty` and `voted_for_another` as of now.
+  [[nodiscard]] Hello hello(bool log_is_empty, bool voted_for_another) const;
+  // nullopt: welcome. Else what is wrong with it and what to do.
+  [[nodiscard]] std::optional<std::string> judge(const Hello& hello) const;
+  // A peer was accepted and said this of itself.
+  void note_peer(const Hello& hello);
+
+  // ---- the system group
+  // What it holds now.
+  void set_record(ClusterMembership record);
+  [[nodiscard]] const std::optional<ClusterMembership>& record() const { return record_; }
+  // Leader: what should be recorded instead, nullopt if all is as it should be. `fresh_cluster_id`
+  // is taken for a cluster that has none yet.
+  [[nodiscard]] std::optional<ClusterMembership> proposal(const std::string& fresh_cluster_id,
+                                                          std::uint64_t time_ms) const;
+
+  // ---- voting
+  // Whether this node's vote may count. `has_voted`: it did, in this process, while it was allowed.
+  [[nodiscard]] bool may_vote(bool has_voted) const;
+  // The record knows this node id with another incarnation: its data directory was lost.
+  [[nodiscard]] bool was_wiped() const;
+
+  // ---- addresses
+  // What peers dial, and what clients dial (empty: not known).
+  [[nodiscard]] std::string addr(NodeId id) const;
+  [[nodiscard]] std::string client_addr(NodeId id) const;
+  [[nodiscard]] const std::map<NodeId, std::string>& initial_members() const { return addresses_; }
+  [[nodiscard]] const Self& self() const { return self_; }
+  // 32 hex digits; empty: not known yet.
+  [[nodiscard]] const std::string& cluster_id() const { return self_.cluster_id; }
+
+ private:
+  [[nodiscard]] std::uint64_t known_incarnation(NodeId id) const;
+  [[nodiscard]] std::optional<std::string> judge_cluster(const Hello& hello) const;
+  [[nodiscard]] std::uint64_t members_hash() const;
+
+  Self self_;
+  std::map<NodeId, std::string> addresses_;
+  std::map<NodeId, Hello> peers_;  // as last accepted
+  std::optional<ClusterMembership> record_;
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline Membership::Membership(Self self, std::map<NodeId, std::string> addresses)
+    : self_(std::move(self)), addresses_(std::move(addresses)) {}
+
+// FNV-1a over "id=addr,": compared while there is no cluster id yet.
+inline std::uint64_t Membership::members_hash() const {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  const auto mix = [&](std::string_view text) {
+    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  };
+  for (const auto& [id, addr] : addresses_) {
+    mix(std::to_string(id.value) + "=" + addr + ",");
+  }
+  return hash;
+}
+
+inline Hello Membership::hello(bool log_is_empty, bool voted_for_another) const {
+  Hello hello;
+  hello.cluster_id = self_.cluster_id;
+  hello.members_hash = members_hash();
+  hello.node_id = self_.id;
+  hello.incarnation = self_.incarnation;
+  // A vote for itself alone does not count: a founder that failed to be elected, and restarts, must
+  // not keep the other founders from voting.
+  hello.empty = log_is_empty && !voted_for_another;
+  hello.client_addr = self_.client_addr;
+  return hello;
+}
+
+inline std::optional<std::string> Membership::judge(const Hello& hello) const {
+  const std::string who = "node " + std::to_string(hello.node_id.value);
+  if (hello.protocol_version != kProtocolVersion) {
+    return who + " speaks peer protocol " + std::to_string(hello.protocol_version) +
+           ", this node " + std::to_string(kProtocolVersion) +
+           ": run versions of seshat that are at most one release apart";
+  }
+  if (hello.node_id == self_.id) {
+    return who + " has this node's own id: give each node another node.id";
+  }
+  if (!addresses_.contains(hello.node_id)) {
+    return who + " is not a member of this cluster: see cluster.initial_members";
+  }
+  if (auto problem = judge_cluster(hello)) return problem;
+  const std::uint64_t known = known_incarnation(hello.node_id);
+  if (known == 0 || known == hello.incarnation) return std::nullopt;
+  return who + " has another data directory than the one this cluster knows: it was wiped or " +
+         "replaced, and with it went votes and entries that it had promised to keep. It can't " +
+         "take part under its old id: put its old data directory back (node.data_dir)";
+}
+
+inline std::optional<std::string> Membership::judge_cluster(const Hello& hello) const {
+  const std::string who = "node " + std::to_string(hello.node_id.value);
+  if (!self_.cluster_id.empty() && !hello.cluster_id.empty()) {
+    if (self_.cluster_id == hello.cluster_id) return std::nullopt;
+    return who + " belongs to cluster " + hello.cluster_id + ", this node to cluster " +
+           self_.cluster_id + ": check addresses and data directories";
+  }
+  if (hello.members_hash == members_hash()) return std::nullopt;
+  return who + " was started with other cluster.initial_members than this node: make the lists " +
+         "the same on every node";
+}
+
+inline std::uint64_t Membership::known_incarnation(NodeId id) const {
+  if (record_) {
+    const auto member = record_->members.find(id);
+    if (member != record_->members.end() && member->second.incarnation != 0) {
+      return member->second.incarnation;
+    }
+  }
+  const auto peer = peers_.find(id);
+  return peer == peers_.end() ? 0 : peer->second.incarnation;
+}
+
+inline void Membership::note_peer(const Hello& hello) { peers_[hello.node_id] = hello; }
+
+inline void Membership::set_record(ClusterMembership record) {
+  if (self_.cluster_id.empty()) self_.cluster_id = record.cluster_id;
+  record_ = std::move(record);
+}
+
+inline std::optional<ClusterMembership> Membership::proposal(const std::string& fresh_cluster_id,
+                                                             std::uint64_t time_ms) const {
+  ClusterMembership next = record_.value_or(ClusterMembership{});
+  if (next.cluster_id.empty()) next.cluster_id = fresh_cluster_id;
+  for (const auto& [id, addr] : addresses_) {
+    NodeInfo& info = next.members[id];
+    if (info.id == NodeId{}) info.joined_at_ms = time_ms;
+    info.id = id;
+    info.addr = addr;
+    const auto peer = peers_.find(id);
+    const bool is_self = id == self_.id;
+    if (!is_self && peer == peers_.end()) continue;
+    const Hello known = is_self ? hello(false, false) : peer->second;
+    if (info.incarnation != 0 && info.incarnation != known.incarnation) continue;
+    info.incarnation = known.incarnation;
+    info.client_addr = known.client_addr;
+    info.max_record_version = known.max_record_version;
+    info.max_operation_version = known.max_operation_version;
+  }
+  if (record_ && next == *record_) return std::nullopt;
+  ++next.membership_version;
+  return next;
+}
+
+inline bool Membership::was_wiped() const {
+  if (!record_) return false;
+  const auto member = record_->members.find(self_.id);
+  return member != record_->members.end() && member->second.incarnation != 0 &&
+         member->second.incarnation != self_.incarnation;
+}
+
+// - Recorded with our incarnation: a leader has admitted us.
+// - A record that doesn't know us (yet): a leader exists, it will admit us.
+// - No record: the cluster is being founded. A node that has a past goes on with it; a new one
+//   votes as long as everybody who has answered is new too.
+inline bool Membership::may_vote(bool has_voted) const {
+  if (record_) {
+    const auto member = record_->members.find(self_.id);
+    return member != record_->members.end() && member->second.incarnation == self_.incarnation;
+  }
+  if (!self_.new_at_start || has_voted) return true;
+  for (const auto& [id, hello] : peers_) {
+    if (!hello.empty) return false;
+  }
+  return true;
+}
+
+inline std::string Membership::addr(NodeId id) const {
+  const auto found = addresses_.find(id);
+  return found == addresses_.end() ? std::string() : found->second;
+}
+
+// The newest that is known: what the node said itself, then what the system group recorded.
+inline std::string Membership::client_addr(NodeId id) const {
+  if (id == self_.id) return self_.client_addr;
+  const auto peer = peers_.find(id);
+  if (peer != peers_.end()) return peer->second.client_addr;
+  if (!record_) return {};
+  const auto member = record_->members.find(id);
+  return member == record_->members.end() ? std::string() : member->second.client_addr;
+}
+
+}  // namespace seshat
+
+#endif  // SESHAT_MEMBERSHIP_HPP

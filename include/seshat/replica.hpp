@@ -1,0 +1,357 @@
+// seshat/replica.hpp - one Raft group on one node: the core, and those who wait for it.
+//
+//   propose, read ──> Replica ──> Waiter::done / readable / failed
+//                        │
+//                   raft::Raft
+//                        │ pump()
+//        LogStore   Transport   Applier   Clock        <- interfaces, declared here
+//
+// Inputs only change state; pump() then hands everything that gathered to the disk, the network and
+// the state machine, so that one turn of the owner's loop makes one write and one message a peer.
+//
+// Keeps:    every Waiter hears exactly once. `failed` with a Refusal that says "not appended" is
+//           only used where that is true; once a proposal is in the log, only done, kTimeout or
+//           kUnknown can follow (docs/architecture.md, "What an answer promises").
+// Threads:  none inside; one owner makes every call, and interfaces answer through that owner.
+// Needs:    raft.hpp, records.hpp (GroupId). The daemon (node.hpp) and the simulator both drive it.
+#ifndef SESHAT_REPLICA_HPP
+#define SESHAT_REPLICA_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seshat/raft.hpp"
+#include "seshat/records.hpp"
+
+namespace seshat {
+
+// ---- What a replica needs ------------------------------------------------------------------------
+
+// Milliseconds of a clock that never goes back and goes on while the machine sleeps.
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  [[nodiscard]] virtual std::uint64_t now_ms() const = 0;
+};
+
+class LogStore {
+ public:
+  virtual ~LogStore() = default;
+  // Puts `write` on disk; Replica::on_synced(write.id) follows. Writes of a group keep their order.
+  virtual void append(GroupId group, raft::Write write) = 0;
+  // Reads entries that left the memory; Replica::on_fetched follows.
+  virtual void fetch(GroupId group, raft::Fetch fetch) = 0;
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  // Sends soon, or loses it: Raft repeats. Never blocks.
+  virtual void send(GroupId group, raft::Message message) = 0;
+};
+
+// What the state machine answers to one entry.
+struct Outcome {
+  enum class Kind : std::uint8_t { kOk, kInteger };
+  Kind kind = Kind::kOk;
+  std::int64_t integer = 0;
+
+  friend bool operator==(const Outcome&, const Outcome&) = default;
+};
+
+class Applier {
+ public:
+  virtual ~Applier() = default;
+  // Applies entries in order; Replica::on_applied follows with an Outcome for each of them.
+  virtual void apply(GroupId group, std::vector<raft::Entry> entries) = 0;
+};
+
+// ---- Those who wait ----------------------------------------------------------------------------------
+
+// Why a request was not served.
+enum class Refusal : std::uint8_t {
+  kNotLeader,  // nothing was appended: another node leads, or an election is under way
+  kNoQuorum,   // nothing was appended: a majority of the group is out of reach
+  kLogFull,    // nothing was appended: the log in memory waits for the disk and is at its bound
+  kTimeout,    // in the log, but not committed within the request timeout: it may still happen
+  kUnknown,    // in the log, but leadership was lost: it may or may not have happened
+};
+
+// Hears exactly one of these, once. Must live until then.
+class Waiter {
+ public:
+  virtual void done(const Outcome& outcome) = 0;  // a proposal was committed and applied
+  virtual void readable() = 0;                    // a read may look at the state machine now
+  virtual void failed(Refusal refusal) = 0;
+
+ protected:
+  ~Waiter() = default;
+};
+
+// Who leads, for logs and redirections; called from pump() after a change.
+class LeadershipObserver {
+ public:
+  virtual ~LeadershipObserver() = default;
+  virtual void leadership_changed(GroupId group) = 0;
+};
+
+// ---- Replica ---------------------------------------------------------------------------------------------
+
+class Replica {
+ public:
+  struct Environment {
+    const Clock& clock;
+    LogStore& log_store;
+    Transport& transport;
+    Applier& applier;
+    LeadershipObserver& observer;
+  };
+
+  Replica(GroupId group, raft::Config config, raft::Restored restored,
+          std::uint64_t request_timeout_ms, Environment environment);
+
+  // ---- clients
+  // Appends `data` to the log. The index it got, for reads that must come after it; 0 if it was
+  // refused, which `waiter` has then heard.
+  Index propose(std::string data, Waiter& waiter);
+  // A linearizable read that also sees everything up to `after` (the caller's own earlier writes).
+  // True: readable at once, and `waiter` hears nothing.
+  [[nodiscard]] bool read(Index after, Waiter& waiter);
+
+  // ---- the world
+  void tick();
+  void receive(const raft::Message& message);
+  void unreachable(NodeId peer);
+  void transfer_leadership(NodeId to = {});
+  void set_may_vote(bool may_vote) { raft_.set_may_vote(may_vote); }
+  void on_synced(std::uint64_t write_id);
+  void on_applied(Index last, const std::vector<Outcome>& outcomes);
+  void on_fetched(NodeId peer, Term prev_log_term, std::vector<raft::Entry> entries);
+
+  // Hands out everything that the inputs since the last call have caused.
+  void pump();
+
+  // ---- what is known here
+  [[nodiscard]] GroupId group() const { return group_; }
+  [[nodiscard]] const raft::Raft& raft() const { return raft_; }
+  [[nodiscard]] bool has_lease() const { return raft_.has_lease(environment_.clock.now_ms()); }
+  // Whether no majority can be reached, as far as this node can tell: it led and lost it, or it has
+  // seen no leader for longer than a maximum election timeout.
+  [[nodiscard]] bool lacks_quorum() const;
+  [[nodiscard]] std::size_t waiting() const { return proposals_.size() + reads_.size(); }
+
+ private:
+  struct Proposal {
+    Index index;
+    Term term;
+    std::uint64_t deadline_ms;
+    Waiter* waiter;  // null once it has heard
+  };
+  struct Read {
+    std::uint64_t deadline_ms;
+    Index after;
+    Waiter* waiter;
+  };
+
+  [[nodiscard]] Refusal refusal() const;
+  void confirm(const raft::ReadResult& result);
+  void serve_applied_reads();
+  void expire();
+  void fail_all_waiting();
+  void notice_leadership();
+
+  GroupId group_;
+  std::uint64_t request_timeout_ms_;
+  Environment environment_;
+  raft::Raft raft_;
+
+  std::deque<Proposal> proposals_;              // by index, and so by deadline
+  std::map<std::uint64_t, Read> reads_;         // by id: asked, not yet confirmed
+  std::multimap<Index, std::uint64_t> applying_;  // confirmed reads, by the index they wait for
+  std::uint64_t next_read_id_ = 1;
+
+  // As pump() last saw it
+  Term seen_term_;
+  NodeId seen_leader_;
+  bool seen_leading_ = false;
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline Replica::Replica(GroupId group, raft::Config config, raft::Restored restored,
+                        std::uint64_t request_timeout_ms, Environment environment)
+    : group_(group),
+      request_timeout_ms_(request_timeout_ms),
+      environment_(environment),
+      raft_(std::move(config), std::move(restored), environment_.clock.now_ms()),
+      seen_term_(raft_.current_term()) {}
+
+inline bool Replica::lacks_quorum() const {
+  if (raft_.leader() != NodeId{}) return false;
+  if (raft_.lost_quorum()) return true;
+  const std::uint64_t leaderless_ms =
+      environment_.clock.now_ms() - raft_.leaderless_since_ms();
+  return leaderless_ms > raft_.config().election_timeout_max_ms;
+}
+
+inline Refusal Replica::refusal() const {
+  return lacks_quorum() ? Refusal::kNoQuorum : Refusal::kNotLeader;
+}
+
+inline Index Replica::propose(std::string data, Waiter& waiter) {
+  const std::uint64_t now_ms = environment_.clock.now_ms();
+  const raft::Proposed proposed =
+      raft_.propose(now_ms, std::make_shared<const std::string>(std::move(data)));
+  if (proposed.status == raft::ProposeStatus::kAccepted) {
+    proposals_.push_back(
+        {proposed.index, proposed.term, now_ms + request_timeout_ms_, &waiter});
+    return proposed.index;
+  }
+  const bool full = proposed.status == raft::ProposeStatus::kLogFull;
+  waiter.failed(full ? Refusal::kLogFull : refusal());
+  return {};
+}
+
+inline bool Replica::read(Index after, Waiter& waiter) {
+  const std::uint64_t now_ms = environment_.clock.now_ms();
+  // The lease is judged by a clock read after the request came in: a pause in between can only
+  // make it end.
+  if (const auto index = raft_.lease_read(now_ms)) {
+    if (raft_.last_applied() >= std::max(*index, after)) return true;
+  }
+  const std::uint64_t id = next_read_id_++;
+  if (!raft_.read(now_ms, id)) {
+    waiter.failed(refusal());
+    return false;
+  }
+  reads_.emplace(id, Read{now_ms + request_timeout_ms_, after, &waiter});
+  return false;
+}
+
+inline void Replica::tick() {
+  raft_.tick(environment_.clock.now_ms());
+  expire();
+}
+
+inline void Replica::receive(const raft::Message& message) {
+  raft_.step(environment_.clock.now_ms(), message);
+}
+
+inline void Replica::unreachable(NodeId peer) {
+  raft_.unreachable(environment_.clock.now_ms(), peer);
+}
+
+inline void Replica::transfer_leadership(NodeId to) {
+  raft_.transfer_leadership(environment_.clock.now_ms(), to);
+}
+
+inline void Replica::on_synced(std::uint64_t write_id) {
+  raft_.synced(environment_.clock.now_ms(), write_id);
+}
+
+inline void Replica::on_fetched(NodeId peer, Term prev_log_term,
+                                std::vector<raft::Entry> entries) {
+  raft_.fetched(environment_.clock.now_ms(), peer, prev_log_term, std::move(entries));
+}
+
+inline void Replica::on_applied(Index last, const std::vector<Outcome>& outcomes) {
+  raft_.applied(environment_.clock.now_ms(), last);
+  const Index first = last + 1 - outcomes.size();
+  while (!proposals_.empty() && proposals_.front().index <= last) {
+    const Proposal proposal = proposals_.front();
+    proposals_.pop_front();
+    // Proposals of an earlier term are gone by now: leadership was lost, and they were told.
+    if (proposal.waiter != nullptr && proposal.index >= first) {
+      proposal.waiter->done(outcomes[proposal.index - first]);
+    }
+  }
+  serve_applied_reads();
+}
+
+inline void Replica::pump() {
+  while (raft_.has_ready()) {
+    raft::Ready ready = raft_.take_ready(environment_.clock.now_ms());
+    for (raft::Message& message : ready.messages) {
+      environment_.transport.send(group_, std::move(message));
+    }
+    if (ready.write) environment_.log_store.append(group_, std::move(*ready.write));
+    if (!ready.committed.empty()) environment_.applier.apply(group_, std::move(ready.committed));
+    for (const raft::Fetch& fetch : ready.fetches) environment_.log_store.fetch(group_, fetch);
+    for (const raft::ReadResult& result : ready.reads) confirm(result);
+  }
+  notice_leadership();
+  serve_applied_reads();
+}
+
+inline void Replica::confirm(const raft::ReadResult& result) {
+  const auto found = reads_.find(result.id);
+  if (found == reads_.end()) return;  // timed out meanwhile
+  if (result.ok) {
+    applying_.emplace(std::max(result.index, found->second.after), result.id);
+    return;
+  }
+  Waiter* waiter = found->second.waiter;
+  reads_.erase(found);
+  waiter->failed(refusal());
+}
+
+inline void Replica::serve_applied_reads() {
+  while (!applying_.empty() && applying_.begin()->first <= raft_.last_applied()) {
+    const auto read = reads_.find(applying_.begin()->second);
+    applying_.erase(applying_.begin());
+    if (read == reads_.end()) continue;
+    Waiter* waiter = read->second.waiter;
+    reads_.erase(read);
+    waiter->readable();
+  }
+}
+
+// Every request has the same time, so both queues are in the order of their deadlines.
+inline void Replica::expire() {
+  const std::uint64_t now_ms = environment_.clock.now_ms();
+  for (Proposal& proposal : proposals_) {
+    if (proposal.deadline_ms > now_ms) break;
+    // It stays in the queue, for it may still be applied; nobody waits for it any more.
+    if (proposal.waiter != nullptr) std::exchange(proposal.waiter, nullptr)->failed(Refusal::kTimeout);
+  }
+  while (!reads_.empty() && reads_.begin()->second.deadline_ms <= now_ms) {
+    Waiter* waiter = reads_.begin()->second.waiter;
+    reads_.erase(reads_.begin());
+    waiter->failed(Refusal::kTimeout);
+  }
+}
+
+// The moment that leadership is lost is the moment that clients hear of it.
+inline void Replica::fail_all_waiting() {
+  for (const Proposal& proposal : std::exchange(proposals_, {})) {
+    if (proposal.waiter != nullptr) proposal.waiter->failed(Refusal::kUnknown);
+  }
+  applying_.clear();
+  for (const auto& [id, read] : std::exchange(reads_, {})) read.waiter->failed(refusal());
+}
+
+inline void Replica::notice_leadership() {
+  const bool leading = raft_.is_leader();
+  const bool changed = leading != seen_leading_ || raft_.leader() != seen_leader_ ||
+                       raft_.current_term() != seen_term_;
+  if (!changed) return;
+  const bool lost = seen_leading_ && (!leading || raft_.current_term() != seen_term_);
+  seen_leading_ = leading;
+  seen_leader_ = raft_.leader();
+  seen_term_ = raft_.current_term();
+  if (lost) fail_all_waiting();
+  environment_.observer.leadership_changed(group_);
+}
+
+}  // namespace seshat
+
+#endif  // SESHAT_REPLICA_HPP
