@@ -40,7 +40,7 @@ PKG_CONFIG   ?= pkg-config
 # ---- Sources -------------------------------------------------------------------------------------
 
 HEADERS       := $(sort $(wildcard include/seshat/*.hpp))
-COPYABLE      := $(filter $(HEADERS),$(patsubst %,include/seshat/%.hpp,resp raft slots log result version))
+COPYABLE      := $(filter $(HEADERS),$(patsubst %,include/seshat/%.hpp,resp raft slots glob log result version))
 DAEMON_SRCS   := $(sort $(wildcard src/*.cpp))
 UNIT_SRCS     := $(sort $(wildcard tests/*_test.cpp))
 SIM_SRCS      := $(sort $(wildcard tests/sim/*.cpp))
@@ -253,8 +253,8 @@ HEADER_N := $(words $(ALONE) $(COPIED) $(UNITS_BIN))
 
 header-test: $(ALONE) $(COPIED) $(UNITS_BIN)
 	@$(if $(UNITS_BIN),$(UNITS_BIN))
-	@echo "==> header tests: first, alone and twice; by copy; two units that include everything"
-	@echo "$(HEADER_N) passed, 0 failed, 0 skipped"
+	@printf '%s\n' "==> header tests: first, alone and twice; by copy; two units that include everything" \
+	  "$(HEADER_N) passed, 0 failed, 0 skipped"
 
 $(H)/%.ok: include/seshat/%.hpp $(B)/flags | $(PB_HDRS)
 	@mkdir -p $(@D)

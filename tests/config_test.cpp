@@ -3,14 +3,21 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
-#include <map>
+#include <iterator>
+#include <limits>
+#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "catch.hpp"
@@ -402,6 +409,29 @@ TEST_CASE("a section without a name is refused with its line and ends no process
   CHECK(refusal("\xEF\xBB\xBF[ raft ]\r\nlease_ms = 200\r\n[\"log\"]\r\n").empty());
 }
 
+TEST_CASE("a '}' in place of a value is refused with its line and ends no process") {
+  for (const std::string list : {"[}]", "[{id = 1, addr = \"a:1\"},\n# } [\n}]", "[1,}"}) {
+    CAPTURE(list);
+    const auto line = std::to_string(2 + std::ranges::count(list, '\n'));
+    CHECK(refusal("[cluster]\ninitial_members = " + list + "\n") ==
+          "seshat.toml:" + line + ": not valid TOML: misplaced '}'\n");
+  }
+}
+
+TEST_CASE("brackets in texts and comments mean nothing") {
+  const CommandLine line = load(R"([node] # [ ,}
+data_dir = "[,} \" # ["  # [}
+[cluster]
+dial = {}
+[[raft]]
+)");
+  CHECK(lines_of(line.problems) == "seshat.toml:5: raft: must be a section: [raft]\n");
+  for (const std::string quotes : {"\"\"\"", "'''"}) {
+    const std::string text = quotes + "\n[.x]\n[,} ' \" #" + quotes;
+    CHECK(load("[node]\ndata_dir = " + text + "\n").config.node.data_dir == "[.x]\n[,} ' \" #");
+  }
+}
+
 TEST_CASE("an unknown section is refused, with the one that was probably meant") {
   CHECK(refusal("\n[rafft]\nlease_ms = 1\n") ==
         "seshat.toml:2: rafft: unknown section; did you mean raft?\n");
@@ -484,6 +514,8 @@ TEST_CASE("a value that was refused causes no second complaint by way of a rule"
 
 TEST_CASE("a message shows what came from outside on one line") {
   CHECK(refusal("[raft]\n\"a\\nb\" = 1\n").find("a\\nb") != std::string::npos);
+  CHECK(refusal_of_flags({"--a\nb=1"}) == "--a\\nb: unknown flag; --help lists all\n");
+  CHECK_THAT(refusal("[cluster]\nbootstrap = t\n"), EndsWith("saw 't\\n'\n"));
   CHECK(refusal("[node]\nclient_addr = \"a\\nb\"\n").find("\"a\\nb\"") != std::string::npos);
 }
 

@@ -2,6 +2,7 @@
 #include "seshat/log.hpp"
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <mutex>

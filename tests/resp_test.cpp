@@ -16,8 +16,8 @@
 namespace {
 
 // What the program took from the heap: how the tests below know that a length was not believed.
-std::size_t heap_size_bytes = 0;
-std::size_t heap_allocations = 0;
+thread_local std::size_t heap_size_bytes = 0;
+thread_local std::size_t heap_allocations = 0;
 
 }  // namespace
 

@@ -122,69 +122,10 @@ inline constexpr std::string_view kConfigFlag = "--config";
 inline constexpr std::size_t kMaxFileSizeBytes = 1'048'576;
 
 // ---------------------------------------------------------------------------------------------
-// Bodies: names that were probably meant
+// Bodies: names and numbers
 // ---------------------------------------------------------------------------------------------
 
 namespace detail {
-
-// Levenshtein's distance: the fewest insertions, deletions and replacements from `a` to `b`.
-[[nodiscard]] inline std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
-// Names up to this size are compared with what exists.
-inline constexpr std::size_t kLongestGuess = 64;
-
-// The candidate that `name` begins, or the nearest if near enough to be what was meant. None for a
-// long name: what comes from outside must not cost quadratic time.
-[[nodiscard]] inline std::optional<std::string> nearest(std::string_view name,
-                                                        std::span<const std::string> candidates) {
-  if (name.size() > kLongestGuess) return std::nullopt;
-  std::optional<std::string> best;
-  std::size_t best_distance = std::max<std::size_t>(2, name.size() / 3) + 1;
-  for (const std::string& candidate : candidates) {
-    const bool cut_short = name.size() > 2 && candidate.starts_with(name);  // lease, lease_ms
-    const std::size_t distance = cut_short ? 0 : edit_distance(name, candidate);
-    if (distance >= best_distance) continue;
-    best = candidate;
-    best_distance = distance;
-  }
-  return best;
-}
-
-[[nodiscard]] inline std::string joined(std::span<const std::string> names) {
-  std::string list;
-  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
-  return list;
-}
-
-// "did you mean X?", or all there is.
-[[nodiscard]] inline std::string suggestion(std::string_view name,
-                                            std::span<const std::string> candidates) {
-  if (const auto best = nearest(name, candidates)) return "did you mean " + *best + "?";
-  return "there is " + joined(candidates);
-}
-
-// What to say of "section.name" that no row has: the same name in another section, a near one in
-// this section, or all that this section has.
-[[nodiscard]] inline std::string key_suggestion(std::string_view section, std::string_view name) {
-  std::vector<std::string> in_section;
-  for (const Key& key : keys()) {
-    if (key.name() == name) return "did you mean " + std::string(key.path) + "?";
-    if (key.section() == section) in_section.emplace_back(key.name());
-  }
-  return suggestion(name, in_section);
-}
 
 [[nodiscard]] inline std::vector<std::string> section_names() {
   std::vector<std::string> names;
@@ -382,27 +323,58 @@ inline void Reader::read_file() {
   std::ranges::stable_sort(result_.problems, {}, &Problem::line);
 }
 
+// toml++ up to 3.4 answers two mistakes with a failed assertion in place of an error: a section
+// without a name ("[.raft]", marzer/tomlplusplus#301) and a '}' where a list wants a value
+// ("[{...}, }]"). Both are found here before it sees them.
+
+inline constexpr std::string_view kBlanks = " \t\r\v\f";
 inline constexpr std::string_view kBareKeyCharacters =
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
 
-// Where a line begins with '[' and no name follows, 0 if nowhere. toml++ up to 3.4 doesn't answer
-// such a header with an error but with a failed assertion (marzer/tomlplusplus#301). This also
-// refuses nested lists spread over lines, which no key takes.
-[[nodiscard]] inline std::size_t line_of_nameless_section(std::string_view text) {
-  const auto trimmed = [](std::string_view part) {
-    return part.substr(std::min(part.find_first_not_of(" \t\v\f\r"), part.size()));
-  };
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // a byte order mark
-  for (std::size_t line = 1; !text.empty(); ++line) {
-    const std::size_t end = std::min(text.find('\n'), text.size());
-    std::string_view content = trimmed(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-    if (!content.starts_with('[')) continue;
-    content = trimmed(content.substr(content.starts_with("[[") ? 2 : 1));
-    const bool quoted = content.starts_with('"') || content.starts_with('\'');
-    if (!quoted && !consists_of(content.substr(0, 1), kBareKeyCharacters)) return line;
+// Past the end of the string that opens at `start`, with one quote or three.
+[[nodiscard]] inline std::size_t end_of_string(std::string_view text, std::size_t start) {
+  const char quote = text[start];
+  const std::string three(3, quote);
+  const bool long_form = text.substr(start).starts_with(three);
+  const std::string_view closing = std::string_view(three).substr(0, long_form ? 3 : 1);
+  for (std::size_t i = start + closing.size(); i < text.size(); ++i) {
+    if (quote == '"' && text[i] == '\\') {
+      ++i;
+    } else if (text.substr(i).starts_with(closing)) {
+      return i + closing.size();
+    } else if (!long_form && text[i] == '\n') {
+      return i;
+    }
   }
-  return 0;
+  return text.size();
+}
+
+// Does a section's name follow the '[' or '[[' at `start`?
+[[nodiscard]] inline bool is_section_named(std::string_view text, std::size_t start) {
+  text.remove_prefix(start + (text.substr(start).starts_with("[[") ? 2 : 1));
+  text.remove_prefix(std::min(text.find_first_not_of(kBlanks), text.size()));
+  return text.starts_with('"') || text.starts_with('\'') ||
+         consists_of(text.substr(0, 1), kBareKeyCharacters);
+}
+
+// The offset of the first such mistake; npos if there is none.
+[[nodiscard]] inline std::size_t find_misplaced_bracket(std::string_view text) {
+  std::size_t depth = 0;
+  char previous = '\n';  // what counts before text[i]; a line's end does so outside brackets
+  for (std::size_t i = text.starts_with("\xEF\xBB\xBF") ? 3 : 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '#') i = std::min(text.find('\n', i), text.size()) - 1;
+    if (c == '\n' && depth == 0) previous = c;
+    if (c == '#' || c == '\n' || kBlanks.find(c) != std::string_view::npos) continue;
+    const bool opens_section = c == '[' && depth == 0 && previous == '\n';
+    if (opens_section && !is_section_named(text, i)) return i;
+    if (c == '}' && (previous == '[' || previous == ',')) return i;
+    if (c == '"' || c == '\'') i = end_of_string(text, i) - 1;
+    if ((c == '[' || c == '{') && !opens_section) ++depth;
+    if ((c == ']' || c == '}') && depth > 0) --depth;
+    previous = c;
+  }
+  return std::string_view::npos;
 }
 
 // toml++ throws or returns its errors, as it was built; either way they end here.
@@ -410,8 +382,10 @@ inline constexpr std::string_view kBareKeyCharacters =
   const auto problem_of = [](const toml::parse_error& error) {
     return Problem{"", error.source().begin.line, "", "", std::string(error.description())};
   };
-  if (const std::size_t line = line_of_nameless_section(text); line != 0) {
-    return Problem{"", line, "", "", "a section must be [name]"};
+  if (const std::size_t at = find_misplaced_bracket(text); at != std::string::npos) {
+    const auto lines = std::ranges::count(std::string_view(text).substr(0, at), '\n');
+    const std::string what = text[at] == '[' ? "a section must be [name]" : "misplaced '}'";
+    return Problem{"", static_cast<std::size_t>(lines) + 1, "", "", what};
   }
 #if TOML_EXCEPTIONS
   try {
@@ -706,14 +680,20 @@ inline void Reader::check_rules() {
 // ---------------------------------------------------------------------------------------------
 
 inline std::string Problem::text() const {
-  std::string out = source;
+  std::string out;
+  const auto append = [&out](std::string_view part) {  // what comes from outside stays on one line
+    log_detail::append_escaped(out, part, log_detail::Quotes::kKept);
+  };
+  append(source);
   if (line != 0) out += ":" + std::to_string(line);
   if (!key.empty()) {
     if (!out.empty()) out += ": ";
-    log_detail::append_escaped(out, key, log_detail::Quotes::kKept);
+    append(key);
     if (!value.empty()) out += " = " + value;
   }
-  return (out.empty() ? out : out + ": ") + what;
+  if (!out.empty()) out += ": ";
+  append(what);
+  return out;
 }
 
 inline CommandLine parse_command_line(const Arguments& arguments, const Environment& environment) {

@@ -508,6 +508,72 @@ inline std::string show(const Value& value) {
       [](const auto& d) { return d.second; });
 }
 
+// ---------------------------------------------------------------------------------------------
+// Bodies: names that were probably meant
+// ---------------------------------------------------------------------------------------------
+
+namespace detail {
+
+// Levenshtein's distance: the fewest insertions, deletions and replacements from `a` to `b`.
+[[nodiscard]] inline std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+// Names up to this size are compared with what exists.
+inline constexpr std::size_t kLongestGuess = 64;
+
+// The candidate that `name` begins, or the nearest if near enough to be what was meant. None for a
+// long name: what comes from outside must not cost quadratic time.
+[[nodiscard]] inline std::optional<std::string> nearest(std::string_view name,
+                                                        std::span<const std::string> candidates) {
+  if (name.size() > kLongestGuess) return std::nullopt;
+  std::optional<std::string> best;
+  std::size_t best_distance = std::max<std::size_t>(2, name.size() / 3) + 1;
+  for (const std::string& candidate : candidates) {
+    const bool cut_short = name.size() > 2 && candidate.starts_with(name);  // lease, lease_ms
+    const std::size_t distance = cut_short ? 0 : edit_distance(name, candidate);
+    if (distance >= best_distance) continue;
+    best = candidate;
+    best_distance = distance;
+  }
+  return best;
+}
+
+[[nodiscard]] inline std::string joined(std::span<const std::string> names) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
+  return list;
+}
+
+// "did you mean X?", or all there is.
+[[nodiscard]] inline std::string suggestion(std::string_view name,
+                                            std::span<const std::string> candidates) {
+  if (const auto best = nearest(name, candidates)) return "did you mean " + *best + "?";
+  return "there is " + joined(candidates);
+}
+
+// What to say of "section.name" that no row has: the same name in another section, a near one in
+// this section, or all that this section has.
+[[nodiscard]] inline std::string key_suggestion(std::string_view section, std::string_view name) {
+  std::vector<std::string> in_section;
+  for (const Key& key : keys()) {
+    if (key.name() == name) return "did you mean " + std::string(key.path) + "?";
+    if (key.section() == section) in_section.emplace_back(key.name());
+  }
+  return suggestion(name, in_section);
+}
+
+}  // namespace detail
 }  // namespace config
 
 // ---------------------------------------------------------------------------------------------

@@ -46,6 +46,9 @@ class Membership {
   [[nodiscard]] std::optional<std::string> judge(const Hello& hello) const;
   // A peer was accepted and said this of itself.
   void note_peer(const Hello& hello);
+  void forget_peer(NodeId id) { peers_.erase(id); }
+  // What it said last; nullopt: it was not accepted since the start.
+  [[nodiscard]] std::optional<Hello> peer(NodeId id) const;
 
   // ---- the system group
   // What it holds now.
@@ -159,6 +162,11 @@ inline std::uint64_t Membership::known_incarnation(NodeId id) const {
 }
 
 inline void Membership::note_peer(const Hello& hello) { peers_[hello.node_id] = hello; }
+
+inline std::optional<Hello> Membership::peer(NodeId id) const {
+  const auto found = peers_.find(id);
+  return found == peers_.end() ? std::nullopt : std::optional(found->second);
+}
 
 inline void Membership::set_record(ClusterMembership record) {
   if (self_.cluster_id.empty()) self_.cluster_id = record.cluster_id;

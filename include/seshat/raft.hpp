@@ -352,6 +352,7 @@ class Raft {
     Term prev_term;     // of the entry at next_index - 1, if it was fetched; else 0
     bool replicating = false;   // pipelined; else probing: one AppendEntries at a time
     bool probe_pending = false;  // entries are out as a probe; the next go with an answer
+    std::uint64_t probe_round = 0;  // the first round after the probing began
     Index fetch_from;            // a Fetch is out from here to fetch_to; 0: none
     Index fetch_to;
     std::deque<Inflight> inflight;
@@ -426,7 +427,7 @@ class Raft {
   void replicate(Peer& peer);
   void send_entries(Peer& peer, Index prev, Term prev_term, std::vector<Entry> entries);
   void back_up(Peer& peer, const AppendEntriesReply& reply);
-  void advance_match(Peer& peer, Index match_index);
+  void advance_match(Peer& peer, const AppendEntriesReply& reply);
   void advance_commit();
   template <class Reached>
   [[nodiscard]] std::uint64_t reached_by_majority(std::uint64_t own, Reached reached);
@@ -1144,7 +1145,7 @@ inline void Raft::handle(std::uint64_t now_ms, const Message& message,
   }
   count_round(now_ms);
   if (reply.success) {
-    advance_match(peer, reply.match_index);
+    advance_match(peer, reply);
   } else {
     back_up(peer, reply);
   }
@@ -1152,11 +1153,15 @@ inline void Raft::handle(std::uint64_t now_ms, const Message& message,
   advance_transfer(0);
 }
 
-inline void Raft::advance_match(Peer& peer, Index match_index) {
+inline void Raft::advance_match(Peer& peer, const AppendEntriesReply& reply) {
+  const Index match_index = reply.match_index;
   require(match_index <= log_.last_index(), "a follower has more than its leader sent");
-  peer.probe_pending = false;
-  if (!peer.replicating) {
+  // An old answer, from before the probe, must not open the pipeline: what is sent then would be
+  // refused like the last time, and so on, a storm that feeds itself.
+  const bool answers_probe = match_index > peer.match_index || reply.round >= peer.probe_round;
+  if (!peer.replicating && answers_probe) {
     peer.replicating = true;
+    peer.probe_pending = false;
     peer.next_index = std::max(peer.match_index, match_index) + 1;
     peer.prev_term = {};
   }
@@ -1194,6 +1199,7 @@ inline void Raft::back_up(Peer& peer, const AppendEntriesReply& reply) {
 inline void Raft::probe(Peer& peer, Index next_index) {
   peer.replicating = false;
   peer.probe_pending = false;
+  peer.probe_round = round_ + 1;
   peer.fetch_from = {};
   peer.inflight.clear();
   peer.inflight_size_bytes = 0;

@@ -121,9 +121,11 @@ class Replica {
   // Appends `data` to the log. The index it got, for reads that must come after it; 0 if it was
   // refused, which `waiter` has then heard.
   Index propose(std::string data, Waiter& waiter);
-  // A linearizable read that also sees everything up to `after` (the caller's own earlier writes).
-  // True: readable at once, and `waiter` hears nothing.
-  [[nodiscard]] bool read(Index after, Waiter& waiter);
+  // Whether a linearizable read that came in by now may look at the state machine at once. It also
+  // sees everything up to `after`, the caller's own earlier writes.
+  [[nodiscard]] bool readable(Index after) const;
+  // The same, as soon as that is so.
+  void read(Index after, Waiter& waiter);
 
   // ---- the world
   void tick();
@@ -137,6 +139,8 @@ class Replica {
 
   // Hands out everything that the inputs since the last call have caused.
   void pump();
+  // The disk failed, and with it what this node could promise: everybody who waits hears so.
+  void abandon() { fail_all_waiting(); }
 
   // ---- what is known here
   [[nodiscard]] GroupId group() const { return group_; }
@@ -221,20 +225,18 @@ inline Index Replica::propose(std::string data, Waiter& waiter) {
   return {};
 }
 
-inline bool Replica::read(Index after, Waiter& waiter) {
+// The lease is judged by a clock read after the request came in: a pause in between can only make it
+// end.
+inline bool Replica::readable(Index after) const {
+  const auto index = raft_.lease_read(environment_.clock.now_ms());
+  return index && raft_.last_applied() >= std::max(*index, after);
+}
+
+inline void Replica::read(Index after, Waiter& waiter) {
   const std::uint64_t now_ms = environment_.clock.now_ms();
-  // The lease is judged by a clock read after the request came in: a pause in between can only
-  // make it end.
-  if (const auto index = raft_.lease_read(now_ms)) {
-    if (raft_.last_applied() >= std::max(*index, after)) return true;
-  }
   const std::uint64_t id = next_read_id_++;
-  if (!raft_.read(now_ms, id)) {
-    waiter.failed(refusal());
-    return false;
-  }
+  if (!raft_.read(now_ms, id)) return waiter.failed(refusal());
   reads_.emplace(id, Read{now_ms + request_timeout_ms_, after, &waiter});
-  return false;
 }
 
 inline void Replica::tick() {

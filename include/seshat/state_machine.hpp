@@ -97,12 +97,21 @@ class SystemMachine final : public StateMachine {
   [[nodiscard]] Result<std::vector<Outcome>> apply(
       Batch& batch, const std::vector<raft::Entry>& entries) override;
   [[nodiscard]] Result<MachineState> restore(const OrderedMap& map) override;
+  // What the map held when it was restored. What changes later is read from the map.
+  [[nodiscard]] const std::optional<ClusterMembership>& restored_membership() const {
+    return restored_membership_;
+  }
+  [[nodiscard]] const std::optional<ShardMap>& restored_shard_map() const {
+    return restored_shard_map_;
+  }
 
  private:
   [[nodiscard]] Result<Outcome> apply_one(Batch& batch, const raft::Entry& entry);
   [[nodiscard]] Result<Outcome> set_membership(Batch& batch, std::string_view record);
 
   MachineState state_;
+  std::optional<ClusterMembership> restored_membership_;
+  std::optional<ShardMap> restored_shard_map_;
 };
 
 // ---- Keys and reads --------------------------------------------------------------------------------------
@@ -191,6 +200,10 @@ Result<std::optional<Record>> read_record(const OrderedMap& map, std::string_vie
   return std::optional<Record>{std::move(*record)};
 }
 
+inline std::string_view payload(const raft::Entry& entry) {
+  return entry.data ? std::string_view(*entry.data) : std::string_view();
+}
+
 // What both machines do around each entry: the order is checked, no-ops do nothing, and the state
 // goes into the same batch.
 template <class ApplyOne>
@@ -241,7 +254,7 @@ inline Result<std::vector<Outcome>> KeyValueMachine::apply(
 }
 
 inline Result<Outcome> KeyValueMachine::apply_one(Batch& batch, const raft::Entry& entry) {
-  Result<Operation> operation = codec::decode_operation(entry.data ? *entry.data : std::string());
+  Result<Operation> operation = codec::decode_operation(detail::payload(entry));
   if (!operation) return operation.error();
   state_.time_ms = std::max(state_.time_ms, operation->time_ms);
   switch (operation->type) {
@@ -289,7 +302,14 @@ inline Result<Outcome> KeyValueMachine::del(Batch& batch, const Operation& opera
 
 inline Result<MachineState> SystemMachine::restore(const OrderedMap& map) {
   Result<MachineState> state = detail::read_state(map, kSystemStateKey);
-  if (state) state_ = *state;
+  if (!state) return state;
+  Result<std::optional<ClusterMembership>> membership = read_membership(map);
+  if (!membership) return membership.error();
+  Result<std::optional<ShardMap>> shard_map = read_shard_map(map);
+  if (!shard_map) return shard_map.error();
+  state_ = *state;
+  restored_membership_ = std::move(*membership);
+  restored_shard_map_ = std::move(*shard_map);
   return state;
 }
 
@@ -300,7 +320,7 @@ inline Result<std::vector<Outcome>> SystemMachine::apply(
 }
 
 inline Result<Outcome> SystemMachine::apply_one(Batch& batch, const raft::Entry& entry) {
-  Result<Operation> operation = codec::decode_operation(entry.data ? *entry.data : std::string());
+  Result<Operation> operation = codec::decode_operation(detail::payload(entry));
   if (!operation) return operation.error();
   if (operation->arguments.size() != 1) return Error{"a system operation has one argument"};
   state_.time_ms = std::max(state_.time_ms, operation->time_ms);

@@ -1,0 +1,875 @@
+// seshat/node.hpp - one node: its replicas, its store, its peers, and its place in the cluster.
+//
+//   server ──propose, read──> Node ──> Replica (system) ──> Store ──┐
+//                              │  └──> Replica (data)   ──> Peers ──┤
+//                              └──────── Mailbox <──────────────────┘   other threads post
+//
+// The owner's loop calls tick() every kTickIntervalMs, drain() when woken, and end_turn() once at
+// the end of each turn: then everything that gathered leaves in one write and one message a peer.
+//
+// Keeps:    which node serves a slot, and what a client is told that asks another one; the records
+//           of the system group, as long as this node leads it; who may vote (membership.hpp).
+// Threads:  the loop, but for what is marked; store and peers answer through the mailbox.
+// Needs:    replica, state_machine, membership, command (Topology), store, peer, config.
+#ifndef SESHAT_NODE_HPP
+#define SESHAT_NODE_HPP
+
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "seshat/codec.hpp"
+#include "seshat/command.hpp"
+#include "seshat/config.hpp"
+#include "seshat/log.hpp"
+#include "seshat/mailbox.hpp"
+#include "seshat/membership.hpp"
+#include "seshat/peer.hpp"
+#include "seshat/replica.hpp"
+#include "seshat/result.hpp"
+#include "seshat/state_machine.hpp"
+#include "seshat/store.hpp"
+
+namespace seshat {
+
+inline constexpr std::uint64_t kTickIntervalMs = 25;
+
+// Goes on while the machine sleeps, where there is such a clock (Linux); leases depend on it. On
+// other systems sleep stops it: use raft.read_mode = "read-index" on machines that may sleep.
+class BootClock final : public Clock {
+ public:
+  [[nodiscard]] std::uint64_t now_ms() const override;
+};
+
+class Node final : private StoreEvents, private PeerEvents, private LeadershipObserver {
+ public:
+  // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
+  // something to do. An error: nothing was started.
+  [[nodiscard]] static Result<std::unique_ptr<Node>> start(const Config& config,
+                                                           const Logger& logger,
+                                                           std::function<void()> wake);
+  ~Node() override;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  // ---- the loop
+  void tick();
+  void drain();
+  void end_turn();
+
+  // ---- clients
+  // The group that has `slot`; nullopt: none has it.
+  [[nodiscard]] std::optional<GroupId> group_of(Slot slot) const;
+  // Stamps and proposes; see Replica::propose.
+  Index propose(GroupId group, Operation operation, Waiter& waiter);
+  // See Replica::readable and Replica::read.
+  [[nodiscard]] bool readable(GroupId group, Index after) const;
+  void read(GroupId group, Index after, Waiter& waiter);
+  // For the loop: kNotInMemory instead of a wait for the disk; and for the pool: with the wait.
+  [[nodiscard]] const OrderedMap& cached(GroupId group) const { return store_->cached(group); }
+  void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work);
+  // Runs `work` on the loop. Any thread.
+  void post(std::function<void()> work) { mailbox_.push(std::move(work)); }
+  // The error text for a request about `slot` that was refused.
+  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal) const;
+  // Less than min_free_disk_mb left on so many nodes that the rest is no majority.
+  [[nodiscard]] bool disk_is_full() const;
+
+  // ---- stopping
+  // Takes no more proposals, and hands leadership over when those under way are done.
+  void begin_shutdown() { stopping_ = true; }
+  [[nodiscard]] bool may_stop() const;
+  // Set once storage has failed: this node can keep no promise any more and must end.
+  [[nodiscard]] const std::optional<std::string>& failure() const { return failure_; }
+
+  // ---- what is known here
+  [[nodiscard]] NodeId id() const { return membership_.self().id; }
+  [[nodiscard]] const Clock& clock() const { return clock_; }
+  [[nodiscard]] Topology topology() const;
+  void append_info(std::string_view section, std::string& out) const;
+  [[nodiscard]] bool has_leader() const;
+
+ private:
+  struct Synced {
+    GroupId group;
+    std::uint64_t write_id;
+  };
+  struct Applied {
+    GroupId group;
+    Index last;
+    std::vector<Outcome> outcomes;
+  };
+  struct Fetched {
+    GroupId group;
+    NodeId peer;
+    Term prev_log_term;
+    std::vector<raft::Entry> entries;
+  };
+  struct StorageFailed {
+    std::string what;
+  };
+  struct SystemRead {
+    Result<std::optional<ClusterMembership>> membership;
+    Result<std::optional<ShardMap>> shard_map;
+  };
+  struct HelloReceived {
+    Hello hello;
+    std::function<void(HelloReply)> answer;
+  };
+  struct FrameReceived {
+    NodeId from;
+    Frame frame;
+  };
+  struct PeerUp {
+    NodeId peer;
+    Hello hello;
+  };
+  struct PeerRefused {
+    NodeId peer;
+    std::string reason;
+  };
+  struct PeerDown {
+    NodeId peer;
+    std::string reason;
+  };
+  using Work = std::function<void()>;
+  using Event = std::variant<Synced, Applied, Fetched, StorageFailed, SystemRead, HelloReceived,
+                             FrameReceived, PeerUp, PeerRefused, PeerDown, Work>;
+
+  // A proposal of the node itself to the system group: one at a time, tried again while needed.
+  class SystemProposal final : public Waiter {
+   public:
+    [[nodiscard]] bool under_way() const { return under_way_; }
+    void begin() { under_way_ = true; }
+    void done(const Outcome&) override { under_way_ = false; }
+    void readable() override {}
+    void failed(Refusal) override { under_way_ = false; }
+
+   private:
+    bool under_way_ = false;
+  };
+
+  // One Raft group and its state machine.
+  struct Group {
+    std::unique_ptr<StateMachine> machine;
+    std::unique_ptr<Replica> replica;
+  };
+
+  // With no peer to send to.
+  class NoTransport final : public Transport {
+   public:
+    void send(GroupId, raft::Message) override {}
+  };
+
+  struct PeerState {
+    bool connected = false;
+    bool disk_low = false;
+    std::string refused;  // why, as told last; so that it is logged once
+  };
+
+  Node(const Config& config, const Logger& logger, std::function<void()> wake,
+       std::unique_ptr<Store> store, Membership membership);
+  [[nodiscard]] Result<void> restore_machines(std::map<GroupId, raft::Restored>& restored);
+  [[nodiscard]] Result<void> start_peers();
+  void make_replicas(std::map<GroupId, raft::Restored> restored);
+  [[nodiscard]] raft::Config raft_config(GroupId group) const;
+
+  // Other threads: each only posts.
+  void on_synced(GroupId group, std::uint64_t write_id) override;
+  void on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) override;
+  void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
+                  std::vector<raft::Entry> entries) override;
+  void on_storage_failed(std::string what) override;
+  void on_hello(Hello hello, std::function<void(HelloReply)> answer) override;
+  void on_frame(NodeId from, Frame frame) override;
+  void on_peer_up(NodeId peer, Hello hello) override;
+  void on_peer_refused(NodeId peer, std::string reason) override;
+  void on_peer_down(NodeId peer, std::string reason) override;
+
+  // The loop: a handler each; drain() is their table of contents.
+  void handle(Synced& event);
+  void handle(Applied& event);
+  void handle(Fetched& event);
+  void handle(StorageFailed& event);
+  void handle(SystemRead& event);
+  void handle(HelloReceived& event);
+  void handle(FrameReceived& event);
+  void handle(PeerUp& event);
+  void handle(PeerRefused& event);
+  void handle(PeerDown& event);
+  void handle(Work& work) { work(); }
+
+  void leadership_changed(GroupId group) override;
+  void fail(std::string what);
+  void refresh_self();
+  void propose_system_records();
+  void propose_record(OperationType type, const std::string& record);
+  void hand_over();
+  [[nodiscard]] Hello own_hello() const;
+  [[nodiscard]] std::uint64_t stamp_ms();
+  [[nodiscard]] bool leader_may_be_named(NodeId leader) const;
+  [[nodiscard]] std::string moved_text(Slot slot, NodeId leader) const;
+  [[nodiscard]] ShardMap initial_shard_map() const;
+  [[nodiscard]] Replica& replica(GroupId group) { return *groups_.at(group).replica; }
+  [[nodiscard]] const Replica& replica(GroupId group) const { return *groups_.at(group).replica; }
+  [[nodiscard]] std::string group_info(GroupId group) const;
+
+  const Config& config_;
+  Logger logger_;
+  BootClock clock_;
+  Mailbox<Event> mailbox_;
+  std::vector<Event> events_;  // drain()'s, kept for its memory
+
+  std::unique_ptr<Store> store_;
+  std::map<GroupId, Group> groups_;
+  NoTransport no_transport_;
+  std::unique_ptr<Peers> peers_;  // null: a cluster of one
+
+  Membership membership_;
+  ShardMap shard_map_;
+  bool shard_map_recorded_ = false;
+  std::string fresh_cluster_id_;
+  SystemProposal system_proposal_;
+  std::map<NodeId, PeerState> peer_states_;
+  Hello told_hello_;  // what new streams say of this node at present
+  bool has_voted_ = false;
+  bool may_vote_ = false;
+
+  std::uint64_t next_status_ms_ = 0;
+  std::uint64_t last_stamp_ms_ = 0;
+  bool stopping_ = false;
+  std::optional<std::string> failure_;
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline std::uint64_t BootClock::now_ms() const {
+#ifdef CLOCK_BOOTTIME
+  timespec now{};
+  if (clock_gettime(CLOCK_BOOTTIME, &now) == 0) {
+    return static_cast<std::uint64_t>(now.tv_sec) * 1000 +
+           static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
+  }
+#endif
+  const auto since_start = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(since_start).count());
+}
+
+// ---- Start ------------------------------------------------------------------------------------------
+
+namespace node_detail {
+
+// Peers' frames that may wait for the loop; beyond it they are lost, and Raft repeats them.
+inline constexpr std::size_t kMaxWaitingFrames = 4096;
+inline constexpr std::uint64_t kStatusIntervalMs = 1000;
+
+inline std::string random_hex_32() {
+  std::random_device device;
+  std::string hex;
+  for (int i = 0; i < 32; ++i) hex += "0123456789abcdef"[device() & 0xf];
+  return hex;
+}
+
+inline std::map<NodeId, std::string> member_addresses(const Config& config) {
+  std::map<NodeId, std::string> addresses;
+  for (const auto& member : config.cluster.initial_members) {
+    addresses[NodeId{member.id}] = member.addr;
+  }
+  if (addresses.empty()) addresses[NodeId{config.node.id}] = config.node.advertise_addr;
+  return addresses;
+}
+
+inline StoreOptions store_options(const Config& config) {
+  StoreOptions options;
+  options.data_dir = config.node.data_dir;
+  options.node_id = NodeId{config.node.id};
+  options.groups = {kSystemGroup, kFirstDataGroup};
+  options.block_cache_size_bytes = config.storage.block_cache_mb << 20;
+  options.min_free_disk_mb = config.limits.min_free_disk_mb;
+  return options;
+}
+
+}  // namespace node_detail
+
+inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Logger& logger,
+                                                 std::function<void()> wake) {
+  Result<std::unique_ptr<Store>> store = Store::open(node_detail::store_options(config));
+  if (!store) return store.error();
+  Membership::Self self;
+  self.id = NodeId{config.node.id};
+  self.incarnation = (*store)->identity().incarnation;
+  self.cluster_id = (*store)->identity().cluster_id;
+  self.client_addr = config.node.advertise_client_addr;
+  self.new_at_start = (*store)->is_new();
+  Membership membership(std::move(self), node_detail::member_addresses(config));
+  std::unique_ptr<Node> node(new Node(config, logger, std::move(wake), std::move(*store),
+                                      std::move(membership)));
+  std::map<GroupId, raft::Restored> restored;
+  if (Result<void> done = node->restore_machines(restored); !done) return done.error();
+  if (Result<void> done = node->start_peers(); !done) return done.error();
+  node->make_replicas(std::move(restored));
+  node->store_->start(*node);
+  return node;
+}
+
+inline Node::Node(const Config& config, const Logger& logger, std::function<void()> wake,
+                  std::unique_ptr<Store> store, Membership membership)
+    : config_(config),
+      logger_(logger.with({{"node", config.node.id}})),
+      mailbox_(std::move(wake), node_detail::kMaxWaitingFrames),
+      store_(std::move(store)),
+      membership_(std::move(membership)),
+      shard_map_(initial_shard_map()),
+      fresh_cluster_id_(node_detail::random_hex_32()) {}
+
+// The peers first, so that nothing comes in; then the store, which finishes what it was given.
+inline Node::~Node() {
+  peers_.reset();
+  store_.reset();
+}
+
+inline Result<void> Node::restore_machines(std::map<GroupId, raft::Restored>& restored) {
+  auto system_machine = std::make_unique<SystemMachine>();
+  const SystemMachine& system = *system_machine;
+  groups_[kSystemGroup].machine = std::move(system_machine);
+  groups_[kFirstDataGroup].machine = std::make_unique<KeyValueMachine>();
+  for (auto& [id, group] : groups_) {
+    Result<raft::Restored> state = store_->restore(id, *group.machine);
+    if (!state) return state.error();
+    restored[id] = std::move(*state);
+  }
+  if (system.restored_membership()) membership_.set_record(*system.restored_membership());
+  if (system.restored_shard_map()) {
+    shard_map_ = *system.restored_shard_map();
+    shard_map_recorded_ = true;
+  }
+  return {};
+}
+
+inline Result<void> Node::start_peers() {
+  if (membership_.initial_members().size() == 1) return {};
+  PeerOptions options;
+  options.self = id();
+  options.listen_addr = config_.node.internal_addr;
+  options.rpc_timeout_ms = config_.limits.raft_rpc_timeout_secs * 1000;
+  for (const auto& [peer, addr] : membership_.initial_members()) {
+    if (peer == id()) continue;
+    const auto dialed = config_.cluster.dial.find(peer.value);
+    options.dial[peer] = dialed == config_.cluster.dial.end() ? addr : dialed->second;
+    peer_states_[peer] = {};
+  }
+  Result<std::unique_ptr<Peers>> peers = Peers::start(std::move(options), *this, logger_);
+  if (!peers) return peers.error();
+  peers_ = std::move(*peers);
+  return {};
+}
+
+inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
+  const std::uint64_t timeout_ms = config_.limits.request_timeout_secs * 1000;
+  Transport& transport = peers_ ? static_cast<Transport&>(*peers_) : no_transport_;
+  for (auto& [id, group] : groups_) {
+    const Replica::Environment environment{clock_, *store_, transport, *store_, *this};
+    group.replica = std::make_unique<Replica>(id, raft_config(id), std::move(restored[id]),
+                                              timeout_ms, environment);
+  }
+}
+
+inline raft::Config Node::raft_config(GroupId group) const {
+  raft::Config config;
+  config.id = id();
+  for (const auto& [member, addr] : membership_.initial_members()) {
+    config.voters.push_back(member);
+  }
+  std::random_device device;
+  config.seed = (std::uint64_t{device()} << 32) ^ device() ^ group.value;
+  config.lease_reads = config_.raft.read_mode == Config::ReadMode::kLease;
+  config.tick_interval_ms = kTickIntervalMs;
+  config.heartbeat_interval_ms = config_.raft.heartbeat_interval_ms;
+  config.election_timeout_min_ms = config_.raft.election_timeout_min_ms;
+  config.election_timeout_max_ms = config_.raft.election_timeout_max_ms;
+  config.vote_withhold_ms = config_.raft.vote_withhold_ms;
+  config.lease_ms = config_.raft.lease_ms;
+  config.max_log_memory_size_bytes = config_.limits.max_memory_per_raft_log_mb << 20;
+  return config;
+}
+
+// ---- Other threads: post and return ---------------------------------------------------------------
+
+inline void Node::on_synced(GroupId group, std::uint64_t write_id) {
+  mailbox_.push(Synced{group, write_id});
+}
+inline void Node::on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) {
+  mailbox_.push(Applied{group, last, std::move(outcomes)});
+}
+inline void Node::on_fetched(GroupId group, NodeId peer, Term prev_log_term,
+                             std::vector<raft::Entry> entries) {
+  mailbox_.push(Fetched{group, peer, prev_log_term, std::move(entries)});
+}
+inline void Node::on_storage_failed(std::string what) {
+  mailbox_.push(StorageFailed{std::move(what)});
+}
+inline void Node::on_hello(Hello hello, std::function<void(HelloReply)> answer) {
+  mailbox_.push(HelloReceived{std::move(hello), std::move(answer)});
+}
+inline void Node::on_frame(NodeId from, Frame frame) {
+  // Lost when the loop is that far behind: Raft repeats it.
+  (void)mailbox_.push_droppable(FrameReceived{from, std::move(frame)});
+}
+inline void Node::on_peer_up(NodeId peer, Hello hello) {
+  mailbox_.push(PeerUp{peer, std::move(hello)});
+}
+inline void Node::on_peer_refused(NodeId peer, std::string reason) {
+  mailbox_.push(PeerRefused{peer, std::move(reason)});
+}
+inline void Node::on_peer_down(NodeId peer, std::string reason) {
+  mailbox_.push(PeerDown{peer, std::move(reason)});
+}
+
+// ---- The loop ---------------------------------------------------------------------------------------
+
+inline void Node::tick() {
+  for (auto& [id, group] : groups_) group.replica->tick();
+  if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
+  if (stopping_) hand_over();
+  const std::uint64_t now_ms = clock_.now_ms();
+  if (peers_ && now_ms >= next_status_ms_) {
+    next_status_ms_ = now_ms + node_detail::kStatusIntervalMs;
+    peers_->send_status({store_->disk_low()});
+  }
+}
+
+inline void Node::drain() {
+  mailbox_.take(events_);
+  for (Event& event : events_) {
+    std::visit([&](auto& body) { handle(body); }, event);
+  }
+}
+
+inline void Node::end_turn() {
+  if (failure_) return;
+  for (auto& [id, group] : groups_) group.replica->pump();
+  refresh_self();
+  if (peers_) peers_->flush();
+}
+
+inline void Node::handle(Synced& event) { replica(event.group).on_synced(event.write_id); }
+
+inline void Node::handle(Applied& event) {
+  replica(event.group).on_applied(event.last, event.outcomes);
+  if (event.group != kSystemGroup) return;
+  read_from_disk(kSystemGroup, [this](const OrderedMap& map) {
+    mailbox_.push(SystemRead{read_membership(map), read_shard_map(map)});
+  });
+}
+
+inline void Node::handle(Fetched& event) {
+  replica(event.group).on_fetched(event.peer, event.prev_log_term, std::move(event.entries));
+}
+
+inline void Node::handle(StorageFailed& event) { fail("storage failure: " + event.what); }
+
+// What the system group holds has changed.
+inline void Node::handle(SystemRead& event) {
+  if (!event.membership) return fail(event.membership.error().text);
+  if (!event.shard_map) return fail(event.shard_map.error().text);
+  if (*event.shard_map) {
+    shard_map_ = **event.shard_map;
+    shard_map_recorded_ = true;
+  }
+  if (!*event.membership) return;
+  const ClusterMembership& record = **event.membership;
+  if (!membership_.cluster_id().empty() && membership_.cluster_id() != record.cluster_id) {
+    return fail("the system group is of cluster " + record.cluster_id + ", the data directory of " +
+                membership_.cluster_id() + ": check cluster.initial_members and node.data_dir");
+  }
+  if (membership_.cluster_id().empty()) store_->set_cluster_id(record.cluster_id);
+  membership_.set_record(record);
+  // A peer that was accepted before the record was known may turn out to be another one.
+  for (const auto& [peer, state] : peer_states_) {
+    const auto seen = membership_.peer(peer);
+    if (!seen) continue;
+    if (const auto problem = membership_.judge(*seen)) {
+      membership_.forget_peer(peer);
+      peers_->disconnect(peer, *problem);
+    }
+  }
+}
+
+inline void Node::handle(HelloReceived& event) {
+  HelloReply reply;
+  const auto problem = membership_.judge(event.hello);
+  reply.accepted = !problem.has_value();
+  reply.reason = problem.value_or("");
+  reply.self = own_hello();
+  PeerState& state = peer_states_[event.hello.node_id];
+  if (problem && state.refused != *problem) {
+    logger_.warn("refused a peer", {{"peer", event.hello.node_id}, {"reason", *problem}});
+    state.refused = *problem;
+  }
+  if (!problem) membership_.note_peer(event.hello);
+  event.answer(std::move(reply));
+}
+
+inline void Node::handle(FrameReceived& event) {
+  for (const PeerMessage& message : event.frame.messages) {
+    const auto group = groups_.find(message.group);
+    if (group != groups_.end()) group->second.replica->receive(message.message);
+  }
+  if (event.frame.status) peer_states_[event.from].disk_low = event.frame.status->disk_low;
+}
+
+inline void Node::handle(PeerUp& event) {
+  if (const auto problem = membership_.judge(event.hello)) {
+    // We know it better than it knows itself: nothing is to be sent there.
+    logger_.warn("left a peer", {{"peer", event.peer}, {"reason", *problem}});
+    peers_->disconnect(event.peer, *problem);
+    return;
+  }
+  membership_.note_peer(event.hello);
+  peer_states_[event.peer].connected = true;
+  peer_states_[event.peer].refused.clear();
+  logger_.debug("peer is up", {{"peer", event.peer}});
+}
+
+inline void Node::handle(PeerRefused& event) {
+  PeerState& state = peer_states_[event.peer];
+  state.connected = false;
+  if (state.refused == event.reason) return;
+  state.refused = event.reason;
+  logger_.error("a peer refuses this node", {{"peer", event.peer}, {"reason", event.reason}});
+}
+
+inline void Node::handle(PeerDown& event) {
+  peer_states_[event.peer].connected = false;
+  logger_.debug("peer is down", {{"peer", event.peer}, {"reason", event.reason}});
+  for (auto& [id, group] : groups_) group.replica->unreachable(event.peer);
+}
+
+inline void Node::fail(std::string what) {
+  if (failure_) return;
+  logger_.error("this node stops: it can't keep its promises", {{"reason", what}});
+  failure_ = std::move(what);
+  for (auto& [id, group] : groups_) group.replica->abandon();
+}
+
+// ---- The cluster ----------------------------------------------------------------------------------------
+
+inline void Node::leadership_changed(GroupId group) {
+  const raft::Raft& raft = replica(group).raft();
+  const bool alone = membership_.initial_members().size() == 1;
+  const LogFields fields = {
+      {"group", group}, {"term", raft.current_term()}, {"leader", raft.leader()}};
+  if (alone) {
+    logger_.debug("leadership changed", fields);
+  } else if (raft.is_leader()) {
+    logger_.info("leads", fields);
+  } else if (raft.leader() != NodeId{}) {
+    logger_.info("follows", fields);
+  } else if (raft.role() == raft::Role::kFollower) {
+    logger_.info(raft.lost_quorum() ? "stepped down: no majority answers" : "knows no leader",
+                 fields);
+  }
+}
+
+inline Hello Node::own_hello() const {
+  bool log_is_empty = true;
+  bool voted_for_another = false;
+  for (const auto& [group_id, group] : groups_) {
+    const raft::Raft& raft = group.replica->raft();
+    log_is_empty = log_is_empty && raft.log().last_index() == Index{};
+    voted_for_another =
+        voted_for_another || (raft.voted_for() != NodeId{} && raft.voted_for() != id());
+  }
+  return membership_.hello(log_is_empty, voted_for_another);
+}
+
+// What new streams say of this node, and whether its vote counts, as of now.
+inline void Node::refresh_self() {
+  for (auto& [group_id, group] : groups_) {
+    has_voted_ = has_voted_ || (may_vote_ && group.replica->raft().voted_for() != NodeId{});
+  }
+  may_vote_ = membership_.may_vote(has_voted_);
+  for (auto& [group_id, group] : groups_) group.replica->set_may_vote(may_vote_);
+  if (!peers_) return;
+  Hello hello = own_hello();
+  if (hello == told_hello_) return;
+  peers_->set_hello(hello);
+  told_hello_ = std::move(hello);
+}
+
+inline ShardMap Node::initial_shard_map() const {
+  ShardInfo shard;
+  shard.id = kFirstDataGroup;
+  shard.slots = {{0, static_cast<Slot>(kSlotCount - 1)}};
+  for (const auto& [member, addr] : membership_.initial_members()) {
+    shard.replicas.push_back(member);
+  }
+  ShardMap map;
+  map.shards = {std::move(shard)};
+  map.replication_factor = static_cast<std::uint32_t>(config_.cluster.replication_factor);
+  return map;
+}
+
+// The system leader keeps the records as they should be: the first one draws the cluster id.
+inline void Node::propose_system_records() {
+  const raft::Raft& raft = replica(kSystemGroup).raft();
+  const bool settled = raft.last_applied() == raft.log().last_index();
+  if (system_proposal_.under_way() || stopping_ || !settled) return;
+  if (const auto next = membership_.proposal(fresh_cluster_id_, stamp_ms())) {
+    return propose_record(OperationType::kSetMembership, codec::encode(*next));
+  }
+  if (!shard_map_recorded_) {
+    propose_record(OperationType::kSetShardMap, codec::encode(shard_map_));
+  }
+}
+
+inline void Node::propose_record(OperationType type, const std::string& record) {
+  Operation operation;
+  operation.type = type;
+  operation.arguments = {record};
+  system_proposal_.begin();
+  (void)propose(kSystemGroup, std::move(operation), system_proposal_);
+}
+
+// ---- Clients --------------------------------------------------------------------------------------------
+
+inline std::optional<GroupId> Node::group_of(Slot slot) const {
+  for (const ShardInfo& shard : shard_map_.shards) {
+    for (const SlotRange& range : shard.slots) {
+      if (range.first <= slot && slot <= range.last) return shard.id;
+    }
+  }
+  return std::nullopt;
+}
+
+// Wall time, which never goes back while this process lives.
+inline std::uint64_t Node::stamp_ms() {
+  const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
+  const auto now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(since_1970).count();
+  last_stamp_ms_ = std::max(last_stamp_ms_, static_cast<std::uint64_t>(now_ms));
+  return last_stamp_ms_;
+}
+
+inline Index Node::propose(GroupId group, Operation operation, Waiter& waiter) {
+  if (stopping_) {
+    waiter.failed(Refusal::kNotLeader);
+    return {};
+  }
+  operation.time_ms = stamp_ms();
+  return replica(group).propose(codec::encode(operation), waiter);
+}
+
+inline bool Node::readable(GroupId group, Index after) const {
+  return replica(group).readable(after);
+}
+
+inline void Node::read(GroupId group, Index after, Waiter& waiter) {
+  replica(group).read(after, waiter);
+}
+
+inline void Node::read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
+  store_->read_from_disk(group, std::move(work));
+}
+
+inline bool Node::disk_is_full() const {
+  std::size_t roomy = store_->disk_low() ? 0 : 1;
+  for (const auto& [peer, state] : peer_states_) roomy += state.disk_low ? 0 : 1;
+  return roomy < membership_.initial_members().size() / 2 + 1;
+}
+
+// Never this node itself, never empty, never a guess: clients follow it without asking twice.
+inline bool Node::leader_may_be_named(NodeId leader) const {
+  return leader != NodeId{} && leader != id() && !membership_.client_addr(leader).empty();
+}
+
+inline std::string Node::moved_text(Slot slot, NodeId leader) const {
+  if (config_.client.moved == Config::Moved::kRedis) {
+    return "MOVED " + std::to_string(slot) + " " + membership_.client_addr(leader);
+  }
+  return "MOVED " + std::to_string(leader.value);
+}
+
+inline std::string Node::refusal_text(Slot slot, Refusal refusal) const {
+  switch (refusal) {
+    case Refusal::kTimeout:
+      return "ERR timeout";
+    case Refusal::kUnknown:
+      return std::string("ERR outcome unknown: ") + (failure_ ? "storage failed" : "leadership was lost") +
+             " while this write was in flight; it may or may not have happened";
+    case Refusal::kLogFull:
+      return "ERR storage failure";
+    case Refusal::kNoQuorum:
+      return "NOQUORUM a majority of the nodes is out of reach; nothing was done";
+    case Refusal::kNotLeader:
+      break;
+  }
+  const std::optional<GroupId> group = group_of(slot);
+  const NodeId leader = group ? replica(*group).raft().leader() : NodeId{};
+  if (leader_may_be_named(leader)) return moved_text(slot, leader);
+  return "CLUSTERDOWN no leader, election in progress";
+}
+
+// ---- Stopping ---------------------------------------------------------------------------------------------
+
+// Writes under way are finished first, so that their clients hear how they ended.
+inline void Node::hand_over() {
+  for (auto& [group_id, group] : groups_) {
+    if (group.replica->raft().is_leader() && group.replica->waiting() == 0) {
+      group.replica->transfer_leadership();
+    }
+  }
+}
+
+inline bool Node::may_stop() const {
+  return std::all_of(groups_.begin(), groups_.end(), [&](const auto& entry) {
+    const Replica& replica = *entry.second.replica;
+    return replica.waiting() == 0 && (!peers_ || !replica.raft().is_leader());
+  });
+}
+
+// ---- What is known here -----------------------------------------------------------------------------------
+
+inline bool Node::has_leader() const {
+  return std::all_of(groups_.begin(), groups_.end(), [](const auto& entry) {
+    return entry.second.replica->raft().leader() != NodeId{};
+  });
+}
+
+inline Topology Node::topology() const {
+  Topology topology;
+  topology.self = id();
+  topology.ok = true;
+  for (const auto& [member, addr] : membership_.initial_members()) {
+    ClusterNode node;
+    node.id = member;
+    if (const auto client = split_address(membership_.client_addr(member))) {
+      node.host = client->host;
+      node.port = client->port;
+    }
+    if (const auto peer = split_address(addr)) node.peer_port = peer->port;
+    const auto state = peer_states_.find(member);
+    node.connected = state != peer_states_.end() && state->second.connected;
+    topology.nodes.push_back(std::move(node));
+  }
+  for (const ShardInfo& shard : shard_map_.shards) {
+    const raft::Raft& raft = replica(shard.id).raft();
+    topology.shards.push_back({shard.slots, raft.leader(), shard.replicas});
+    topology.epoch = std::max(topology.epoch, raft.current_term());
+    topology.ok = topology.ok && raft.leader() != NodeId{};
+  }
+  return topology;
+}
+
+namespace node_detail {
+
+inline std::string_view role_name(raft::Role role) {
+  switch (role) {
+    case raft::Role::kFollower:
+      return "follower";
+    case raft::Role::kPreCandidate:
+      return "pre-candidate";
+    case raft::Role::kCandidate:
+      return "candidate";
+    case raft::Role::kLeader:
+      return "leader";
+  }
+  return "unknown";
+}
+
+inline void line(std::string& out, std::string_view key, std::string_view value) {
+  out.append(key).append(":").append(value).append("\r\n");
+}
+
+inline void line(std::string& out, std::string_view key, std::uint64_t value) {
+  line(out, key, std::to_string(value));
+}
+
+}  // namespace node_detail
+
+inline std::string Node::group_info(GroupId group) const {
+  const raft::Raft& raft = replica(group).raft();
+  const std::uint64_t now_ms = clock_.now_ms();
+  const bool lease = raft.has_lease(now_ms);
+  const std::string prefix = "raft_group_" + std::to_string(group.value) + "_";
+  std::string out;
+  const auto add = [&](std::string_view key, std::uint64_t value) {
+    node_detail::line(out, prefix + std::string(key), value);
+  };
+  node_detail::line(out, prefix + "role", node_detail::role_name(raft.role()));
+  add("term", raft.current_term().value);
+  add("leader", raft.leader().value);
+  add("vote", raft.voted_for().value);
+  add("last_index", raft.log().last_index().value);
+  add("commit_index", raft.commit_index().value);
+  add("durable_index", raft.durable_index().value);
+  add("applied_index", raft.last_applied().value);
+  add("apply_lag", raft.commit_index() - raft.last_applied());
+  add("log_memory_bytes", raft.log().size_bytes());
+  add("waiting_requests", replica(group).waiting());
+  add("lease", lease ? 1 : 0);
+  add("lease_left_ms", lease && peers_ ? raft.lease_until_ms() - now_ms : 0);
+  if (!raft.is_leader()) return out;
+  for (const raft::PeerStatus& peer : raft.peers()) {
+    const std::string key = prefix + "peer_" + std::to_string(peer.id.value);
+    node_detail::line(out, key, "match_index=" + std::to_string(peer.match_index.value) + ",lag=" +
+                                    std::to_string(raft.log().last_index() - peer.match_index));
+  }
+  return out;
+}
+
+inline void Node::append_info(std::string_view section, std::string& out) const {
+  if (section == "raft") {
+    node_detail::line(out, "raft_node_id", id().value);
+    node_detail::line(out, "raft_cluster_id", membership_.cluster_id());
+    node_detail::line(out, "raft_may_vote", may_vote_ ? 1 : 0);
+    node_detail::line(out, "raft_wiped", membership_.was_wiped() ? 1 : 0);
+    for (const auto& [group_id, group] : groups_) out += group_info(group_id);
+  } else if (section == "replication") {
+    const raft::Raft& raft = replica(kFirstDataGroup).raft();
+    std::size_t connected = 0;
+    for (const auto& [peer, state] : peer_states_) connected += state.connected ? 1 : 0;
+    node_detail::line(out, "role", raft.is_leader() ? "master" : "slave");
+    node_detail::line(out, "connected_slaves", raft.is_leader() ? connected : 0);
+    if (raft.is_leader()) return;
+    const auto leader = split_address(membership_.client_addr(raft.leader()));
+    node_detail::line(out, "master_host", leader ? leader->host : "");
+    node_detail::line(out, "master_port", leader ? leader->port : 0);
+    node_detail::line(out, "master_link_status", leader ? "up" : "down");
+  } else if (section == "persistence") {
+    const Store::Stats stats = store_->stats();
+    node_detail::line(out, "loading", std::uint64_t{0});
+    node_detail::line(out, "store_size_bytes", stats.size_bytes);
+    node_detail::line(out, "store_free_disk_bytes", stats.free_disk_bytes);
+    node_detail::line(out, "store_disk_low", store_->disk_low() ? 1 : 0);
+    node_detail::line(out, "store_unsynced_age_ms", stats.unsynced_age_ms);
+    node_detail::line(out, "store_batches", stats.batches);
+    node_detail::line(out, "store_syncs", stats.syncs);
+  } else if (section == "keyspace") {
+    std::string bytes;
+    if (cached(kFirstDataGroup).get(kDataStateKey, bytes) != Lookup::kFound) return;
+    const auto state = codec::decode_machine_state(bytes);
+    if (!state || state->key_count == 0) return;
+    node_detail::line(out, "db0", "keys=" + std::to_string(state->key_count) +
+                                      ",expires=0,avg_ttl=0");
+  }
+}
+
+}  // namespace seshat
+
+#endif  // SESHAT_NODE_HPP

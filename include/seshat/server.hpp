@@ -1,0 +1,572 @@
+// seshat/server.hpp - the RESP listener: sockets, the loop, and what INFO tells of both.
+//
+//   accept ──> Client { socket, input, Connection }
+//                 read ──> consume ──> ... end of turn: Node::end_turn(), then one write a client
+//
+// One turn of the loop: wait for something to happen, run what is ready (up to a bound), then let
+// the node hand out what gathered, then write each client's replies. So a turn makes one Raft write
+// for all clients and one send for each of them.
+//
+// Keeps:    client n+1 is told "max number of clients reached"; no client's bytes wait in memory
+//           beyond its bounds (connection.hpp); the longest turn is measured (INFO stats).
+// Threads:  run() makes the calling thread the loop; stop() from any thread or signal handler of
+//           asio. Everything else here is the loop's.
+// Needs:    connection, node; asio (standalone).
+#ifndef SESHAT_SERVER_HPP
+#define SESHAT_SERVER_HPP
+
+#include <algorithm>
+#include <asio/buffer.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/post.hpp>
+#include <asio/signal_set.hpp>
+#include <asio/steady_timer.hpp>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#if __has_include(<sys/resource.h>)
+#include <sys/resource.h>
+#endif
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
+
+#include "seshat/config.hpp"
+#include "seshat/connection.hpp"
+#include "seshat/connection_commands.hpp"
+#include "seshat/kv.hpp"
+#include "seshat/log.hpp"
+#include "seshat/node.hpp"
+#include "seshat/result.hpp"
+#include "seshat/version.hpp"
+
+namespace seshat {
+
+class Server final : private ConnectionHost, private Site {
+ public:
+  // Opens the data directory, the peer port and the client port. An error: nothing runs.
+  [[nodiscard]] static Result<std::unique_ptr<Server>> start(const Config& config,
+                                                             const Logger& logger);
+  ~Server() override;
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // Serves until SIGTERM or SIGINT, then stops in good order: no new clients, leadership handed
+  // over, what is under way finished, within kShutdownTimeoutMs. An error: this node could not keep
+  // its promises any more (storage failed) and stopped at once.
+  [[nodiscard]] Result<void> run();
+
+ private:
+  using Tcp = asio::ip::tcp;
+
+  // One socket and its buffers. Held by its handlers too, so that they never outlive it.
+  struct Client {
+    Client(Tcp::socket accepted, ConnectionHost& host, const resp::Limits& limits, Session session)
+        : socket(std::move(accepted)), connection(host, limits, std::move(session)) {}
+
+    Tcp::socket socket;
+    Connection connection;
+    std::string input;             // read and not consumed: [input_begin, input_end) of it
+    std::size_t input_begin = 0;
+    std::size_t input_end = 0;
+    std::string sending;           // a write is under way from here
+    std::size_t sent = 0;
+    bool reading = false;
+    bool writing = false;
+    bool wants_attention = false;
+    bool closed = false;
+  };
+  using ClientPtr = std::shared_ptr<Client>;
+
+  Server(const Config& config, const Logger& logger);
+  [[nodiscard]] Result<void> listen();
+  void raise_file_limit();
+
+  // The loop
+  void accept_next();
+  void accepted(Tcp::socket socket);
+  void schedule_tick();
+  void await_signals();
+  void end_turn();
+  void begin_shutdown();
+  [[nodiscard]] bool shutdown_is_done() const;
+
+  // A client
+  void read_next(const ClientPtr& client);
+  void was_read(const ClientPtr& client, const asio::error_code& error, std::size_t size);
+  void consume(const ClientPtr& client);
+  void attend(const ClientPtr& client);
+  void write_output(const ClientPtr& client);
+  void await_writable(const ClientPtr& client);
+  void close(const ClientPtr& client);
+
+  // ConnectionHost
+  [[nodiscard]] Node& node() override { return *node_; }
+  [[nodiscard]] const Site& site() const override { return *this; }
+  [[nodiscard]] const kv::Limits& limits() const override { return limits_; }
+  void wants_attention(std::uint64_t connection_id) override;
+  void count_command() override { ++commands_processed_; }
+
+  // Site
+  [[nodiscard]] Topology topology() const override { return node_->topology(); }
+  void append_info(std::string_view section, std::string& out) const override;
+  [[nodiscard]] std::vector<std::pair<std::string, std::string>> settings() const override;
+  void for_each_session(const std::function<void(const Session&)>& visit) const override;
+  [[nodiscard]] std::uint64_t now_ms() const override { return turn_ms_; }
+
+  const Config& config_;
+  Logger logger_;
+  kv::Limits limits_;
+  resp::Limits resp_limits_;
+
+  asio::io_context io_{1};
+  Tcp::acceptor acceptor_{io_};
+  asio::steady_timer timer_{io_};
+  asio::signal_set signals_{io_};
+  std::unique_ptr<Node> node_;
+
+  std::unordered_map<std::uint64_t, ClientPtr> clients_;
+  std::vector<ClientPtr> attention_;
+  std::vector<ClientPtr> attending_;  // attention_'s other half, kept for its memory
+  std::uint64_t next_client_id_ = 1;
+  std::size_t max_clients_ = 0;
+
+  std::uint64_t turn_ms_ = 0;  // the node's clock at the beginning of this turn
+  std::uint64_t started_ms_ = 0;
+  bool announced_ = false;
+  bool accepting_ = false;
+  bool shutting_down_ = false;
+  std::uint64_t shutdown_deadline_ms_ = 0;
+
+  std::uint64_t commands_processed_ = 0;
+  std::uint64_t connections_received_ = 0;
+  std::uint64_t connections_rejected_ = 0;
+  std::uint64_t longest_turn_us_ = 0;
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+namespace server_detail {
+
+inline constexpr std::uint64_t kShutdownTimeoutMs = 5000;
+// A loop that always finds something ready still comes to the end of its turn.
+inline constexpr int kMaxHandlersPerTurn = 256;
+inline constexpr std::size_t kFirstReadSizeBytes = 16 * 1024;
+// A larger input buffer is given back when it is empty.
+inline constexpr std::size_t kKeptInputSizeBytes = 64 * 1024;
+// File descriptors beside clients: RocksDB's files, peers, the log.
+inline constexpr std::uint64_t kOtherFiles = 1024;
+
+inline std::string address_of(const asio::ip::tcp::endpoint& endpoint) {
+  return join_address(endpoint.address().to_string(), endpoint.port());
+}
+
+// Linux tells what is resident now; elsewhere the largest so far, where that is known.
+inline std::uint64_t resident_size_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  std::uint64_t total_pages = 0;
+  std::uint64_t resident_pages = 0;
+  if (statm >> total_pages >> resident_pages) {
+    return resident_pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  }
+#if __has_include(<sys/resource.h>)
+  rusage usage{};
+  if (getrusage(RUSAGE_SELF, &usage) == 0) return static_cast<std::uint64_t>(usage.ru_maxrss);
+#endif
+  return 0;
+}
+
+inline std::uint64_t since_us(std::chrono::steady_clock::time_point start) {
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(elapsed).count());
+}
+
+}  // namespace server_detail
+
+// ---- Start and stop --------------------------------------------------------------------------------
+
+inline Result<std::unique_ptr<Server>> Server::start(const Config& config, const Logger& logger) {
+  std::unique_ptr<Server> server(new Server(config, logger));
+  if (Result<void> listening = server->listen(); !listening) return listening.error();
+  // The mailbox wakes the loop by posting to it; it asks for one wake-up at a time.
+  asio::io_context& io = server->io_;
+  Server* self = server.get();
+  Result<std::unique_ptr<Node>> node = Node::start(config, logger, [&io, self] {
+    asio::post(io, [self] {
+      if (self->node_) self->node_->drain();
+    });
+  });
+  if (!node) return node.error();
+  server->node_ = std::move(*node);
+  server->started_ms_ = server->turn_ms_ = server->node_->clock().now_ms();
+  return server;
+}
+
+inline Server::Server(const Config& config, const Logger& logger)
+    : config_(config), logger_(logger.with({{"node", config.node.id}})) {
+  limits_.max_key_size_bytes = config.limits.max_key_size_bytes;
+  limits_.max_value_size_bytes = config.limits.max_value_size_bytes;
+  resp_limits_.max_request_size_bytes = config.limits.max_request_size_bytes;
+  max_clients_ = config.limits.max_concurrent_client_connections;
+  raise_file_limit();
+}
+
+// The node first: when it is gone, nobody holds a Waiter of a connection any more.
+inline Server::~Server() {
+  node_.reset();
+  for (auto& [id, client] : clients_) {
+    asio::error_code ignored;
+    client->socket.close(ignored);
+  }
+}
+
+inline Result<void> Server::listen() {
+  const std::optional<HostPort> address = split_address(config_.node.client_addr);
+  const auto refuse = [&](const std::string& why) {
+    return Error{"can't listen for clients on node.client_addr " + config_.node.client_addr +
+                 ": " + why + "; choose another address or stop the program that has it"};
+  };
+  if (!address) return refuse("not an address");
+  asio::error_code error;
+  Tcp::resolver resolver(io_);
+  const auto found = resolver.resolve(address->host, std::to_string(address->port),
+                                      Tcp::resolver::passive, error);
+  if (error || found.empty()) return refuse(error.message());
+  const Tcp::endpoint endpoint = found.begin()->endpoint();
+  acceptor_.open(endpoint.protocol(), error);
+  if (!error) acceptor_.set_option(Tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor_.bind(endpoint, error);
+  if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
+  if (error) return refuse(error.message());
+  return {};
+}
+
+inline void Server::raise_file_limit() {
+#if __has_include(<sys/resource.h>)
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = max_clients_ + server_detail::kOtherFiles;
+  if (limit.rlim_cur >= wanted) return;
+  rlimit raised = limit;
+  raised.rlim_max = std::max(limit.rlim_max, wanted);
+  raised.rlim_cur = wanted;
+  if (setrlimit(RLIMIT_NOFILE, &raised) == 0) return;
+  raised = limit;
+  raised.rlim_cur = std::min(limit.rlim_max, wanted);
+  (void)setrlimit(RLIMIT_NOFILE, &raised);
+  if (raised.rlim_cur >= wanted) return;
+  const rlim_t others = std::min<rlim_t>(server_detail::kOtherFiles, raised.rlim_cur / 2);
+  max_clients_ = raised.rlim_cur - others;
+  logger_.warn("the limit of open files is too low for max_concurrent_client_connections",
+               {{"limit", std::uint64_t{raised.rlim_cur}}, {"clients", std::uint64_t{max_clients_}}});
+#endif
+}
+
+inline Result<void> Server::run() {
+  schedule_tick();
+  await_signals();
+  while (!shutdown_is_done() && !node_->failure()) {
+    io_.run_one();
+    const auto start = std::chrono::steady_clock::now();
+    turn_ms_ = node_->clock().now_ms();
+    for (int i = 1; i < server_detail::kMaxHandlersPerTurn && io_.poll_one() != 0; ++i) {
+    }
+    end_turn();
+    longest_turn_us_ = std::max(longest_turn_us_, server_detail::since_us(start));
+  }
+  if (node_->failure()) {
+    end_turn();  // clients still hear how their writes ended
+    return Error{*node_->failure()};
+  }
+  return {};
+}
+
+inline void Server::await_signals() {
+  asio::error_code ignored;
+  signals_.add(SIGINT, ignored);
+  signals_.add(SIGTERM, ignored);
+  signals_.async_wait([this](const asio::error_code& error, int) {
+    if (!error) begin_shutdown();
+  });
+}
+
+inline void Server::schedule_tick() {
+  timer_.expires_after(std::chrono::milliseconds(kTickIntervalMs));
+  timer_.async_wait([this](const asio::error_code& error) {
+    if (error) return;
+    node_->tick();
+    // A cluster of one opens its door when it can serve, a few milliseconds after the start.
+    const bool alone = config_.cluster.initial_members.size() <= 1;
+    const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
+    if (!announced_ && (!alone || waited || node_->has_leader())) {
+      announced_ = true;
+      logger_.info("ready for clients", {{"address", config_.node.client_addr},
+                                         {"data", config_.node.data_dir}});
+    }
+    if (announced_ && !accepting_ && !shutting_down_) accept_next();
+    schedule_tick();
+  });
+}
+
+inline void Server::begin_shutdown() {
+  if (shutting_down_) return;
+  logger_.info("stopping");
+  shutting_down_ = true;
+  shutdown_deadline_ms_ = node_->clock().now_ms() + server_detail::kShutdownTimeoutMs;
+  asio::error_code ignored;
+  acceptor_.close(ignored);
+  node_->begin_shutdown();
+}
+
+inline bool Server::shutdown_is_done() const {
+  if (!shutting_down_) return false;
+  if (node_->clock().now_ms() >= shutdown_deadline_ms_) return true;
+  const bool all_sent = std::all_of(clients_.begin(), clients_.end(), [](const auto& entry) {
+    return entry.second->connection.idle() && !entry.second->writing;
+  });
+  return all_sent && node_->may_stop();
+}
+
+// ---- The loop ----------------------------------------------------------------------------------------
+
+inline void Server::end_turn() {
+  // Replies may let a client's next requests in, which may have to be handed out in the same turn.
+  node_->end_turn();
+  while (!attention_.empty()) {
+    std::swap(attention_, attending_);
+    for (const ClientPtr& client : attending_) attend(client);
+    attending_.clear();
+    node_->end_turn();
+  }
+}
+
+inline void Server::wants_attention(std::uint64_t connection_id) {
+  const auto found = clients_.find(connection_id);
+  if (found == clients_.end() || found->second->wants_attention) return;
+  found->second->wants_attention = true;
+  attention_.push_back(found->second);
+}
+
+inline void Server::accept_next() {
+  accepting_ = true;
+  acceptor_.async_accept([this](const asio::error_code& error, Tcp::socket socket) {
+    if (!acceptor_.is_open()) return;
+    if (error) {
+      // Most likely out of file descriptors: the next tick is soon enough to try again.
+      logger_.warn("could not accept a client", {{"reason", error.message()}});
+      accepting_ = false;
+      return;
+    }
+    accepted(std::move(socket));
+    accept_next();
+  });
+}
+
+inline void Server::accepted(Tcp::socket socket) {
+  asio::error_code error;
+  ++connections_received_;
+  socket.non_blocking(true, error);
+  if (clients_.size() >= max_clients_) {
+    ++connections_rejected_;
+    static constexpr std::string_view kText = "-ERR max number of clients reached\r\n";
+    (void)socket.write_some(asio::buffer(kText), error);
+    return;  // closes
+  }
+  socket.set_option(Tcp::no_delay(true), error);
+  Session session;
+  session.id = next_client_id_++;
+  session.address = server_detail::address_of(socket.remote_endpoint(error));
+  session.local_address = server_detail::address_of(socket.local_endpoint(error));
+  session.connected_at_ms = session.last_active_ms = turn_ms_;
+  if (error) return;  // gone already
+  const std::uint64_t id = session.id;
+  ConnectionHost& host = *this;
+  auto client = std::make_shared<Client>(std::move(socket), host, resp_limits_,
+                                         std::move(session));
+  clients_.emplace(id, client);
+  read_next(client);
+}
+
+// ---- A client ----------------------------------------------------------------------------------------
+
+// Not while it has enough under way, or does not read its replies: TCP then slows it down.
+inline void Server::read_next(const ClientPtr& client) {
+  if (client->reading || client->closed || !client->connection.may_consume()) return;
+  if (client->input_begin == client->input_end) {
+    client->input_begin = client->input_end = 0;
+    if (client->input.size() > server_detail::kKeptInputSizeBytes) client->input = {};
+  }
+  if (client->input.empty()) client->input.resize(server_detail::kFirstReadSizeBytes);
+  if (client->input_end == client->input.size()) {
+    // Full: move what is left to the front, and if that is most of it, make room for as much again.
+    client->input.erase(0, client->input_begin);
+    client->input_end -= client->input_begin;
+    client->input_begin = 0;
+    client->input.resize(std::max(client->input.capacity(), 2 * client->input_end));
+  }
+  client->reading = true;
+  client->socket.async_read_some(
+      asio::buffer(client->input.data() + client->input_end,
+                   client->input.size() - client->input_end),
+      [this, client](const asio::error_code& error, std::size_t size) {
+        was_read(client, error, size);
+      });
+}
+
+inline void Server::was_read(const ClientPtr& client, const asio::error_code& error,
+                             std::size_t size) {
+  client->reading = false;
+  if (error) return close(client);
+  client->input_end += size;
+  consume(client);
+  wants_attention(client->connection.session().id);
+}
+
+inline void Server::consume(const ClientPtr& client) {
+  const std::string_view input(client->input.data() + client->input_begin,
+                               client->input_end - client->input_begin);
+  client->input_begin += client->connection.consume(input);
+}
+
+// The end of a turn for one client: what it may consume, then one write of all its replies.
+inline void Server::attend(const ClientPtr& client) {
+  client->wants_attention = false;
+  if (client->closed) {
+    if (client->connection.idle()) clients_.erase(client->connection.session().id);
+    return;
+  }
+  if (client->input_begin != client->input_end) consume(client);
+  write_output(client);
+  if (client->closed) return;
+  const bool all_sent = !client->writing && client->connection.output().empty();
+  if (client->connection.closing() && client->connection.idle() && all_sent) {
+    return close(client);
+  }
+  read_next(client);
+}
+
+inline void Server::write_output(const ClientPtr& client) {
+  if (client->writing || client->connection.output().empty()) return;
+  client->sending.clear();
+  std::swap(client->sending, client->connection.output());
+  client->sent = 0;
+  client->writing = true;
+  asio::error_code error;
+  client->sent = client->socket.write_some(asio::buffer(client->sending), error);
+  if (error && error != asio::error::would_block) return close(client);
+  if (client->sent == client->sending.size()) {
+    client->writing = false;
+    return;
+  }
+  await_writable(client);
+}
+
+inline void Server::await_writable(const ClientPtr& client) {
+  client->socket.async_write_some(
+      asio::buffer(client->sending.data() + client->sent, client->sending.size() - client->sent),
+      [this, client](const asio::error_code& error, std::size_t size) {
+        if (error) return close(client);
+        client->sent += size;
+        if (client->sent < client->sending.size()) return await_writable(client);
+        client->writing = false;
+        wants_attention(client->connection.session().id);
+      });
+}
+
+// The connection stays until those who hold its Waiters have answered.
+inline void Server::close(const ClientPtr& client) {
+  if (client->closed) return;
+  client->closed = true;
+  client->connection.disconnected();
+  asio::error_code ignored;
+  client->socket.shutdown(Tcp::socket::shutdown_both, ignored);
+  client->socket.close(ignored);
+  if (client->connection.idle()) clients_.erase(client->connection.session().id);
+}
+
+// ---- Site ------------------------------------------------------------------------------------------------
+
+inline void Server::for_each_session(const std::function<void(const Session&)>& visit) const {
+  std::vector<const Session*> sessions;
+  for (const auto& [id, client] : clients_) {
+    if (!client->closed) sessions.push_back(&client->connection.session());
+  }
+  std::sort(sessions.begin(), sessions.end(),
+            [](const Session* a, const Session* b) { return a->id < b->id; });
+  for (const Session* session : sessions) visit(*session);
+}
+
+inline std::vector<std::pair<std::string, std::string>> Server::settings() const {
+  const auto address = split_address(config_.node.client_addr);
+  std::vector<std::pair<std::string, std::string>> settings = {
+      {"appendfsync", "always"},
+      {"appendonly", "yes"},
+      {"bind", address ? address->host : ""},
+      {"cluster-enabled", "yes"},
+      {"databases", "1"},
+      {"dir", config_.node.data_dir},
+      {"maxclients", std::to_string(max_clients_)},
+      {"maxmemory", "0"},
+      {"maxmemory-policy", "noeviction"},
+      {"port", address ? std::to_string(address->port) : ""},
+      {"proto-max-bulk-len", std::to_string(config_.limits.max_request_size_bytes)},
+      {"save", ""},
+      {"timeout", "0"},
+  };
+  for (const config::Key& key : config::keys()) {
+    settings.emplace_back(std::string(key.path), config::show(key.get(config_)));
+  }
+  return settings;
+}
+
+inline void Server::append_info(std::string_view section, std::string& out) const {
+  using node_detail::line;
+  if (section == "server") {
+    line(out, "redis_version", connection_commands::kRedisVersion);
+    line(out, "seshat_version", kVersion);
+    line(out, "redis_mode", "cluster");
+    line(out, "arch_bits", sizeof(void*) * 8);
+    line(out, "multiplexing_api", "asio");
+#if __has_include(<unistd.h>)
+    line(out, "process_id", static_cast<std::uint64_t>(getpid()));
+#endif
+    line(out, "tcp_port", acceptor_.is_open() ? acceptor_.local_endpoint().port() : 0U);
+    line(out, "uptime_in_seconds", (turn_ms_ - started_ms_) / 1000);
+  } else if (section == "clients") {
+    line(out, "connected_clients", clients_.size());
+    line(out, "maxclients", max_clients_);
+    line(out, "blocked_clients", std::uint64_t{0});
+  } else if (section == "memory") {
+    line(out, "used_memory_rss", server_detail::resident_size_bytes());
+    line(out, "maxmemory", std::uint64_t{0});
+  } else if (section == "stats") {
+    line(out, "total_connections_received", connections_received_);
+    line(out, "rejected_connections", connections_rejected_);
+    line(out, "total_commands_processed", commands_processed_);
+    line(out, "longest_loop_turn_us", longest_turn_us_);
+  } else if (section == "cluster") {
+    line(out, "cluster_enabled", std::uint64_t{1});
+  } else {
+    node_->append_info(section, out);
+  }
+}
+
+}  // namespace seshat
+
+#endif  // SESHAT_SERVER_HPP

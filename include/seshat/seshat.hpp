@@ -1,0 +1,59 @@
+// seshat/seshat.hpp - all of Seshat, by floor: the table of contents.
+//
+// Each header includes only headers of lower floors; scripts/check-floors sees to it. Read from the
+// top: the heart (floors 0 to 2) does no I/O, reads no clock and starts no thread; around it stand
+// adapters that each wrap one library, and on top the node and its door. docs/architecture.md tells
+// the story.
+#ifndef SESHAT_SESHAT_HPP
+#define SESHAT_SESHAT_HPP
+
+// Usable from anywhere: the standard library only.
+#include "seshat/glob.hpp"         // Redis' glob patterns
+#include "seshat/log.hpp"          // log lines with fields, text or JSON
+#include "seshat/mailbox.hpp"      // many threads post, one owner takes
+#include "seshat/result.hpp"       // a value, or the reason why there is none
+#include "seshat/thread_name.hpp"  // what a debugger calls a thread
+#include "seshat/version.hpp"
+#include "seshat/work_pool.hpp"    // a few threads for slow work
+
+// Floor 0: stands alone. Copy any of them into another project.
+#include "seshat/raft.hpp"   // Raft as a pure state machine
+#include "seshat/resp.hpp"   // the Redis protocol
+#include "seshat/slots.hpp"  // hash slots
+
+// Floor 1: one Raft group, and its bytes.
+#include "seshat/codec.hpp"    // records and messages <-> bytes (nanopb)
+#include "seshat/records.hpp"  // what is stored and what nodes tell each other
+#include "seshat/replica.hpp"  // one group on one node; the interfaces it needs
+
+// Floor 2: what a key-value store is.
+#include "seshat/command.hpp"              // what a command is
+#include "seshat/connection_commands.hpp"  // PING, HELLO, CLIENT, ...
+#include "seshat/kv.hpp"                   // the table of commands; GET, SET, ...
+#include "seshat/membership.hpp"           // who is in the cluster, who may vote
+#include "seshat/server_commands.hpp"      // INFO, CLUSTER, COMMAND, ...
+#include "seshat/state_machine.hpp"        // what committed entries do
+
+// Floor 3: adapters, one library each.
+#include "seshat/config.hpp"         // settings from file, environment and flags (toml++)
+#include "seshat/config_keys.hpp"    // ... the table of all keys
+#include "seshat/config_rules.hpp"   // ... what must hold between them
+#include "seshat/data_dir.hpp"       // a data directory: whose it is, who has it open
+#include "seshat/durable_mark.hpp"   // what the disk has promised to keep
+#include "seshat/peer.hpp"           // the channel between nodes (gRPC)
+#include "seshat/peer_link.hpp"
+#include "seshat/peer_outbox.hpp"
+#include "seshat/store.hpp"          // log, votes and values on disk (RocksDB)
+#include "seshat/store_log.hpp"
+#include "seshat/store_map.hpp"
+#include "seshat/store_options.hpp"
+#include "seshat/wal_check.hpp"      // damage in RocksDB's write-ahead log
+
+// Floor 4: one node.
+#include "seshat/node.hpp"
+
+// Floor 5: its door.
+#include "seshat/connection.hpp"  // one client: requests in, replies out
+#include "seshat/server.hpp"      // sockets and the loop (asio)
+
+#endif  // SESHAT_SESHAT_HPP

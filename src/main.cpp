@@ -1,0 +1,67 @@
+// The daemon: reads its configuration, starts a server, and runs it until it is told to stop.
+//
+// Exit codes: 0 stopped in good order; 1 could not start, or could not keep its promises any more;
+// 2 the configuration is wrong.
+#include <cstdio>
+#include <string>
+
+#include "seshat/config.hpp"
+#include "seshat/log.hpp"
+#include "seshat/server.hpp"
+
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
+#ifndef _WIN32
+extern char** environ;
+#endif
+
+namespace {
+
+int refuse(const seshat::CommandLine& line) {
+  for (const seshat::Problem& problem : line.problems) {
+    std::fprintf(stderr, "seshat: %s\n", problem.text().c_str());
+  }
+  std::fprintf(stderr, "seshat: see --help, or seshat.toml.example for all settings\n");
+  return 2;
+}
+
+int serve(const seshat::CommandLine& line) {
+  const seshat::Logger logger(line.config.log.level, line.config.log.format);
+  for (const seshat::Problem& warning : line.warnings) logger.warn(warning.text());
+  auto server = seshat::Server::start(line.config, logger);
+  if (!server) {
+    logger.error("could not start", {{"reason", server.error().text}});
+    return 1;
+  }
+  const auto stopped = (*server)->run();
+  if (!stopped) return 1;  // the node has logged why
+  logger.info("stopped");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const seshat::CommandLine line = seshat::parse_command_line({argv + (argc > 0 ? 1 : 0), argv + argc},
+                                                              seshat::environment_of(environ));
+  switch (line.action) {
+    case seshat::CommandLine::Action::kShowHelp:
+      std::fputs(seshat::help_text(argv[0]).c_str(), stdout);
+      return 0;
+    case seshat::CommandLine::Action::kShowVersion:
+      std::printf("seshat %s\n", std::string(seshat::kVersion).c_str());
+      return 0;
+    case seshat::CommandLine::Action::kCheckConfig:
+      for (const seshat::Problem& warning : line.warnings) {
+        std::fprintf(stderr, "seshat: warning: %s\n", warning.text().c_str());
+      }
+      std::puts("the configuration is valid");
+      return 0;
+    case seshat::CommandLine::Action::kRefuse:
+      return refuse(line);
+    case seshat::CommandLine::Action::kRun:
+      break;
+  }
+  return serve(line);
+}

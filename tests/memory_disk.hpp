@@ -1,0 +1,536 @@
+// tests/memory_disk.hpp - a disk in memory that forgets, at a power cut, what was not synced.
+//
+//   MemoryDisk disk;                       rocksdb::Env through disk.env()
+//   disk.cut_power_at(17);                 the 17th operation that changes something is the last
+//   ... use it until disk.is_off() ...
+//   MemoryDisk after(disk, seed);          what a machine finds when the power is back
+//
+// A file keeps what its last sync covered. Of what was written since, nothing, all, a prefix that
+// ends in the middle of a write, or any subset with zeros in its holes is there (the seed decides
+// which). Names (making, renaming and deleting files) are kept by a sync of their directory; of
+// those since, a prefix in order, as journalled file systems keep them.
+#ifndef SESHAT_TESTS_MEMORY_DISK_HPP
+#define SESHAT_TESTS_MEMORY_DISK_HPP
+
+#include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace seshat::tests {
+
+enum class DiskOperation { kWrite, kSync, kName, kSyncNames };
+
+class MemoryDisk final : public rocksdb::FileSystem {
+ public:
+  // May wait (a slow disk) or answer an error (a broken one); called without a lock.
+  using Hook = std::function<rocksdb::IOStatus(DiskOperation, const std::string& path)>;
+
+  MemoryDisk() : state_(std::make_shared<State>()) {}
+  // The disk that is left of `before`, whose power was cut or is cut by this.
+  MemoryDisk(MemoryDisk& before, std::uint64_t seed) : MemoryDisk() {
+    before.cut_power();
+    before.state_->survive(*state_, seed);
+  }
+  // A copy as a process finds it that was killed: what it wrote is there, synced or not.
+  [[nodiscard]] std::unique_ptr<MemoryDisk> after_kill() {
+    auto copy = std::make_unique<MemoryDisk>();
+    cut_power();
+    state_->survive_whole(*copy->state_);
+    return copy;
+  }
+
+  // An Env over this disk. It keeps the disk's content alive, not its hook.
+  [[nodiscard]] std::unique_ptr<rocksdb::Env> env() {
+    return rocksdb::NewCompositeEnv(
+        std::shared_ptr<rocksdb::FileSystem>(this, [](rocksdb::FileSystem*) {}));
+  }
+
+  void set_hook(Hook hook) { state_->hook = std::move(hook); }
+  void set_free_space(std::uint64_t bytes) { state_->free_bytes = bytes; }
+  void cut_power_at(std::uint64_t operation) { state_->cut_at = operation; }
+  void cut_power() { state_->off = true; }
+  [[nodiscard]] bool is_off() const { return state_->off; }
+  [[nodiscard]] std::uint64_t operations() const { return state_->operations; }
+
+  // ---- for tests that damage files
+  [[nodiscard]] std::vector<std::string> files() const {
+    const std::lock_guard lock(state_->mutex);
+    std::vector<std::string> names;
+    for (const auto& [name, file] : state_->names.files) names.push_back(name);
+    return names;
+  }
+  [[nodiscard]] std::string content(const std::string& path) const {
+    const std::lock_guard lock(state_->mutex);
+    return state_->names.files.at(path)->data;
+  }
+  void set_content(const std::string& path, const std::string& content) {
+    const std::lock_guard lock(state_->mutex);
+    auto file = std::make_shared<File>();
+    file->data = file->durable = content;
+    state_->names.files[path] = state_->durable_names.files[path] = file;
+  }
+  void remove(const std::string& path) {
+    const std::lock_guard lock(state_->mutex);
+    state_->names.files.erase(path);
+    state_->durable_names.files.erase(path);
+  }
+
+  // ---- rocksdb::FileSystem
+  using Options = rocksdb::IOOptions;
+  using Debug = rocksdb::IODebugContext;
+  using Status = rocksdb::IOStatus;
+
+  const char* Name() const override { return "MemoryDisk"; }
+
+  Status NewSequentialFile(const std::string& path, const rocksdb::FileOptions&,
+                           std::unique_ptr<rocksdb::FSSequentialFile>* result, Debug*) override {
+    return open<SequentialFile>(path, result);
+  }
+  Status NewRandomAccessFile(const std::string& path, const rocksdb::FileOptions&,
+                             std::unique_ptr<rocksdb::FSRandomAccessFile>* result,
+                             Debug*) override {
+    return open<RandomFile>(path, result);
+  }
+  Status NewRandomRWFile(const std::string& path, const rocksdb::FileOptions&,
+                         std::unique_ptr<rocksdb::FSRandomRWFile>* result, Debug*) override {
+    return open<RandomWritableFile>(path, result);
+  }
+  Status NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                         std::unique_ptr<rocksdb::FSWritableFile>* result, Debug*) override {
+    auto file = std::make_shared<File>();
+    const std::string name = clean(path);
+    const Status status = state_->change(DiskOperation::kName, name, [&] {
+      if (!state_->names.directories.contains(parent(name))) return not_found(name);
+      state_->rename_or_make({}, name, file);
+      return Status::OK();
+    });
+    if (status.ok()) *result = std::make_unique<WritableFile>(state_, name, file, options);
+    return status;
+  }
+  Status NewDirectory(const std::string& path, const Options&,
+                      std::unique_ptr<rocksdb::FSDirectory>* result, Debug*) override {
+    const std::lock_guard lock(state_->mutex);
+    if (!state_->names.directories.contains(clean(path))) return not_found(path);
+    *result = std::make_unique<Directory>(state_, clean(path));
+    return Status::OK();
+  }
+  Status FileExists(const std::string& path, const Options&, Debug*) override {
+    const std::lock_guard lock(state_->mutex);
+    const std::string name = clean(path);
+    const bool exists =
+        state_->names.files.contains(name) || state_->names.directories.contains(name);
+    return exists ? Status::OK() : not_found(path);
+  }
+  Status GetChildren(const std::string& path, const Options&, std::vector<std::string>* result,
+                     Debug*) override {
+    const std::lock_guard lock(state_->mutex);
+    if (!state_->names.directories.contains(clean(path))) return not_found(path);
+    result->clear();
+    const auto add = [&](const std::string& name) {
+      if (name != "/" && parent(name) == clean(path)) {
+        result->push_back(name.substr(name.rfind('/') + 1));
+      }
+    };
+    for (const auto& [name, file] : state_->names.files) add(name);
+    for (const std::string& name : state_->names.directories) add(name);
+    return Status::OK();
+  }
+  Status DeleteFile(const std::string& path, const Options&, Debug*) override {
+    return state_->change(DiskOperation::kName, clean(path), [&] {
+      if (!state_->names.files.contains(clean(path))) return not_found(path);
+      state_->rename_or_make(clean(path), {}, nullptr);
+      return Status::OK();
+    });
+  }
+  Status RenameFile(const std::string& from, const std::string& to, const Options&,
+                    Debug*) override {
+    return state_->change(DiskOperation::kName, clean(to), [&] {
+      const auto found = state_->names.files.find(clean(from));
+      if (found == state_->names.files.end()) return not_found(from);
+      state_->rename_or_make(clean(from), clean(to), found->second);
+      return Status::OK();
+    });
+  }
+  Status CreateDir(const std::string& path, const Options&, Debug*) override {
+    return state_->change(DiskOperation::kName, clean(path), [&] {
+      if (!state_->names.directories.contains(parent(clean(path)))) return not_found(path);
+      state_->rename_or_make({}, clean(path), nullptr);
+      return Status::OK();
+    });
+  }
+  Status CreateDirIfMissing(const std::string& path, const Options& options,
+                            Debug* debug) override {
+    if (FileExists(path, options, debug).ok()) return Status::OK();
+    return CreateDir(path, options, debug);
+  }
+  Status DeleteDir(const std::string& path, const Options&, Debug*) override {
+    return Status::NotSupported(path);
+  }
+  Status GetFileSize(const std::string& path, const Options&, std::uint64_t* size,
+                     Debug*) override {
+    const std::lock_guard lock(state_->mutex);
+    const auto found = state_->names.files.find(clean(path));
+    if (found == state_->names.files.end()) return not_found(path);
+    *size = found->second->data.size();
+    return Status::OK();
+  }
+  Status GetFileModificationTime(const std::string&, const Options&, std::uint64_t* time,
+                                 Debug*) override {
+    *time = 0;
+    return Status::OK();
+  }
+  Status LockFile(const std::string& path, const Options&, rocksdb::FileLock** lock,
+                  Debug*) override {
+    const std::lock_guard guard(state_->mutex);
+    if (state_->off) return power_off();
+    if (!state_->locked.insert(clean(path)).second) {
+      return Status::IOError("While lock file: " + path, "Resource temporarily unavailable");
+    }
+    *lock = new Lock(clean(path));
+    return Status::OK();
+  }
+  Status UnlockFile(rocksdb::FileLock* lock, const Options&, Debug*) override {
+    const std::unique_ptr<Lock> held(static_cast<Lock*>(lock));
+    const std::lock_guard guard(state_->mutex);
+    state_->locked.erase(held->path);
+    return Status::OK();
+  }
+  Status GetTestDirectory(const Options&, std::string* path, Debug*) override {
+    *path = "/";
+    return Status::OK();
+  }
+  Status GetAbsolutePath(const std::string& path, const Options&, std::string* result,
+                         Debug*) override {
+    *result = path;
+    return Status::OK();
+  }
+  Status IsDirectory(const std::string& path, const Options&, bool* result, Debug*) override {
+    const std::lock_guard lock(state_->mutex);
+    *result = state_->names.directories.contains(clean(path));
+    return Status::OK();
+  }
+  Status GetFreeSpace(const std::string&, const Options&, std::uint64_t* bytes, Debug*) override {
+    *bytes = state_->free_bytes;
+    return Status::OK();
+  }
+
+ private:
+  struct Patch {
+    std::size_t offset;
+    std::string bytes;
+  };
+  struct File {
+    std::string data;     // as everybody sees it
+    std::string durable;  // as of its last sync
+    std::vector<Patch> unsynced;
+  };
+  using FilePtr = std::shared_ptr<File>;
+
+  struct Names {
+    std::map<std::string, FilePtr> files;
+    std::set<std::string> directories{"/"};
+
+    // `from` empty: made; `to` empty: deleted; no file: a directory.
+    void apply(const std::string& from, const std::string& to, const FilePtr& file) {
+      if (!from.empty()) files.erase(from);
+      if (to.empty()) return;
+      if (file == nullptr) {
+        directories.insert(to);
+      } else {
+        files[to] = file;
+      }
+    }
+  };
+  struct NameChange {
+    std::string from;
+    std::string to;
+    FilePtr file;
+    [[nodiscard]] std::string directory() const { return parent(to.empty() ? from : to); }
+  };
+
+  struct State {
+    mutable std::mutex mutex;
+    Names names;
+    Names durable_names;
+    std::vector<NameChange> unsynced_names;
+    std::set<std::string> locked;
+    Hook hook;
+    std::atomic<std::uint64_t> free_bytes{1ull << 40};
+    std::atomic<std::uint64_t> operations{0};
+    std::atomic<std::uint64_t> cut_at{0};
+    std::atomic<bool> off{false};
+
+    // Every change passes here. The operation at which the power goes has happened, but failed.
+    template <class Change>
+    Status change(DiskOperation operation, const std::string& path, Change change) {
+      if (hook) {
+        if (Status status = hook(operation, path); !status.ok()) return status;
+      }
+      const std::lock_guard lock(mutex);
+      if (off) return power_off();
+      if (++operations == cut_at) {
+        // A write or a name may have reached the disk; a sync did not end.
+        if (operation == DiskOperation::kWrite || operation == DiskOperation::kName) {
+          (void)change();
+        }
+        off = true;
+        return power_off();
+      }
+      return change();
+    }
+
+    void rename_or_make(const std::string& from, const std::string& to, FilePtr file) {
+      names.apply(from, to, file);
+      unsynced_names.push_back({from, to, std::move(file)});
+    }
+
+    void sync_names(const std::string& directory) {
+      const auto here = [&](const NameChange& change) { return change.directory() == directory; };
+      for (const NameChange& change : unsynced_names) {
+        if (here(change)) durable_names.apply(change.from, change.to, change.file);
+      }
+      std::erase_if(unsynced_names, here);
+    }
+
+    void survive(State& after, std::uint64_t seed) const {
+      const std::lock_guard lock(mutex);
+      std::mt19937_64 random(seed);
+      Names kept = durable_names;
+      const std::uint64_t mode = random() % 4;
+      const std::size_t names_kept = mode == 0   ? 0
+                                     : mode == 1 ? unsynced_names.size()
+                                                 : random() % (unsynced_names.size() + 1);
+      for (std::size_t i = 0; i < names_kept; ++i) {
+        kept.apply(unsynced_names[i].from, unsynced_names[i].to, unsynced_names[i].file);
+      }
+      after.names.directories = kept.directories;
+      std::map<FilePtr, FilePtr> copies;
+      for (const auto& [name, file] : kept.files) {
+        if (!kept.directories.contains(parent(name))) continue;  // lost with its directory
+        FilePtr& copy = copies[file];
+        if (copy == nullptr) copy = after_cut(*file, random);
+        after.names.files[name] = copy;
+      }
+      after.durable_names = after.names;
+    }
+
+    void survive_whole(State& after) const {
+      const std::lock_guard lock(mutex);
+      after.names.directories = names.directories;
+      for (const auto& [name, file] : names.files) {
+        after.names.files[name] = std::make_shared<File>(*file);
+      }
+      after.durable_names = after.names;
+    }
+
+    static FilePtr after_cut(const File& file, std::mt19937_64& random) {
+      auto kept = std::make_shared<File>();
+      kept->durable = file.durable;
+      const std::uint64_t mode = random() % 4;  // none, all, a torn prefix, any
+      const std::size_t prefix = random() % (file.unsynced.size() + 1);
+      for (std::size_t i = 0; i < file.unsynced.size() && mode != 0; ++i) {
+        Patch patch = file.unsynced[i];
+        if (mode == 2 && i > prefix) break;
+        if (mode == 2 && i == prefix) patch.bytes.resize(random() % (patch.bytes.size() + 1));
+        if (mode == 3 && random() % 3 == 0) continue;
+        put(kept->durable, patch);
+      }
+      kept->data = kept->durable;
+      return kept;
+    }
+  };
+  using StatePtr = std::shared_ptr<State>;
+
+  struct Lock final : rocksdb::FileLock {
+    explicit Lock(std::string of) : path(std::move(of)) {}
+    std::string path;
+  };
+
+  // What all open files share.
+  struct Handle {
+    StatePtr state;
+    std::string path;
+    FilePtr file;
+
+    Status read(std::uint64_t offset, std::size_t n, rocksdb::Slice* result, char* scratch) const {
+      const std::lock_guard lock(state->mutex);
+      if (state->off) return power_off();
+      const std::string& data = file->data;
+      const std::size_t from = std::min<std::size_t>(offset, data.size());
+      const std::size_t size = std::min(n, data.size() - from);
+      std::copy_n(data.data() + from, size, scratch);
+      *result = rocksdb::Slice(scratch, size);
+      return Status::OK();
+    }
+    Status write(std::uint64_t offset, const rocksdb::Slice& bytes) const {
+      return state->change(DiskOperation::kWrite, path, [&] {
+        const Patch patch{offset, bytes.ToString()};
+        put(file->data, patch);
+        file->unsynced.push_back(patch);
+        return Status::OK();
+      });
+    }
+    Status append(const rocksdb::Slice& bytes) const {
+      return state->change(DiskOperation::kWrite, path, [&] {
+        file->unsynced.push_back({file->data.size(), bytes.ToString()});
+        file->data.append(bytes.data(), bytes.size());
+        return Status::OK();
+      });
+    }
+    // As it was when the sync began: what is written meanwhile is not part of it.
+    Status sync() const {
+      std::size_t count = 0;
+      {
+        const std::lock_guard lock(state->mutex);
+        count = file->unsynced.size();
+      }
+      return state->change(DiskOperation::kSync, path, [&] {
+        count = std::min(count, file->unsynced.size());
+        for (std::size_t i = 0; i < count; ++i) put(file->durable, file->unsynced[i]);
+        file->unsynced.erase(file->unsynced.begin(),
+                             file->unsynced.begin() + static_cast<std::ptrdiff_t>(count));
+        return Status::OK();
+      });
+    }
+  };
+
+  class SequentialFile final : public rocksdb::FSSequentialFile {
+   public:
+    explicit SequentialFile(Handle handle) : handle_(std::move(handle)) {}
+    Status Read(std::size_t n, const Options&, rocksdb::Slice* result, char* scratch,
+                Debug*) override {
+      const Status status = handle_.read(offset_, n, result, scratch);
+      if (status.ok()) offset_ += result->size();
+      return status;
+    }
+    Status Skip(std::uint64_t n) override {
+      offset_ += n;
+      return Status::OK();
+    }
+
+   private:
+    Handle handle_;
+    std::uint64_t offset_ = 0;
+  };
+
+  class RandomFile final : public rocksdb::FSRandomAccessFile {
+   public:
+    explicit RandomFile(Handle handle) : handle_(std::move(handle)) {}
+    Status Read(std::uint64_t offset, std::size_t n, const Options&, rocksdb::Slice* result,
+                char* scratch, Debug*) const override {
+      return handle_.read(offset, n, result, scratch);
+    }
+
+   private:
+    Handle handle_;
+  };
+
+  class RandomWritableFile final : public rocksdb::FSRandomRWFile {
+   public:
+    explicit RandomWritableFile(Handle handle) : handle_(std::move(handle)) {}
+    Status Write(std::uint64_t offset, const rocksdb::Slice& bytes, const Options&,
+                 Debug*) override {
+      return handle_.write(offset, bytes);
+    }
+    Status Read(std::uint64_t offset, std::size_t n, const Options&, rocksdb::Slice* result,
+                char* scratch, Debug*) const override {
+      return handle_.read(offset, n, result, scratch);
+    }
+    Status Flush(const Options&, Debug*) override { return Status::OK(); }
+    Status Sync(const Options&, Debug*) override { return handle_.sync(); }
+    Status Close(const Options&, Debug*) override { return Status::OK(); }
+
+   private:
+    Handle handle_;
+  };
+
+  class WritableFile final : public rocksdb::FSWritableFile {
+   public:
+    WritableFile(StatePtr state, std::string path, FilePtr file,
+                 const rocksdb::FileOptions& options)
+        : rocksdb::FSWritableFile(options),
+          handle_{std::move(state), std::move(path), std::move(file)} {}
+    using rocksdb::FSWritableFile::Append;
+    Status Append(const rocksdb::Slice& bytes, const Options&, Debug*) override {
+      return handle_.append(bytes);
+    }
+    Status Truncate(std::uint64_t, const Options&, Debug*) override { return Status::OK(); }
+    Status Close(const Options&, Debug*) override { return Status::OK(); }
+    Status Flush(const Options&, Debug*) override { return Status::OK(); }
+    Status Sync(const Options&, Debug*) override { return handle_.sync(); }
+    bool IsSyncThreadSafe() const override { return true; }
+    std::uint64_t GetFileSize(const Options&, Debug*) override {
+      const std::lock_guard lock(handle_.state->mutex);
+      return handle_.file->data.size();
+    }
+
+   private:
+    Handle handle_;
+  };
+
+  class Directory final : public rocksdb::FSDirectory {
+   public:
+    Directory(StatePtr state, std::string path)
+        : state_(std::move(state)), path_(std::move(path)) {}
+    Status Fsync(const Options&, Debug*) override {
+      return state_->change(DiskOperation::kSyncNames, path_, [&] {
+        state_->sync_names(path_);
+        return Status::OK();
+      });
+    }
+    Status Close(const Options&, Debug*) override { return Status::OK(); }
+
+   private:
+    StatePtr state_;
+    std::string path_;
+  };
+
+  template <class Opened, class Base>
+  Status open(const std::string& path, std::unique_ptr<Base>* result) {
+    const std::lock_guard lock(state_->mutex);
+    if (state_->off) return power_off();
+    const auto found = state_->names.files.find(clean(path));
+    if (found == state_->names.files.end()) return not_found(path);
+    *result = std::make_unique<Opened>(Handle{state_, clean(path), found->second});
+    return Status::OK();
+  }
+
+  static void put(std::string& content, const Patch& patch) {
+    content.resize(std::max(content.size(), patch.offset + patch.bytes.size()));
+    content.replace(patch.offset, patch.bytes.size(), patch.bytes);
+  }
+  static std::string clean(const std::string& path) {
+    std::string result;
+    for (const char c : path) {
+      if (c != '/' || result.empty() || result.back() != '/') result.push_back(c);
+    }
+    if (result.size() > 1 && result.back() == '/') result.pop_back();
+    return result;
+  }
+  static std::string parent(const std::string& path) {
+    const std::size_t slash = path.rfind('/');
+    return slash == 0 ? "/" : path.substr(0, slash);
+  }
+  static Status power_off() { return Status::IOError("the power is off"); }
+  static Status not_found(const std::string& path) {
+    return Status::NotFound(path, "no such file");
+  }
+
+  StatePtr state_;
+};
+
+}  // namespace seshat::tests
+
+#endif  // SESHAT_TESTS_MEMORY_DISK_HPP

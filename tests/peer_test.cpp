@@ -1,0 +1,1005 @@
+// The peer channel over real sockets on this machine: nodes in one process, a proxy that can freeze
+// a connection, and callers that break the rules. No test sleeps; each waits for what it expects.
+#include "seshat/peer.hpp"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "catch.hpp"
+#include "seshat/peer_link.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using seshat::Frame;
+using seshat::GroupId;
+using seshat::Hello;
+using seshat::HelloReply;
+using seshat::Index;
+using seshat::Logger;
+using seshat::NodeId;
+using seshat::NodeStatus;
+using seshat::PeerLink;
+using seshat::PeerMessage;
+using seshat::PeerOptions;
+using seshat::PeerQueueLimits;
+using seshat::Peers;
+using seshat::PeerStats;
+using seshat::Term;
+namespace raft = seshat::raft;
+
+using Clock = std::chrono::steady_clock;
+
+std::chrono::milliseconds since(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
+}
+
+// ---- Sockets -------------------------------------------------------------------------------------
+
+sockaddr_in loopback(int port) {
+  sockaddr_in addr{};
+  addr.sin_family = AF_INET;
+  addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  addr.sin_port = htons(static_cast<std::uint16_t>(port));
+  return addr;
+}
+
+std::string at(int port) { return "127.0.0.1:" + std::to_string(port); }
+
+// Owns a file descriptor.
+class Socket {
+ public:
+  explicit Socket(int fd) : fd_(fd) {}
+  Socket(Socket&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Socket& operator=(Socket&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Socket() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  [[nodiscard]] int fd() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// Listens on a port that the system chose, and never accepts: connections come up by themselves.
+class Sink {
+ public:
+  Sink() : socket_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in addr = loopback(0);
+    socklen_t size = sizeof addr;
+    REQUIRE(::bind(socket_.fd(), reinterpret_cast<sockaddr*>(&addr), size) == 0);
+    REQUIRE(::listen(socket_.fd(), 16) == 0);
+    REQUIRE(::getsockname(socket_.fd(), reinterpret_cast<sockaddr*>(&addr), &size) == 0);
+    port_ = ntohs(addr.sin_port);
+  }
+  [[nodiscard]] int port() const { return port_; }
+  [[nodiscard]] int fd() const { return socket_.fd(); }
+
+ private:
+  Socket socket_;
+  int port_ = 0;
+};
+
+int free_port() { return Sink().port(); }
+
+Socket connect_to(int port) {
+  Socket socket(::socket(AF_INET, SOCK_STREAM, 0));
+  sockaddr_in addr = loopback(port);
+  if (::connect(socket.fd(), reinterpret_cast<sockaddr*>(&addr), sizeof addr) != 0)
+    return Socket(-1);
+  return socket;
+}
+
+// Forwards connections to `port` until it is frozen; then it takes and gives nothing, and every
+// connection looks alive to TCP.
+class Proxy {
+ public:
+  explicit Proxy(int port) : target_(port), thread_([this] { run(); }) {}
+  ~Proxy() {
+    stop_ = true;
+    thread_.join();
+  }
+  [[nodiscard]] int port() const { return sink_.port(); }
+  void freeze(bool frozen) { frozen_ = frozen; }
+
+ private:
+  void run() {
+    while (!stop_) {
+      if (frozen_) {
+        ::poll(nullptr, 0, 5);
+        continue;
+      }
+      std::vector<pollfd> fds{{sink_.fd(), POLLIN, 0}};
+      for (const auto& [from, to] : routes_) fds.push_back({from, POLLIN, 0});
+      ::poll(fds.data(), static_cast<nfds_t>(fds.size()), 5);
+      if (frozen_) continue;
+      for (std::size_t i = 1; i < fds.size(); ++i) {
+        if (fds[i].revents != 0) forward(fds[i].fd);
+      }
+      if (fds[0].revents != 0) take_in();
+    }
+  }
+  void take_in() {
+    Socket client(::accept(sink_.fd(), nullptr, nullptr));
+    Socket server = connect_to(target_);
+    if (server.fd() < 0) return;
+    routes_[client.fd()] = server.fd();
+    routes_[server.fd()] = client.fd();
+    sockets_.push_back(std::move(client));
+    sockets_.push_back(std::move(server));
+  }
+  void forward(int from) {
+    std::array<char, 65536> bytes{};
+    const ssize_t count = ::recv(from, bytes.data(), bytes.size(), 0);
+    const int to = routes_[from];
+    if (count <= 0) {
+      ::shutdown(to, SHUT_RDWR);
+      routes_.erase(from);
+      return;
+    }
+    for (ssize_t sent = 0; sent < count;) {
+      const ssize_t part =
+          ::send(to, bytes.data() + sent, static_cast<std::size_t>(count - sent), MSG_NOSIGNAL);
+      if (part <= 0) return;
+      sent += part;
+    }
+  }
+
+  Sink sink_;
+  const int target_;
+  std::atomic<bool> stop_ = false;
+  std::atomic<bool> frozen_ = false;
+  std::map<int, int> routes_;
+  std::vector<Socket> sockets_;
+  std::thread thread_;
+};
+
+// ---- Nodes ---------------------------------------------------------------------------------------
+
+Hello hello_of(std::uint64_t id) {
+  Hello hello;
+  hello.cluster_id = "0123456789abcdef0123456789abcdef";
+  hello.node_id = {id};
+  hello.incarnation = id * 11;
+  hello.client_addr = "127.0.0.1:" + std::to_string(6378 + id);
+  return hello;
+}
+
+// Says yes to everybody, or what it is told, and keeps all that it hears.
+class Recorder final : public seshat::PeerEvents {
+ public:
+  using Answer = std::function<void(HelloReply)>;
+
+  explicit Recorder(std::uint64_t id) : id_(id) {}
+
+  void on_hello(Hello hello, Answer answer) override {
+    std::string refusal;
+    {
+      const std::lock_guard lock(mutex);
+      hellos.push_back(hello);
+      if (hold_answers) held.push_back(std::move(answer));
+      refusal = refuse_with;
+      changed.notify_all();
+    }
+    if (answer) answer({refusal.empty(), refusal, hello_of(id_)});
+  }
+  void on_frame(NodeId from, Frame frame) override {
+    const std::lock_guard lock(mutex);
+    ++frames;
+    for (PeerMessage& message : frame.messages) messages.push_back(std::move(message));
+    if (frame.status) statuses[from] = *frame.status;
+    changed.notify_all();
+  }
+  void on_peer_up(NodeId peer, Hello self) override {
+    const std::lock_guard lock(mutex);
+    ups.push_back(std::move(self));
+    up.insert(peer);
+    changed.notify_all();
+  }
+  void on_peer_refused(NodeId, std::string reason) override {
+    const std::lock_guard lock(mutex);
+    refusals.push_back(std::move(reason));
+    changed.notify_all();
+  }
+  void on_peer_down(NodeId peer, std::string reason) override {
+    const std::lock_guard lock(mutex);
+    downs.push_back(std::move(reason));
+    up.erase(peer);
+    changed.notify_all();
+  }
+
+  // Waits until `holds`, which is called with the lock held.
+  template <class Condition>
+  bool wait(Condition holds, std::chrono::milliseconds bound = 10s) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, bound, holds);
+  }
+  bool wait_up(std::uint64_t peer, std::chrono::milliseconds bound = 10s) {
+    return wait([&] { return up.count({peer}) == 1; }, bound);
+  }
+  bool wait_messages(std::size_t count, std::chrono::milliseconds bound = 10s) {
+    return wait([&] { return messages.size() >= count; }, bound);
+  }
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool hold_answers = false;
+  std::string refuse_with;
+  std::vector<Answer> held;
+  std::vector<Hello> hellos;
+  std::vector<PeerMessage> messages;
+  std::size_t frames = 0;
+  std::map<NodeId, NodeStatus> statuses;
+  std::vector<Hello> ups;
+  std::set<NodeId> up;
+  std::vector<std::string> refusals;
+  std::vector<std::string> downs;
+
+ private:
+  const std::uint64_t id_;
+};
+
+// What was logged, by the daemon's own logger.
+class Lines {
+ public:
+  Lines()
+      : log(seshat::LogLevel::kInfo, seshat::LogFormat::kText, [this](std::string_view line) {
+          const std::lock_guard lock(mutex_);
+          text_ += line;
+        }) {}
+  std::size_t count(std::string_view what) {
+    const std::lock_guard lock(mutex_);
+    std::size_t found = 0;
+    for (auto at = text_.find(what); at != std::string::npos; at = text_.find(what, at + 1))
+      ++found;
+    return found;
+  }
+  std::string text() {
+    const std::lock_guard lock(mutex_);
+    return text_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string text_;
+
+ public:
+  const Logger log;
+};
+
+PeerOptions options_of(std::uint64_t self, int port, std::map<NodeId, std::string> dial) {
+  PeerOptions options;
+  options.self = {self};
+  options.listen_addr = at(port);
+  options.dial = std::move(dial);
+  options.liveness_timeout_ms = 600;
+  options.rpc_timeout_ms = 1000;
+  return options;
+}
+
+struct Node {
+  Node(std::uint64_t id, PeerOptions options) : events(id) {
+    auto started = Peers::start(std::move(options), events, lines.log);
+    if (!started) FAIL(started.error().text);
+    peers = std::move(*started);
+    peers->set_hello(hello_of(id));
+  }
+  Lines lines;
+  Recorder events;
+  std::unique_ptr<Peers> peers;
+
+  PeerStats stats(std::uint64_t peer) const { return peers->stats().at({peer}); }
+};
+
+// Nodes 1 and 2 that dial each other and are up.
+struct Pair {
+  explicit Pair(PeerQueueLimits limits = {}) {
+    const int port_a = free_port();
+    const int port_b = free_port();
+    PeerOptions options_a = options_of(1, port_a, {{{2}, at(port_b)}});
+    options_a.limits = limits;
+    a = std::make_unique<Node>(1, options_a);
+    b = std::make_unique<Node>(2, options_of(2, port_b, {{{1}, at(port_a)}}));
+    REQUIRE(a->events.wait_up(2));
+    REQUIRE(b->events.wait_up(1));
+  }
+  std::unique_ptr<Node> a;
+  std::unique_ptr<Node> b;
+};
+
+raft::Message heartbeat(std::uint64_t from, std::uint64_t to, std::uint64_t round) {
+  raft::AppendEntries body;
+  body.round = round;
+  return {{from}, {to}, {1}, body};
+}
+
+raft::Message append(std::uint64_t from, std::uint64_t to, std::uint64_t index, std::string value) {
+  raft::AppendEntries body;
+  body.prev_log_index = {index - 1};
+  body.round = index;
+  body.entries.push_back({Term{1}, Index{index}, raft::EntryType::kNormal,
+                          std::make_shared<const std::string>(std::move(value))});
+  return {{from}, {to}, {1}, body};
+}
+
+std::uint64_t round_of(const PeerMessage& message) {
+  return std::get<raft::AppendEntries>(message.message.body).round;
+}
+
+// ---- Callers that break the rules ----------------------------------------------------------------
+
+// A stream to the peer port whose bytes the test chooses.
+class RawStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  explicit RawStream(int port, const std::string& method = "/seshat.Peer/Stream") {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetMaxSendMessageSize(-1);
+    const auto channel =
+        grpc::CreateCustomChannel(at(port), grpc::InsecureChannelCredentials(), arguments);
+    grpc::GenericStub(channel).PrepareBidiStreamingCall(&context_, method, {}, this);
+    AddHold();
+    StartRead(&in_);
+    StartCall();
+  }
+  ~RawStream() override {
+    context_.TryCancel();
+    RemoveHold();
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return done_; });
+  }
+  // Waits until the bytes have left, or can't.
+  void send(std::string bytes) {
+    std::unique_lock lock(mutex_);
+    out_ = seshat::peer_detail::to_buffer(std::move(bytes));
+    writing_ = true;
+    lock.unlock();
+    StartWrite(&out_);
+    lock.lock();
+    changed_.wait_for(lock, 10s, [&] { return !writing_; });
+  }
+  void send(const Frame& frame) { send(seshat::peer_detail::encoded(frame)); }
+  void greet(std::uint64_t id) {
+    Frame frame;
+    frame.hello = hello_of(id);
+    send(frame);
+  }
+  bool wait_received(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, 10s, [&] { return received_ >= count; });
+  }
+  bool wait_ended() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, 10s, [&] { return ended_; });
+  }
+  // After wait_ended(): the status it ended with, once nothing holds the call any more.
+  static std::string status_of(std::unique_ptr<RawStream> stream) {
+    auto status = std::make_shared<std::string>();
+    stream->status_ = status;
+    stream.reset();
+    return *status;
+  }
+
+  void OnReadDone(bool ok) override {
+    {
+      const std::lock_guard lock(mutex_);
+      ok ? ++received_ : ended_ = true;
+      changed_.notify_all();
+    }
+    if (ok) StartRead(&in_);
+  }
+  void OnWriteDone(bool) override {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    changed_.notify_all();
+  }
+  void OnDone(const grpc::Status& status) override {
+    const std::lock_guard lock(mutex_);
+    if (status_) *status_ = status.error_message();
+    done_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  grpc::ClientContext context_;
+  grpc::ByteBuffer in_;
+  grpc::ByteBuffer out_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::shared_ptr<std::string> status_;
+  std::size_t received_ = 0;
+  bool writing_ = false;
+  bool ended_ = false;
+  bool done_ = false;
+};
+
+// A node that is dialed by nobody but the test.
+std::unique_ptr<Node> lonely_node() {
+  return std::make_unique<Node>(1, options_of(1, free_port(), {}));
+}
+
+}  // namespace
+
+// ---- The account of one peer ---------------------------------------------------------------------
+
+TEST_CASE("a peer's queue takes nothing before it is up and keeps nothing afterwards") {
+  PeerLink link({}, 1);
+  CHECK(link.push({GroupId{0}, heartbeat(1, 2, 1)}) == PeerLink::Pushed::kLost);
+  link.up();
+  CHECK(link.push({GroupId{0}, heartbeat(1, 2, 2)}) == PeerLink::Pushed::kQueued);
+  link.down(0);
+  link.up();
+  std::size_t size_bytes = 0;
+  CHECK_FALSE(link.take(size_bytes).has_value());
+  CHECK(link.stats().dropped_messages == 2);
+}
+
+TEST_CASE("a peer's queue is bounded in messages and in bytes, and counts what is lost") {
+  PeerLink link({.max_messages = 3, .max_size_bytes = 10'000, .max_message_size_bytes = 5'000}, 1);
+  link.up();
+  CHECK(link.push({GroupId{0}, append(1, 2, 1, std::string(4'000, 'x'))}) ==
+        PeerLink::Pushed::kQueued);
+  CHECK(link.push({GroupId{0}, append(1, 2, 2, std::string(6'000, 'x'))}) ==
+        PeerLink::Pushed::kTooLarge);
+  CHECK(link.push({GroupId{0}, append(1, 2, 3, std::string(4'000, 'x'))}) ==
+        PeerLink::Pushed::kQueued);
+  CHECK(link.push({GroupId{0}, append(1, 2, 4, std::string(4'000, 'x'))}) ==
+        PeerLink::Pushed::kLost);
+  CHECK(link.push({GroupId{0}, heartbeat(1, 2, 5)}) == PeerLink::Pushed::kQueued);
+  CHECK(link.push({GroupId{0}, heartbeat(1, 2, 6)}) == PeerLink::Pushed::kLost);
+  CHECK(link.stats().queued_messages == 3);
+  CHECK(link.stats().dropped_messages == 3);
+}
+
+TEST_CASE("a frame ends at its size, and a larger message travels alone") {
+  PeerLink link({.frame_size_bytes = 3'000}, 1);
+  link.up();
+  for (const std::size_t size : {1'000U, 1'000U, 9'000U, 1'000U}) {
+    link.push({GroupId{0}, append(1, 2, 1, std::string(size, 'x'))});
+  }
+  std::vector<std::size_t> counts;
+  std::size_t size_bytes = 0;
+  while (const auto frame = link.take(size_bytes)) {
+    CHECK(size_bytes >= seshat::peer_detail::encoded(*frame).size());
+    counts.push_back(frame->messages.size());
+  }
+  CHECK(counts == std::vector<std::size_t>{2, 1, 1});
+  CHECK(link.stats().queued_size_bytes == 0);
+}
+
+TEST_CASE("attempts to dial are 100 ms to 1 s apart, and at once after one that took long") {
+  PeerLink link({}, 7);
+  CHECK(link.dial_due(0));
+  std::uint64_t now_ms = 0;
+  std::uint64_t last_delay_ms = 0;
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    link.dialed(now_ms);
+    std::ignore = link.failed(now_ms, 3000);
+    const std::uint64_t start_ms = now_ms;
+    while (!link.dial_due(now_ms)) ++now_ms;
+    last_delay_ms = now_ms - start_ms;
+    CHECK(last_delay_ms >= 80);
+    CHECK(last_delay_ms <= 1000);
+  }
+  CHECK(last_delay_ms >= 800);
+  link.dialed(now_ms);
+  std::ignore = link.failed(now_ms + 1000, 3000);
+  CHECK(link.dial_due(now_ms + 1000));
+}
+
+TEST_CASE("an outage is logged once, when it has lasted; a refusal when its reason is new") {
+  PeerLink link({}, 1);
+  CHECK_FALSE(link.failed(100, 3000));
+  CHECK(link.failed(3000, 3000));
+  CHECK_FALSE(link.failed(4000, 3000));
+  link.up();
+  link.down(10'000);
+  CHECK_FALSE(link.failed(10'100, 3000));
+  CHECK(link.failed(13'000, 3000));
+  CHECK(link.refused(13'000, "wiped"));
+  CHECK_FALSE(link.refused(14'000, "wiped"));
+  CHECK_FALSE(link.dial_due(14'999));
+  CHECK(link.dial_due(15'000));
+  CHECK(link.refused(15'000, "another cluster"));
+}
+
+// ---- The handshake -------------------------------------------------------------------------------
+
+TEST_CASE("two nodes introduce themselves and are up") {
+  Pair pair;
+  CHECK(pair.a->events.ups.front() == hello_of(2));
+  CHECK(pair.b->events.hellos.front() == hello_of(1));
+  CHECK(pair.a->stats(2).up);
+  CHECK(pair.a->lines.count("peer is up") == 1);
+}
+
+TEST_CASE("a refusal reaches the dialer with its reason, once in the log, and may be taken back") {
+  const int port = free_port();
+  Node b(2, options_of(2, port, {}));
+  b.events.refuse_with = "node 1 was wiped: start it with --join";
+  Node a(1, options_of(1, free_port(), {{{2}, at(port)}}));
+  REQUIRE(a.events.wait([&] { return a.events.refusals.size() >= 2; }));
+  CHECK(a.events.refusals.front() == "node 1 was wiped: start it with --join");
+  CHECK(a.lines.count("peer refuses us") == 1);
+  CHECK(a.events.ups.empty());
+  CHECK_FALSE(a.stats(2).up);
+  {
+    const std::lock_guard lock(b.events.mutex);
+    b.events.refuse_with.clear();
+  }
+  CHECK(a.events.wait_up(2));
+}
+
+TEST_CASE("nothing is dialed before the node has something to say about itself") {
+  Sink sink;
+  Recorder events(1);
+  const Lines lines;
+  auto peers =
+      Peers::start(options_of(1, free_port(), {{{2}, at(sink.port())}}), events, lines.log);
+  REQUIRE(peers);
+  pollfd arrival{sink.fd(), POLLIN, 0};
+  CHECK(::poll(&arrival, 1, 300) == 0);
+  (*peers)->set_hello(hello_of(1));
+  CHECK(::poll(&arrival, 1, 5000) == 1);
+}
+
+TEST_CASE("another node at a peer's address counts as a refusal") {
+  const int port = free_port();
+  const Node b(3, options_of(3, port, {}));
+  Node a(1, options_of(1, free_port(), {{{2}, at(port)}}));
+  REQUIRE(a.events.wait([&] { return !a.events.refusals.empty(); }));
+  CHECK(a.events.refusals.front() == "node 3 answers at this address");
+}
+
+TEST_CASE("nothing is sent before the handshake is accepted, nor kept until then") {
+  const int port = free_port();
+  Node b(2, options_of(2, port, {}));
+  b.events.hold_answers = true;
+  Node a(1, options_of(1, free_port(), {{{2}, at(port)}}));
+  REQUIRE(b.events.wait([&] { return b.events.held.size() == 1; }));
+  for (std::uint64_t i = 1; i <= 10; ++i) a.peers->send({0}, heartbeat(1, 2, i));
+  a.peers->flush();
+  b.events.held.front()({true, "", hello_of(2)});
+  REQUIRE(a.events.wait_up(2));
+  a.peers->send({0}, heartbeat(1, 2, 11));
+  a.peers->flush();
+  REQUIRE(b.events.wait_messages(1));
+  CHECK(round_of(b.events.messages.front()) == 11);
+  CHECK(a.stats(2).dropped_messages == 10);
+}
+
+TEST_CASE("a handshake that is not answered in time is tried again") {
+  const int port = free_port();
+  Node b(2, options_of(2, port, {}));
+  b.events.hold_answers = true;
+  Node a(1, options_of(1, free_port(), {{{2}, at(port)}}));
+  CHECK(b.events.wait([&] { return b.events.held.size() >= 2; }));
+  CHECK(a.events.ups.empty());
+}
+
+TEST_CASE("an answer that comes after the end of the channel is harmless") {
+  const int port = free_port();
+  auto b = std::make_unique<Node>(2, options_of(2, port, {}));
+  b->events.hold_answers = true;
+  const Node a(1, options_of(1, free_port(), {{{2}, at(port)}}));
+  REQUIRE(b->events.wait([&] { return !b->events.held.empty(); }));
+  b->peers.reset();
+  b->events.held.front()({true, "", hello_of(2)});
+}
+
+// ---- Messages ------------------------------------------------------------------------------------
+
+TEST_CASE("20 MB of large entries of two groups arrive complete and in order") {
+  Pair pair;
+  constexpr std::uint64_t kCount = 320;
+  for (std::uint64_t i = 1; i <= kCount; ++i) {
+    pair.a->peers->send({i % 2}, append(1, 2, i, std::string(65'536, static_cast<char>(i % 251))));
+    if (i % 10 == 0) pair.a->peers->flush();
+  }
+  REQUIRE(pair.b->events.wait_messages(kCount, 30s));
+  for (std::uint64_t i = 1; i <= kCount; ++i) {
+    const PeerMessage& message = pair.b->events.messages[i - 1];
+    REQUIRE(message.group == GroupId{i % 2});
+    REQUIRE(round_of(message) == i);
+    const auto& entries = std::get<raft::AppendEntries>(message.message.body).entries;
+    REQUIRE(*entries.at(0).data == std::string(65'536, static_cast<char>(i % 251)));
+  }
+  CHECK(pair.a->stats(2).sent_messages == kCount);
+  CHECK(pair.a->stats(2).dropped_messages == 0);
+}
+
+TEST_CASE("one entry of 8 MB arrives") {
+  Pair pair;
+  pair.a->peers->send({1}, append(1, 2, 1, std::string(8u << 20, 'v')));
+  pair.a->peers->flush();
+  REQUIRE(pair.b->events.wait_messages(1));
+}
+
+TEST_CASE("what gathers between two flushes, or during a write, is one frame") {
+  Pair pair;
+  for (std::uint64_t i = 1; i <= 1000; ++i) pair.a->peers->send({0}, heartbeat(1, 2, i));
+  pair.a->peers->flush();
+  REQUIRE(pair.b->events.wait_messages(1000));
+  CHECK(pair.b->events.frames < 5);
+}
+
+TEST_CASE("messages at the queue's bound are lost and counted") {
+  Pair pair({.max_messages = 10});
+  for (std::uint64_t i = 1; i <= 25; ++i) pair.a->peers->send({0}, heartbeat(1, 2, i));
+  CHECK(pair.a->stats(2).queued_messages == 10);
+  CHECK(pair.a->stats(2).dropped_messages == 15);
+  pair.a->peers->flush();
+  CHECK(pair.b->events.wait_messages(10));
+}
+
+TEST_CASE("a message larger than may be sent is dropped with a log line, and the stream goes on") {
+  Pair pair({.max_message_size_bytes = 1u << 20});
+  pair.a->peers->send({0}, append(1, 2, 1, std::string(2u << 20, 'v')));
+  pair.a->peers->send({0}, heartbeat(1, 2, 2));
+  pair.a->peers->flush();
+  REQUIRE(pair.b->events.wait_messages(1));
+  CHECK(round_of(pair.b->events.messages.front()) == 2);
+  CHECK(pair.a->lines.count("larger than may be sent") == 1);
+}
+
+TEST_CASE("messages in another node's name, or for another node, are dropped") {
+  Pair pair;
+  pair.a->peers->send({0}, heartbeat(3, 2, 1));
+  pair.a->peers->send({0}, heartbeat(1, 2, 2));
+  pair.a->peers->flush();
+  REQUIRE(pair.b->events.wait_messages(1));
+  CHECK(round_of(pair.b->events.messages.front()) == 2);
+  CHECK(pair.b->lines.count("not this peer's to us") == 1);
+}
+
+TEST_CASE("a status reaches the peers that are up, and those that come up later") {
+  Pair pair;
+  pair.a->peers->send_status({true});
+  pair.a->peers->flush();
+  REQUIRE(pair.b->events.wait([&] { return pair.b->events.statuses[{1}].disk_low; }));
+  const std::lock_guard lock(pair.b->events.mutex);
+  pair.b->events.statuses.clear();
+  pair.a->peers->disconnect({2}, "a test");
+}
+
+// ---- Ends ----------------------------------------------------------------------------------------
+
+TEST_CASE("an idle stream stays up") {
+  Pair pair;
+  CHECK_FALSE(pair.a->events.wait([&] { return !pair.a->events.downs.empty(); }, 2s));
+  CHECK_FALSE(pair.b->events.wait([&] { return !pair.b->events.downs.empty(); }, 0s));
+}
+
+TEST_CASE("a restarted peer is up again within 2 s") {
+  const int port_a = free_port();
+  const int port_b = free_port();
+  Node a(1, options_of(1, port_a, {{{2}, at(port_b)}}));
+  const auto start_b = [&] {
+    return std::make_unique<Node>(2, options_of(2, port_b, {{{1}, at(port_a)}}));
+  };
+  auto b = start_b();
+  REQUIRE(a.events.wait_up(2));
+  b.reset();
+  REQUIRE(a.events.wait([&] { return a.events.up.empty(); }));
+  CHECK_FALSE(a.events.wait([&] { return !a.events.up.empty(); }, 1500ms));
+  const auto start = Clock::now();
+  b = start_b();
+  REQUIRE(a.events.wait_up(2));
+  REQUIRE(b->events.wait_up(1));
+  CHECK(since(start) < 2s);
+}
+
+TEST_CASE(
+    "a peer that vanishes without a word is down within the liveness timeout, and comes back") {
+  const int port_a = free_port();
+  const int port_b = free_port();
+  Proxy to_b(port_b);
+  Node a(1, options_of(1, port_a, {{{2}, at(to_b.port())}}));
+  Node b(2, options_of(2, port_b, {}));
+  REQUIRE(a.events.wait_up(2));
+  const auto start = Clock::now();
+  to_b.freeze(true);
+  REQUIRE(a.events.wait([&] { return !a.events.downs.empty(); }));
+  REQUIRE(b.events.wait([&] { return !b.events.downs.empty(); }));
+  CHECK(since(start) < 1200ms);  // the timeout is 600 ms
+  CHECK_THAT(a.events.downs.front(), ContainsSubstring("liveness timeout"));
+  to_b.freeze(false);
+  const auto healed = Clock::now();
+  REQUIRE(a.events.wait_up(2));
+  CHECK(since(healed) < 2s);
+}
+
+TEST_CASE("a peer that takes nothing any more is down in time, though gRPC holds on to the write") {
+  const int port = free_port();
+  Proxy proxy(port);
+  Node a(1, options_of(1, free_port(), {{{2}, at(proxy.port())}}));
+  const Node b(2, options_of(2, port, {}));
+  REQUIRE(a.events.wait_up(2));
+  const auto start = Clock::now();
+  proxy.freeze(true);
+  for (std::uint64_t i = 1; i <= 500; ++i) {
+    a.peers->send({0}, append(1, 2, i, std::string(65'536, 'v')));
+    a.peers->flush();
+  }
+  REQUIRE(a.events.wait([&] { return !a.events.downs.empty(); }));
+  CHECK(since(start) < 1200ms);  // the timeout is 600 ms
+  proxy.freeze(false);
+  const auto healed = Clock::now();
+  REQUIRE(a.events.wait_up(2));
+  CHECK(since(healed) < 2s);
+}
+
+TEST_CASE("send never waits, not even for a peer that takes nothing any more") {
+  const int port = free_port();
+  Proxy proxy(port);
+  PeerOptions options = options_of(1, free_port(), {{{2}, at(proxy.port())}});
+  options.liveness_timeout_ms = 30'000;
+  Node a(1, options);
+  Node b(2, options_of(2, port, {}));
+  REQUIRE(a.events.wait_up(2));
+  proxy.freeze(true);
+  const auto start = Clock::now();
+  const auto value = std::make_shared<const std::string>(65'536, 'v');
+  raft::AppendEntries body;
+  body.entries.push_back({Term{1}, Index{1}, raft::EntryType::kNormal, value});
+  for (std::uint64_t i = 1; i <= 5000; ++i) {
+    a.peers->send({0}, {{1}, {2}, {1}, body});
+    a.peers->flush();
+  }
+  CHECK(since(start) < 2s);
+  CHECK(a.stats(2).dropped_messages > 3000);
+  CHECK(a.stats(2).queued_size_bytes <= 64u << 20);
+}
+
+TEST_CASE("a listener that accepts and says nothing is never up, and doesn't hold up the end") {
+  const Sink sink;
+  auto a = std::make_unique<Node>(1, options_of(1, free_port(), {{{2}, at(sink.port())}}));
+  REQUIRE_FALSE(a->events.wait([&] { return !a->events.ups.empty(); }, 2500ms));
+  CHECK(a->lines.count("can't reach peer") == 1);
+  const auto start = Clock::now();
+  a->peers.reset();
+  CHECK(since(start) < 2s);
+}
+
+TEST_CASE("a peer that isn't there is dialed on, with one log line") {
+  Node a(1, options_of(1, free_port(), {{{2}, at(free_port())}}));
+  REQUIRE_FALSE(a.events.wait([&] { return !a.events.ups.empty(); }, 2500ms));
+  CHECK(a.lines.count("can't reach peer") == 1);
+  CHECK_THAT(a.lines.text(), ContainsSubstring("Connection refused"));
+}
+
+TEST_CASE("the end comes within 2 s with streams up, and no event follows it") {
+  Pair pair;
+  const auto start = Clock::now();
+  pair.a->peers.reset();
+  CHECK(since(start) < 2s);
+  CHECK(pair.a->events.downs.empty());
+  CHECK(pair.b->events.wait([&] { return pair.b->events.downs.size() == 2; }));
+}
+
+TEST_CASE("disconnect ends both streams with its reason; the peer is dialed again") {
+  Pair pair;
+  pair.a->peers->disconnect({2}, "its incarnation is not the one we know");
+  REQUIRE(pair.a->events.wait([&] { return pair.a->events.downs.size() == 2; }));
+  CHECK(pair.a->events.downs.front() == "its incarnation is not the one we know");
+  CHECK(pair.a->events.wait([&] { return pair.a->events.ups.size() == 2; }));
+}
+
+TEST_CASE("a port that is taken is a clear error") {
+  const Sink sink;
+  Recorder events(1);
+  const Lines lines;
+  const auto peers = Peers::start(options_of(1, sink.port(), {}), events, lines.log);
+  REQUIRE_FALSE(peers);
+  CHECK(peers.error().text ==
+        "can't listen on " + at(sink.port()) + " for peers: Address already in use");
+}
+
+TEST_CASE("two nodes can't share a port") {
+  const int port = free_port();
+  const Node first(1, options_of(1, port, {}));
+  Recorder events(2);
+  const Lines lines;
+  CHECK_FALSE(Peers::start(options_of(2, port, {}), events, lines.log));
+}
+
+TEST_CASE("an address that isn't this machine's, or isn't one, is a clear error") {
+  Recorder events(1);
+  const Lines lines;
+  PeerOptions options = options_of(1, 0, {});
+  options.listen_addr = "192.0.2.1:7379";
+  CHECK_THAT(Peers::start(options, events, lines.log).error().text,
+             EndsWith("Cannot assign requested address"));
+  options.listen_addr = "nonsense";
+  CHECK_FALSE(Peers::start(options, events, lines.log));
+}
+
+// ---- Hostile callers -----------------------------------------------------------------------------
+
+TEST_CASE("a newer stream of a peer takes the place of the older one, which is no loss") {
+  const auto node = lonely_node();
+  auto older = std::make_unique<RawStream>(node->peers->port());
+  older->greet(2);
+  REQUIRE(older->wait_received(1));
+  RawStream newer(node->peers->port());
+  newer.greet(2);
+  REQUIRE(newer.wait_received(1));
+  REQUIRE(older->wait_ended());
+  CHECK(RawStream::status_of(std::move(older)) == "a newer stream took its place");
+  Frame frame;
+  frame.messages.push_back({GroupId{0}, heartbeat(2, 1, 1)});
+  newer.send(frame);
+  CHECK(node->events.wait_messages(1));
+  CHECK(node->events.downs.empty());
+}
+
+TEST_CASE("a stream that breaks the rules is ended with a status and a log line") {
+  const auto node = lonely_node();
+  auto stream = std::make_unique<RawStream>(node->peers->port());
+  Frame frame;
+  std::string expected;
+  SECTION("a frame before Hello") {
+    frame.messages.push_back({GroupId{0}, heartbeat(2, 1, 1)});
+    stream->send(frame);
+    expected = "a frame before Hello";
+  }
+  SECTION("a large frame before Hello") {
+    stream->send(std::string(100'000, '\0'));
+    expected = "a frame before Hello";
+  }
+  SECTION("bytes that are no frame") {
+    stream->send(std::string("\xff\xff\xff\xff"));
+    expected = "Frame is damaged";
+  }
+  SECTION("a second handshake") {
+    stream->greet(2);
+    REQUIRE(stream->wait_received(1));
+    stream->greet(2);
+    expected = "a second handshake";
+  }
+  SECTION("bytes that are no frame, after the handshake") {
+    stream->greet(2);
+    REQUIRE(stream->wait_received(1));
+    stream->send(std::string("\x1a\x7f nonsense"));
+    expected = "Frame is damaged";
+  }
+  SECTION("a frame before the handshake was answered") {
+    node->events.hold_answers = true;
+    stream->greet(2);
+    REQUIRE(node->events.wait([&] { return !node->events.held.empty(); }));
+    frame.messages.push_back({GroupId{0}, heartbeat(2, 1, 1)});
+    stream->send(frame);
+    expected = "a frame before it was accepted";
+  }
+  REQUIRE(stream->wait_ended());
+  CHECK_THAT(RawStream::status_of(std::move(stream)), StartsWith(expected));
+  CHECK(node->lines.count("ended a stream from a peer: " + expected) == 1);
+  CHECK(node->events.messages.empty());
+}
+
+TEST_CASE("a frame over the limit ends its stream and leaves the node as it is") {
+  const auto node = lonely_node();
+  RawStream stream(node->peers->port());
+  stream.greet(2);
+  REQUIRE(stream.wait_received(1));
+  stream.send(std::string(80u << 20, '\0'));
+  CHECK(stream.wait_ended());
+  RawStream another(node->peers->port());
+  another.greet(2);
+  CHECK(another.wait_received(1));
+}
+
+TEST_CASE("another method is not implemented") {
+  const auto node = lonely_node();
+  auto stream = std::make_unique<RawStream>(node->peers->port(), "/seshat.Peer/Other");
+  CHECK(stream->wait_ended());
+  CHECK(node->events.hellos.empty());
+}
+
+TEST_CASE("streams that never introduce themselves are bounded, and ended in time") {
+  const auto node = lonely_node();
+  std::vector<std::unique_ptr<RawStream>> streams;
+  for (std::size_t i = 0; i < 70; ++i) {
+    streams.push_back(std::make_unique<RawStream>(node->peers->port()));
+  }
+  for (const auto& stream : streams) CHECK(stream->wait_ended());
+  RawStream another(node->peers->port());
+  another.greet(2);
+  CHECK(another.wait_received(1));
+}
+
+TEST_CASE("bytes that are not even HTTP/2 do no harm") {
+  const auto node = lonely_node();
+  for (const std::string& bytes :
+       {std::string("PING\r\n"), std::string(100'000, '\xff'),
+        std::string("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") + std::string(5000, '\x01')}) {
+    const Socket socket = connect_to(node->peers->port());
+    std::ignore = ::send(socket.fd(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  }
+  RawStream stream(node->peers->port());
+  stream.greet(2);
+  CHECK(stream.wait_received(1));
+}
+
+// ---- Speed: run by name, with "[measure]" --------------------------------------------------------
+
+TEST_CASE("small messages a second over one stream", "[.][measure]") {
+  Pair pair;
+  for (const std::uint64_t batch : {1U, 8U, 64U}) {
+    constexpr std::uint64_t kCount = 200'000;
+    const std::size_t before = pair.b->events.messages.size();
+    const auto frames = pair.a->stats(2).sent_frames;
+    const auto start = Clock::now();
+    std::uint64_t sent = 0;
+    while (sent < kCount) {
+      if (pair.a->stats(2).queued_messages > 2000) {
+        std::this_thread::yield();
+        continue;
+      }
+      for (std::uint64_t i = 0; i < batch; ++i, ++sent) {
+        pair.a->peers->send({0}, append(1, 2, sent + 1, std::string(100, 'v')));
+      }
+      pair.a->peers->flush();
+    }
+    REQUIRE(pair.b->events.wait_messages(before + sent, 60s));
+    const auto took_ms = std::max<std::int64_t>(since(start).count(), 1);
+    std::printf(
+        "flush after %3llu: %8lld messages/s, %6.1f messages a frame\n",
+        static_cast<unsigned long long>(batch),
+        static_cast<long long>(sent) * 1000 / static_cast<long long>(took_ms),
+        static_cast<double>(sent) / static_cast<double>(pair.a->stats(2).sent_frames - frames));
+  }
+}
+
+TEST_CASE("round trips of one message, and megabytes a second", "[.][measure]") {
+  Pair pair;
+  constexpr std::size_t kTrips = 5000;
+  auto start = Clock::now();
+  for (std::size_t i = 1; i <= kTrips; ++i) {
+    pair.a->peers->send({0}, heartbeat(1, 2, i));
+    pair.a->peers->flush();
+    REQUIRE(pair.b->events.wait_messages(i));
+    pair.b->peers->send({0}, heartbeat(2, 1, i));
+    pair.b->peers->flush();
+    REQUIRE(pair.a->events.wait_messages(i));
+  }
+  std::printf("round trip: %.0f us\n",
+              static_cast<double>(since(start).count()) * 1000 / static_cast<double>(kTrips));
+  start = Clock::now();
+  const auto value = std::make_shared<const std::string>(65'536, 'v');
+  std::size_t sent = 0;
+  while (sent < 4000) {
+    if (pair.a->stats(2).queued_messages > 200) {
+      std::this_thread::yield();
+      continue;
+    }
+    raft::AppendEntries body;
+    body.entries.push_back({Term{1}, Index{1}, raft::EntryType::kNormal, value});
+    pair.a->peers->send({0}, {{1}, {2}, {1}, body});
+    pair.a->peers->flush();
+    ++sent;
+  }
+  REQUIRE(pair.b->events.wait_messages(kTrips + sent, 60s));
+  std::printf("64 KB values: %lld MB/s\n", static_cast<long long>(sent) * 1000 / 16 /
+                                               static_cast<long long>(since(start).count()));
+}
