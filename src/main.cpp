@@ -3,6 +3,7 @@
 // Exit codes: 0 stopped in good order; 1 could not start, or could not keep its promises any more;
 // 2 the configuration is wrong.
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "seshat/config.hpp"
@@ -34,17 +35,17 @@ int serve(const seshat::CommandLine& line) {
     logger.error("could not start", {{"reason", server.error().text}});
     return 1;
   }
-  const auto stopped = (*server)->run();
-  if (!stopped) return 1;  // the node has logged why
-  logger.info("stopped");
-  return 0;
+  if ((*server)->run()) return 0;
+  // Storage has failed, which is logged. Nothing is flushed to it any more, nothing waited for.
+  std::fflush(nullptr);
+  std::_Exit(1);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const seshat::CommandLine line = seshat::parse_command_line({argv + (argc > 0 ? 1 : 0), argv + argc},
-                                                              seshat::environment_of(environ));
+  const seshat::CommandLine line = seshat::parse_command_line(
+      {argv + (argc > 0 ? 1 : 0), argv + argc}, seshat::environment_of(environ));
   switch (line.action) {
     case seshat::CommandLine::Action::kShowHelp:
       std::fputs(seshat::help_text(argv[0]).c_str(), stdout);

@@ -186,7 +186,7 @@ struct Node {
   std::deque<UnsyncedWrite> unsynced;
   std::uint64_t sync_ms = 0;  // how long an fsync takes; kNever: until sync()
   std::vector<Entry> applied;
-  Index apply_to;              // handed out; `applied` gets there once apply is not stalled
+  Index apply_to;  // handed out; `applied` gets there once apply is not stalled
   std::vector<Entry> to_apply;
   bool apply_stalled = false;
   bool paused = false;

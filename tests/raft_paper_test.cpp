@@ -185,8 +185,8 @@ TEST_CASE("an entry of the current term on a majority commits all before it (Fig
 // ---- §5.1, §5.2 ----------------------------------------------------------------------------------------
 
 TEST_CASE("a higher term in any message makes a follower of that term (§5.1)", "[raft][paper]") {
-  const std::vector<decltype(Message::body)> bodies = {
-      ask_vote(9, 9), RequestVoteReply{}, append(0, 0), AppendEntriesReply{}};
+  const std::vector<decltype(Message::body)> bodies = {ask_vote(9, 9), RequestVoteReply{},
+                                                       append(0, 0), AppendEntriesReply{}};
   for (const auto& body : bodies) {
     Solo leader;
     leader.lead();
@@ -243,8 +243,7 @@ TEST_CASE("a split vote is resolved by the next election (§5.2)", "[raft][paper
   CHECK(cluster[cluster.leader()].current_term() > Term{1});
 }
 
-TEST_CASE("a candidate that hears from the leader of its term follows it (§5.2)",
-          "[raft][paper]") {
+TEST_CASE("a candidate that hears from the leader of its term follows it (§5.2)", "[raft][paper]") {
   Solo node;
   while (node.raft.role() != Role::kPreCandidate) node.tick_for(kTickMs);
   node.from(2, 1, RequestVoteReply{true, true});
@@ -264,16 +263,15 @@ TEST_CASE("a leader's heartbeats prevent elections (§5.2)", "[raft][paper]") {
 
 // ---- §5.3 ------------------------------------------------------------------------------------------------
 
-TEST_CASE("AppendEntries is taken only where the entry before it matches (§5.3)",
-          "[raft][paper]") {
+TEST_CASE("AppendEntries is taken only where the entry before it matches (§5.3)", "[raft][paper]") {
   struct Case {
     std::uint64_t prev_index, prev_term;
     bool success;
     std::uint64_t conflict_index, conflict_term;
   };
   const std::vector<Case> cases = {
-      {0, 0, true, 0, 0},   {3, 2, true, 0, 0},  {6, 3, true, 0, 0},  {6, 4, false, 5, 3},
-      {4, 3, false, 3, 2},  {2, 2, false, 1, 1}, {7, 3, false, 7, 0}, {99, 4, false, 7, 0},
+      {0, 0, true, 0, 0},  {3, 2, true, 0, 0},  {6, 3, true, 0, 0},  {6, 4, false, 5, 3},
+      {4, 3, false, 3, 2}, {2, 2, false, 1, 1}, {7, 3, false, 7, 0}, {99, 4, false, 7, 0},
   };
   for (const Case& c : cases) {
     Solo follower(3, left_with({1, 1, 2, 2, 3, 3}, 4));

@@ -61,22 +61,35 @@ void random_fault(Cluster& cluster, std::mt19937_64& random) {
       if (random() % 2 == 0) cluster.start(id);
       return;
     }
-    case 1: return cluster.isolate(id);
-    case 2: return cluster.cut(id, other);
-    case 3: return cluster.cut(id, other), cluster.cut(other, id);
+    case 1:
+      return cluster.isolate(id);
+    case 2:
+      return cluster.cut(id, other);
+    case 3:
+      return cluster.cut(id, other), cluster.cut(other, id);
     case 4:
-    case 5: return cluster.heal();
+    case 5:
+      return cluster.heal();
     case 6: {
       node.raft->transfer_leadership(cluster.clock(node));
       cluster.settle();
       if (random() % 2 == 0) cluster.advance(random() % 100), cluster.isolate(id);
       return;
     }
-    case 7: return node.raft->unreachable(cluster.clock(node), NodeId{other});
-    case 8: node.apply_stalled = !node.apply_stalled; return;
-    case 9: node.paused = !node.paused; return;
-    case 10: node.sync_ms = random() % 4 == 0 ? 3'000 : random() % 200; return;
-    default: node.sync_ms = random() % 10; return;
+    case 7:
+      return node.raft->unreachable(cluster.clock(node), NodeId{other});
+    case 8:
+      node.apply_stalled = !node.apply_stalled;
+      return;
+    case 9:
+      node.paused = !node.paused;
+      return;
+    case 10:
+      node.sync_ms = random() % 4 == 0 ? 3'000 : random() % 200;
+      return;
+    default:
+      node.sync_ms = random() % 10;
+      return;
   }
 }
 
@@ -365,10 +378,10 @@ TEST_CASE("a lease is 0.85 of the shortest withholding that was acknowledged", "
 
 TEST_CASE("an old acknowledgement does not bring back a longer withholding", "[raft]") {
   Solo leader = leader_of_3();
-  leader.tick_for(100);          // round 2
-  leader.ack(3, 1, 2, 100);      // it restarted with a shorter one
-  leader.ack(3, 1, 1, 300);      // and this came late
-  leader.tick_for(100);          // round 3
+  leader.tick_for(100);      // round 2
+  leader.ack(3, 1, 2, 100);  // it restarted with a shorter one
+  leader.ack(3, 1, 1, 300);  // and this came late
+  leader.tick_for(100);      // round 3
   const std::uint64_t sent_ms = leader.now;
   leader.ack(2, 1, 3, 300);
   CHECK(leader.raft.lease_until_ms() == sent_ms + 85);
@@ -758,25 +771,31 @@ TEST_CASE("entries that are no longer in memory are fetched from disk", "[raft]"
   CHECK(cluster.node(3).applied.size() == 51);
 }
 
-TEST_CASE("a follower with a conflicting tail below the leader's memory is brought into agreement",
-          "[raft]") {
-  Cluster cluster(3, [](Config& config) { config.applied_tail_size_bytes = 200; });
-  cluster.start_with(3, {1, 1, 1, 1, 1, 1, 1, 1}, 1);
-  cluster.crash(3);
-  for (const std::uint64_t id : {1, 2}) cluster.start_with(id, {}, 1);
-  REQUIRE(cluster.elect(1));
-  for (int i = 0; i < 50; ++i) cluster.propose(1);
-  REQUIRE(cluster[1].log().base_index() > Index{40});
-  cluster.node(3).hard_state.term = cluster[1].current_term();
-  cluster.start(3);
-  cluster.advance(500);
-  CHECK(cluster.node(3).applied.size() == 51);
+TEST_CASE("a conflict below the leader's memory is followed on disk", "[raft]") {
+  Restored restored = left_with(Terms(20, 2), 2);
+  restored.entries.erase(restored.entries.begin(), restored.entries.begin() + 10);
+  restored.base_index = restored.applied_index = Index{10};
+  restored.base_term = Term{2};
+  Solo leader(3, restored);
+  leader.lead();
+  AppendEntriesReply refusal;
+  refusal.rejected_index = Index{20};
+  refusal.conflict_index = Index{6};  // the follower: 1 1 1 1 1
+  leader.from(2, 3, refusal);
+  leader.drain();
+  leader.raft.fetched(leader.now, NodeId{2}, Term{2}, {entry(6, 2)});
+  refusal.rejected_index = Index{5};
+  refusal.conflict_index = Index{1};
+  refusal.conflict_term = Term{1};
+  leader.from(2, 3, refusal);
+  leader.drain();
+  REQUIRE(leader.fetches.size() == 2);
+  CHECK((leader.fetches[0].from == Index{6} && leader.fetches[1].from == Index{1}));
 }
 
 TEST_CASE("an answer to an abandoned fetch is not taken for the new one's", "[raft]") {
-  Solo leader = leader_of_3(left_with({1, 1, 1, 1, 1, 1}, 1), [](Config& config) {
-    config.applied_tail_size_bytes = 0;
-  });
+  Solo leader = leader_of_3(left_with({1, 1, 1, 1, 1, 1}, 1),
+                            [](Config& config) { config.applied_tail_size_bytes = 0; });
   AppendEntriesReply refusal;
   refusal.rejected_index = Index{6};
   refusal.conflict_index = Index{4};
@@ -799,9 +818,8 @@ TEST_CASE("an answer to an abandoned fetch is not taken for the new one's", "[ra
 }
 
 TEST_CASE("of fetched entries only those that can't change any more are sent", "[raft]") {
-  Solo leader = leader_of_3(left_with({1, 1, 1}, 1), [](Config& config) {
-    config.applied_tail_size_bytes = 0;
-  });
+  Solo leader = leader_of_3(left_with({1, 1, 1}, 1),
+                            [](Config& config) { config.applied_tail_size_bytes = 0; });
   AppendEntriesReply refusal;
   refusal.rejected_index = Index{3};
   refusal.conflict_index = Index{3};

@@ -81,6 +81,9 @@ class Logger {
   // Would a line of this level be written? Ask before computing what only a log line needs.
   [[nodiscard]] bool enabled(LogLevel level) const { return level >= level_; }
 
+  void log(LogLevel level, std::string_view message, LogFields fields = {}) const {
+    if (enabled(level)) write(level, message, fields);
+  }
   void debug(std::string_view message, LogFields fields = {}) const {
     if (enabled(LogLevel::kDebug)) write(LogLevel::kDebug, message, fields);
   }

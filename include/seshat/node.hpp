@@ -14,12 +14,11 @@
 #ifndef SESHAT_NODE_HPP
 #define SESHAT_NODE_HPP
 
-#include <time.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <functional>
 #include <map>
 #include <memory>
@@ -166,6 +165,7 @@ class Node final : private StoreEvents, private PeerEvents, private LeadershipOb
   struct Group {
     std::unique_ptr<StateMachine> machine;
     std::unique_ptr<Replica> replica;
+    NodeId known_leader;  // as it was logged last
   };
 
   // With no peer to send to.
@@ -318,8 +318,8 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Log
   self.client_addr = config.node.advertise_client_addr;
   self.new_at_start = (*store)->is_new();
   Membership membership(std::move(self), node_detail::member_addresses(config));
-  std::unique_ptr<Node> node(new Node(config, logger, std::move(wake), std::move(*store),
-                                      std::move(membership)));
+  std::unique_ptr<Node> node(
+      new Node(config, logger, std::move(wake), std::move(*store), std::move(membership)));
   std::map<GroupId, raft::Restored> restored;
   if (Result<void> done = node->restore_machines(restored); !done) return done.error();
   if (Result<void> done = node->start_peers(); !done) return done.error();
@@ -572,19 +572,18 @@ inline void Node::fail(std::string what) {
 
 inline void Node::leadership_changed(GroupId group) {
   const raft::Raft& raft = replica(group).raft();
-  const bool alone = membership_.initial_members().size() == 1;
-  const LogFields fields = {
-      {"group", group}, {"term", raft.current_term()}, {"leader", raft.leader()}};
-  if (alone) {
-    logger_.debug("leadership changed", fields);
-  } else if (raft.is_leader()) {
-    logger_.info("leads", fields);
-  } else if (raft.leader() != NodeId{}) {
-    logger_.info("follows", fields);
-  } else if (raft.role() == raft::Role::kFollower) {
-    logger_.info(raft.lost_quorum() ? "stepped down: no majority answers" : "knows no leader",
-                 fields);
+  const NodeId known = std::exchange(groups_.at(group).known_leader, raft.leader());
+  if (raft.leader() == known && !raft.is_leader()) return;
+  const LogLevel level =
+      membership_.initial_members().size() == 1 ? LogLevel::kDebug : LogLevel::kInfo;
+  std::string_view what = "follows";
+  if (raft.is_leader()) {
+    what = "leads";
+  } else if (raft.leader() == NodeId{}) {
+    what = raft.lost_quorum() ? "stepped down: no majority answers" : "lost its leader";
   }
+  logger_.log(level, what,
+              {{"group", group}, {"term", raft.current_term()}, {"leader", raft.leader()}});
 }
 
 inline Hello Node::own_hello() const {
@@ -710,7 +709,8 @@ inline std::string Node::refusal_text(Slot slot, Refusal refusal) const {
     case Refusal::kTimeout:
       return "ERR timeout";
     case Refusal::kUnknown:
-      return std::string("ERR outcome unknown: ") + (failure_ ? "storage failed" : "leadership was lost") +
+      return std::string("ERR outcome unknown: ") +
+             (failure_ ? "storage failed" : "leadership was lost") +
              " while this write was in flight; it may or may not have happened";
     case Refusal::kLogFull:
       return "ERR storage failure";
@@ -827,8 +827,9 @@ inline std::string Node::group_info(GroupId group) const {
   if (!raft.is_leader()) return out;
   for (const raft::PeerStatus& peer : raft.peers()) {
     const std::string key = prefix + "peer_" + std::to_string(peer.id.value);
-    node_detail::line(out, key, "match_index=" + std::to_string(peer.match_index.value) + ",lag=" +
-                                    std::to_string(raft.log().last_index() - peer.match_index));
+    node_detail::line(out, key,
+                      "match_index=" + std::to_string(peer.match_index.value) +
+                          ",lag=" + std::to_string(raft.log().last_index() - peer.match_index));
   }
   return out;
 }
@@ -865,8 +866,8 @@ inline void Node::append_info(std::string_view section, std::string& out) const 
     if (cached(kFirstDataGroup).get(kDataStateKey, bytes) != Lookup::kFound) return;
     const auto state = codec::decode_machine_state(bytes);
     if (!state || state->key_count == 0) return;
-    node_detail::line(out, "db0", "keys=" + std::to_string(state->key_count) +
-                                      ",expires=0,avg_ttl=0");
+    node_detail::line(out, "db0",
+                      "keys=" + std::to_string(state->key_count) + ",expires=0,avg_ttl=0");
   }
 }
 

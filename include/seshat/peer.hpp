@@ -50,6 +50,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "seshat/log.hpp"
 #include "seshat/peer_link.hpp"
@@ -96,11 +97,11 @@ class Peers final : public Transport {
 
  private:
   explicit Peers(std::shared_ptr<peer_detail::Core> core);
-  void run_timer();
+  void end_timer();
 
   const std::shared_ptr<peer_detail::Core> core_;
   const std::unique_ptr<peer_detail::Listener> listener_;
-  std::thread timer_;  // ticks and dials
+  std::thread timer_;
 };
 
 // =================================================================================================
@@ -142,39 +143,32 @@ inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEven
   if (!peers->listener_->start()) {
     return Error{"can't listen on " + addr + " for peers: " + peer_detail::why_not_bound(addr)};
   }
-  peers->timer_ = std::thread(&Peers::run_timer, peers.get());
+  peers->timer_ = std::thread([core = peers->core_] { core->run(); });
   return peers;
-}
-
-inline void Peers::run_timer() {
-  using SteadyClock = std::chrono::steady_clock;
-  peer_detail::Core& core = *core_;
-  const std::chrono::milliseconds interval(core.tick_ms);
-  auto next = SteadyClock::now() + interval;
-  std::unique_lock lock(core.mutex);
-  while (!core.stopping()) {
-    core.changed.wait_until(lock, next, [&] { return core.stopping() || core.dial_now; });
-    core.dial_now = false;
-    lock.unlock();
-    if (const auto now = SteadyClock::now(); now >= next) {
-      next = now + interval;  // a late tick counts once
-      core.tick();
-    }
-    if (!core.stopping()) core.dial_due_peers();
-    lock.lock();
-  }
 }
 
 inline Peers::~Peers() {
   peer_detail::Core& core = *core_;
   core.stop_telling();
-  if (timer_.joinable()) timer_.join();
-  for (auto& [id, peer] : core.peers) disconnect(id, "this node is stopping");
+  std::vector<std::shared_ptr<peer_detail::Outgoing>> streams;
+  {
+    const std::lock_guard lock(core.mutex);
+    for (const auto& [key, stream] : core.outgoing) streams.push_back(stream);
+  }
+  for (const auto& stream : streams) stream->break_off("this node is stopping");
+  streams.clear();
+  if (timer_.joinable()) end_timer();
   listener_->stop();
-  // A call that gRPC can't get rid of (its connection takes nothing) holds nothing of ours but Core.
-  std::unique_lock lock(core.mutex);
-  core.changed.wait_for(lock, std::chrono::milliseconds(peer_detail::kShutdownMs),
-                        [&] { return core.outgoing.empty() && core.incoming.empty(); });
+}
+
+// A call that gRPC can't get rid of, because its connection takes nothing, is left to the timer's
+// thread, which then ends by itself and touches nothing but Core.
+inline void Peers::end_timer() {
+  std::unique_lock lock(core_->mutex);
+  const std::chrono::milliseconds patience(peer_detail::kShutdownMs);
+  const bool ended = core_->changed.wait_for(lock, patience, [&] { return core_->ended; });
+  lock.unlock();
+  ended ? timer_.join() : timer_.detach();
 }
 
 inline void Peers::set_hello(Hello hello) {

@@ -141,6 +141,7 @@ struct Core : std::enable_shared_from_this<Core> {
   std::optional<Hello> hello;
   // Streams that gRPC is not done with; this keeps them alive.
   std::map<Outgoing*, std::shared_ptr<Outgoing>> outgoing;
+  std::vector<std::shared_ptr<Outgoing>> finished;  // for the timer thread to let go of
   std::map<Incoming*, std::shared_ptr<Incoming>> incoming;
   std::map<NodeId, Incoming*> accepted;  // the newest of each peer
   std::optional<std::uint64_t> complained_at_ms;
@@ -161,11 +162,16 @@ struct Core : std::enable_shared_from_this<Core> {
   // From here on tell() does nothing. Returns when no call of it is under way any more.
   void stop_telling();
 
-  // For the timer thread.
+  // The timer thread: ticks, dials, and destroys our streams. The last channel of a process to go
+  // joins gRPC's callback threads (1.51), so none may be destroyed on one of them. Returns when
+  // stopping and no stream is left.
+  void run();
+  bool ended = false;  // run() has nothing more to do
+
+ private:
   void dial_due_peers();
   void tick();
 
- private:
   PeerEvents& events_;
   const Logger log_;
   std::atomic<bool> stopping_ = false;
@@ -386,15 +392,9 @@ inline void Outgoing::lose() {
 inline void Outgoing::OnDone(const grpc::Status& status) {
   settle(status.error_message().empty() ? "it ended the stream" : status.error_message());
   const std::shared_ptr<Core> core = core_;
-  Outgoing* const key = this;
-  std::shared_ptr<Outgoing> self;
-  {
-    const std::lock_guard lock(core->mutex);
-    self = std::move(core->outgoing.at(key));
-  }
-  self.reset();  // with it the connection, and as a rule this object
   const std::lock_guard lock(core->mutex);
-  core->outgoing.erase(key);
+  core->finished.push_back(std::move(core->outgoing.at(this)));
+  core->outgoing.erase(this);
   core->changed.notify_all();
 }
 
@@ -740,6 +740,29 @@ inline void Core::drop_foreign(NodeId from, Frame& frame) {
   if (dropped != 0) complain("dropped messages that are not this peer's to us", from, "");
 }
 
+inline void Core::run() {
+  using SteadyClock = std::chrono::steady_clock;
+  const std::chrono::milliseconds interval(tick_ms);
+  auto next = SteadyClock::now() + interval;
+  std::unique_lock lock(mutex);
+  while (!stopping_ || !outgoing.empty() || !finished.empty()) {
+    changed.wait_until(lock, next, [&] { return stopping_ || dial_now || !finished.empty(); });
+    if (stopping_ && finished.empty()) changed.wait_until(lock, next);
+    dial_now = false;
+    std::vector<std::shared_ptr<Outgoing>> gone = std::exchange(finished, {});
+    lock.unlock();
+    gone.clear();
+    if (const auto now = SteadyClock::now(); now >= next) {
+      next = now + interval;  // a late tick counts once
+      if (!stopping_) tick();
+    }
+    if (!stopping_) dial_due_peers();
+    lock.lock();
+  }
+  ended = true;
+  changed.notify_all();
+}
+
 inline void Core::dial_due_peers() {
   const std::optional<Hello> said = current_hello();
   if (!said) return;
@@ -753,6 +776,7 @@ inline void Core::dial_due_peers() {
     }
     {
       const std::lock_guard lock(mutex);
+      if (stopping_) return;
       outgoing.emplace(stream.get(), stream);
     }
     stream->start(*said);

@@ -130,12 +130,12 @@ struct AppendEntries {
 
 struct AppendEntriesReply {
   bool success = false;
-  Index match_index;            // on success: our log agrees with the leader's up to here, ON DISK
-  std::uint64_t round = 0;      // the highest round received in this term
+  Index match_index;        // on success: our log agrees with the leader's up to here, ON DISK
+  std::uint64_t round = 0;  // the highest round received in this term
   std::uint32_t withhold_ms = 0;  // for how long this node withholds votes after that receipt
-  Index rejected_index;         // on refusal: the prev_log_index that did not match
-  Index conflict_index;         // ... the first index of the term that stands there instead,
-  Term conflict_term;           // ... and that term; 0: the log ends before conflict_index
+  Index rejected_index;           // on refusal: the prev_log_index that did not match
+  Index conflict_index;           // ... the first index of the term that stands there instead,
+  Term conflict_term;             // ... and that term; 0: the log ends before conflict_index
 };
 
 // Leadership transfer (thesis 3.10): the receiver starts an election at once.
@@ -163,11 +163,11 @@ struct Config {
   std::uint64_t vote_withhold_ms = 300;
   std::uint64_t lease_ms = 250;  // at most 0.85 of vote_withhold_ms: room for clocks that drift
 
-  std::size_t max_append_size_bytes = 512 * 1024;       // entries in one AppendEntries
-  std::size_t max_inflight_size_bytes = 4 << 20;        // not yet acknowledged, for each peer
-  std::size_t max_apply_size_bytes = 4 << 20;           // in one batch of committed entries
-  std::size_t applied_tail_size_bytes = 16 << 20;       // applied entries kept for slow followers
-  std::size_t max_log_memory_size_bytes = 512u << 20;   // more refuses proposals
+  std::size_t max_append_size_bytes = 512 * 1024;      // entries in one AppendEntries
+  std::size_t max_inflight_size_bytes = 4 << 20;       // not yet acknowledged, for each peer
+  std::size_t max_apply_size_bytes = 4 << 20;          // in one batch of committed entries
+  std::size_t applied_tail_size_bytes = 16 << 20;      // applied entries kept for slow followers
+  std::size_t max_log_memory_size_bytes = 512u << 20;  // more refuses proposals
 };
 
 // What a node knew when it stopped, all of it synced (what was merely written may still be lost).
@@ -347,13 +347,13 @@ class Raft {
   };
   struct Peer {
     NodeId id;
-    Index next_index;   // the next entry to send
-    Index match_index;  // known to be on its disk
-    Term prev_term;     // of the entry at next_index - 1, if it was fetched; else 0
-    bool replicating = false;   // pipelined; else probing: one AppendEntries at a time
-    bool probe_pending = false;  // entries are out as a probe; the next go with an answer
+    Index next_index;               // the next entry to send
+    Index match_index;              // known to be on its disk
+    Term prev_term;                 // of the entry at next_index - 1, if it was fetched; else 0
+    bool replicating = false;       // pipelined; else probing: one AppendEntries at a time
+    bool probe_pending = false;     // entries are out as a probe; the next go with an answer
     std::uint64_t probe_round = 0;  // the first round after the probing began
-    Index fetch_from;            // a Fetch is out from here to fetch_to; 0: none
+    Index fetch_from;               // a Fetch is out from here to fetch_to; 0: none
     Index fetch_to;
     std::deque<Inflight> inflight;
     std::size_t inflight_size_bytes = 0;
@@ -616,8 +616,7 @@ inline Raft::Raft(Config config, Restored restored, std::uint64_t now_ms)
       withhold_until_ms_(now_ms + config_.vote_withhold_ms),
       write_from_(log_.last_index() + 1) {
   require(log_.knows(restored.applied_index), "applied beyond the end of the log, or before it");
-  commit_index_ =
-      std::max(commit_index_, std::min(restored.hard_state.commit, log_.last_index()));
+  commit_index_ = std::max(commit_index_, std::min(restored.hard_state.commit, log_.last_index()));
   verified_index_ = commit_index_;
   for (NodeId voter : config_.voters) {
     if (voter == config_.id) continue;
@@ -1095,8 +1094,7 @@ inline void Raft::replicate(Peer& peer) {
     if (!log_.knows(prev)) {
       peer.fetch_from = peer.next_index;
       peer.fetch_to = log_.base_index();
-      fetches_.push_back(
-          {peer.id, peer.fetch_from, config_.max_append_size_bytes, peer.fetch_to});
+      fetches_.push_back({peer.id, peer.fetch_from, config_.max_append_size_bytes, peer.fetch_to});
       return;
     }
     send_entries(peer, prev, log_.term_at(prev),
@@ -1104,8 +1102,7 @@ inline void Raft::replicate(Peer& peer) {
   }
 }
 
-inline void Raft::send_entries(Peer& peer, Index prev, Term prev_term,
-                               std::vector<Entry> entries) {
+inline void Raft::send_entries(Peer& peer, Index prev, Term prev_term, std::vector<Entry> entries) {
   AppendEntries request{prev, prev_term, commit_index_, round_, std::move(entries)};
   if (peer.replicating) {
     std::size_t size_bytes = 0;
@@ -1341,9 +1338,9 @@ inline void Raft::transfer_leadership(std::uint64_t, NodeId to) {
   const Peer* target = find_peer(to);
   if (target == nullptr) {
     if (to != NodeId{}) return;
-    target = &*std::max_element(
-        peers_.begin(), peers_.end(),
-        [&](const Peer& a, const Peer& b) { return fitness(a) < fitness(b); });
+    target = &*std::max_element(peers_.begin(), peers_.end(), [&](const Peer& a, const Peer& b) {
+      return fitness(a) < fitness(b);
+    });
   }
   transfer_ = Transfer{target->id, 0, false};
   advance_transfer(0);

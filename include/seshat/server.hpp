@@ -79,10 +79,10 @@ class Server final : private ConnectionHost, private Site {
 
     Tcp::socket socket;
     Connection connection;
-    std::string input;             // read and not consumed: [input_begin, input_end) of it
+    std::string input;  // read and not consumed: [input_begin, input_end) of it
     std::size_t input_begin = 0;
     std::size_t input_end = 0;
-    std::string sending;           // a write is under way from here
+    std::string sending;  // a write is under way from here
     std::size_t sent = 0;
     bool reading = false;
     bool writing = false;
@@ -239,14 +239,14 @@ inline Server::~Server() {
 inline Result<void> Server::listen() {
   const std::optional<HostPort> address = split_address(config_.node.client_addr);
   const auto refuse = [&](const std::string& why) {
-    return Error{"can't listen for clients on node.client_addr " + config_.node.client_addr +
-                 ": " + why + "; choose another address or stop the program that has it"};
+    return Error{"can't listen for clients on node.client_addr " + config_.node.client_addr + ": " +
+                 why + "; choose another address or stop the program that has it"};
   };
   if (!address) return refuse("not an address");
   asio::error_code error;
   Tcp::resolver resolver(io_);
-  const auto found = resolver.resolve(address->host, std::to_string(address->port),
-                                      Tcp::resolver::passive, error);
+  const auto found =
+      resolver.resolve(address->host, std::to_string(address->port), Tcp::resolver::passive, error);
   if (error || found.empty()) return refuse(error.message());
   const Tcp::endpoint endpoint = found.begin()->endpoint();
   acceptor_.open(endpoint.protocol(), error);
@@ -273,8 +273,9 @@ inline void Server::raise_file_limit() {
   if (raised.rlim_cur >= wanted) return;
   const rlim_t others = std::min<rlim_t>(server_detail::kOtherFiles, raised.rlim_cur / 2);
   max_clients_ = raised.rlim_cur - others;
-  logger_.warn("the limit of open files is too low for max_concurrent_client_connections",
-               {{"limit", std::uint64_t{raised.rlim_cur}}, {"clients", std::uint64_t{max_clients_}}});
+  logger_.warn(
+      "the limit of open files is too low for max_concurrent_client_connections",
+      {{"limit", std::uint64_t{raised.rlim_cur}}, {"clients", std::uint64_t{max_clients_}}});
 #endif
 }
 
@@ -294,6 +295,8 @@ inline Result<void> Server::run() {
     end_turn();  // clients still hear how their writes ended
     return Error{*node_->failure()};
   }
+  node_.reset();  // everything is on disk when it is gone
+  logger_.info("stopped");
   return {};
 }
 
@@ -316,8 +319,8 @@ inline void Server::schedule_tick() {
     const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
     if (!announced_ && (!alone || waited || node_->has_leader())) {
       announced_ = true;
-      logger_.info("ready for clients", {{"address", config_.node.client_addr},
-                                         {"data", config_.node.data_dir}});
+      logger_.info("ready for clients",
+                   {{"address", config_.node.client_addr}, {"data", config_.node.data_dir}});
     }
     if (announced_ && !accepting_ && !shutting_down_) accept_next();
     schedule_tick();
@@ -397,8 +400,7 @@ inline void Server::accepted(Tcp::socket socket) {
   if (error) return;  // gone already
   const std::uint64_t id = session.id;
   ConnectionHost& host = *this;
-  auto client = std::make_shared<Client>(std::move(socket), host, resp_limits_,
-                                         std::move(session));
+  auto client = std::make_shared<Client>(std::move(socket), host, resp_limits_, std::move(session));
   clients_.emplace(id, client);
   read_next(client);
 }
@@ -421,12 +423,11 @@ inline void Server::read_next(const ClientPtr& client) {
     client->input.resize(std::max(client->input.capacity(), 2 * client->input_end));
   }
   client->reading = true;
-  client->socket.async_read_some(
-      asio::buffer(client->input.data() + client->input_end,
-                   client->input.size() - client->input_end),
-      [this, client](const asio::error_code& error, std::size_t size) {
-        was_read(client, error, size);
-      });
+  client->socket.async_read_some(asio::buffer(client->input.data() + client->input_end,
+                                              client->input.size() - client->input_end),
+                                 [this, client](const asio::error_code& error, std::size_t size) {
+                                   was_read(client, error, size);
+                                 });
 }
 
 inline void Server::was_read(const ClientPtr& client, const asio::error_code& error,

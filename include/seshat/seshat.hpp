@@ -14,7 +14,7 @@
 #include "seshat/result.hpp"       // a value, or the reason why there is none
 #include "seshat/thread_name.hpp"  // what a debugger calls a thread
 #include "seshat/version.hpp"
-#include "seshat/work_pool.hpp"    // a few threads for slow work
+#include "seshat/work_pool.hpp"  // a few threads for slow work
 
 // Floor 0: stands alone. Copy any of them into another project.
 #include "seshat/raft.hpp"   // Raft as a pure state machine
@@ -35,19 +35,19 @@
 #include "seshat/state_machine.hpp"        // what committed entries do
 
 // Floor 3: adapters, one library each.
-#include "seshat/config.hpp"         // settings from file, environment and flags (toml++)
-#include "seshat/config_keys.hpp"    // ... the table of all keys
-#include "seshat/config_rules.hpp"   // ... what must hold between them
-#include "seshat/data_dir.hpp"       // a data directory: whose it is, who has it open
-#include "seshat/durable_mark.hpp"   // what the disk has promised to keep
-#include "seshat/peer.hpp"           // the channel between nodes (gRPC)
+#include "seshat/config.hpp"        // settings from file, environment and flags (toml++)
+#include "seshat/config_keys.hpp"   // ... the table of all keys
+#include "seshat/config_rules.hpp"  // ... what must hold between them
+#include "seshat/data_dir.hpp"      // a data directory: whose it is, who has it open
+#include "seshat/durable_mark.hpp"  // what the disk has promised to keep
+#include "seshat/peer.hpp"          // the channel between nodes (gRPC)
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_outbox.hpp"
-#include "seshat/store.hpp"          // log, votes and values on disk (RocksDB)
+#include "seshat/store.hpp"  // log, votes and values on disk (RocksDB)
 #include "seshat/store_log.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
-#include "seshat/wal_check.hpp"      // damage in RocksDB's write-ahead log
+#include "seshat/wal_check.hpp"  // damage in RocksDB's write-ahead log
 
 // Floor 4: one node.
 #include "seshat/node.hpp"
