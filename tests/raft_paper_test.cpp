@@ -3,9 +3,7 @@
 #include "catch.hpp"
 #include "raft_harness.hpp"
 
-using namespace seshat::raft;
-using namespace seshat::raft::test;
-
+namespace seshat::raft::test {
 namespace {
 
 // The logs of Figure 7, from the leader of term 8 on top to follower (f).
@@ -114,7 +112,7 @@ TEST_CASE("Leader Completeness: a node without a committed entry never leads (Fi
 TEST_CASE("State Machine Safety: every node applies the same entries in order (Figure 3, §5.4.3)",
           "[raft][paper]") {
   Cluster cluster(3);
-  for (const std::uint64_t id : {1, 2, 3}) {
+  for (const std::uint64_t id : {1U, 2U, 3U}) {
     REQUIRE(cluster.elect(id));
     cluster.propose(id);
   }
@@ -234,7 +232,7 @@ TEST_CASE("election timeouts are drawn anew each time, between the two bounds (�
 TEST_CASE("a split vote is resolved by the next election (§5.2)", "[raft][paper]") {
   Cluster cluster(3);
   cluster.crash(3);
-  for (const std::uint64_t id : {1, 2}) {
+  for (const std::uint64_t id : {1U, 2U}) {
     cluster.node(id).hard_state = {Term{1}, NodeId{id}, {}};  // each voted for itself
     cluster.start(id);
   }
@@ -441,3 +439,5 @@ TEST_CASE("transfer: the target catches up, gets TimeoutNow, and leads (thesis 3
   CHECK(cluster.leader() == 2);
   CHECK(cluster[2].log().last_index() == Index{3});
 }
+
+}  // namespace seshat::raft::test

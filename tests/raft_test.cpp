@@ -3,9 +3,7 @@
 #include "catch.hpp"
 #include "raft_harness.hpp"
 
-using namespace seshat::raft;
-using namespace seshat::raft::test;
-
+namespace seshat::raft::test {
 namespace {
 
 // A follower of node 2 in term 1 whose hard state is on disk.
@@ -40,8 +38,8 @@ struct RunResult {
 void make_small(Config& config, std::mt19937_64& random) {
   config.seed = random();
   config.lease_reads = random() % 4 != 0;
-  config.max_append_size_bytes = 64 << random() % 4;
-  config.max_inflight_size_bytes = 128 << random() % 4;
+  config.max_append_size_bytes = std::size_t{64} << random() % 4;
+  config.max_inflight_size_bytes = std::size_t{128} << random() % 4;
   config.max_apply_size_bytes = 200;
   config.applied_tail_size_bytes = random() % 2 == 0 ? 300 : 100'000;
   config.max_log_memory_size_bytes = random() % 4 == 0 ? 1'000 : 100'000;
@@ -873,3 +871,5 @@ TEST_CASE("2,000 random runs keep Figure 3, promises and leases, and heal", "[ra
   CHECK(total.elections > 2'000 * 2);
   CHECK(total.reads > 2'000 * 5);
 }
+
+}  // namespace seshat::raft::test

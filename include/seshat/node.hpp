@@ -213,6 +213,7 @@ class Node final : private StoreEvents, private PeerEvents, private LeadershipOb
   void handle(Work& work) { work(); }
 
   void leadership_changed(GroupId group) override;
+  void log_refusal(NodeId peer, const std::string& problem);
   void fail(std::string what);
   void refresh_self();
   void propose_system_records();
@@ -243,8 +244,9 @@ class Node final : private StoreEvents, private PeerEvents, private LeadershipOb
   bool shard_map_recorded_ = false;
   std::string fresh_cluster_id_;
   SystemProposal system_proposal_;
-  std::map<NodeId, PeerState> peer_states_;
-  Hello told_hello_;  // what new streams say of this node at present
+  std::map<NodeId, PeerState> peer_states_;  // of every other member
+  std::string stranger_refused_;             // as PeerState::refused, of those who are no members
+  Hello told_hello_;                         // what new streams say of this node at present
   bool has_voted_ = false;
   bool may_vote_ = false;
 
@@ -517,13 +519,18 @@ inline void Node::handle(HelloReceived& event) {
   reply.accepted = !problem.has_value();
   reply.reason = problem.value_or("");
   reply.self = own_hello();
-  PeerState& state = peer_states_[event.hello.node_id];
-  if (problem && state.refused != *problem) {
-    logger_.warn("refused a peer", {{"peer", event.hello.node_id}, {"reason", *problem}});
-    state.refused = *problem;
-  }
+  if (problem) log_refusal(event.hello.node_id, *problem);
   if (!problem) membership_.note_peer(event.hello);
   event.answer(std::move(reply));
+}
+
+// Once for each reason: whoever is refused comes back every second.
+inline void Node::log_refusal(NodeId peer, const std::string& problem) {
+  const auto state = peer_states_.find(peer);
+  std::string& told = state == peer_states_.end() ? stranger_refused_ : state->second.refused;
+  if (told == problem) return;
+  told = problem;
+  logger_.warn("refused a peer", {{"peer", peer}, {"reason", problem}});
 }
 
 inline void Node::handle(FrameReceived& event) {
@@ -531,13 +538,16 @@ inline void Node::handle(FrameReceived& event) {
     const auto group = groups_.find(message.group);
     if (group != groups_.end()) group->second.replica->receive(message.message);
   }
-  if (event.frame.status) peer_states_[event.from].disk_low = event.frame.status->disk_low;
+  const auto state = peer_states_.find(event.from);
+  if (event.frame.status && state != peer_states_.end()) {
+    state->second.disk_low = event.frame.status->disk_low;
+  }
 }
 
 inline void Node::handle(PeerUp& event) {
   if (const auto problem = membership_.judge(event.hello)) {
     // We know it better than it knows itself: nothing is to be sent there.
-    logger_.warn("left a peer", {{"peer", event.peer}, {"reason", *problem}});
+    log_refusal(event.peer, *problem);
     peers_->disconnect(event.peer, *problem);
     return;
   }

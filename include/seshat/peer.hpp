@@ -110,10 +110,11 @@ class Peers final : public Transport {
 
 namespace peer_detail {
 
-// Why the system won't listen on host:port; gRPC keeps that to itself.
-[[nodiscard]] inline std::string why_not_bound(const std::string& addr) {
+// Why the system won't bind host:port, if so. Asked before gRPC tries, which would give its reason
+// to stderr only.
+[[nodiscard]] inline std::optional<std::string> why_not_bound(const std::string& addr) {
   const std::size_t colon = addr.rfind(':');
-  if (colon == std::string::npos) return "it has no port";
+  if (colon == std::string::npos) return "it is not host:port";
   std::string host = addr.substr(0, colon);
   if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
   addrinfo wanted{};
@@ -122,8 +123,10 @@ namespace peer_detail {
   addrinfo* found = nullptr;
   const int fault = ::getaddrinfo(host.c_str(), addr.substr(colon + 1).c_str(), &wanted, &found);
   if (fault != 0) return ::gai_strerror(fault);
-  std::string why = "gRPC gives no reason";
+  std::optional<std::string> why;
   const int fd = ::socket(found->ai_family, found->ai_socktype, found->ai_protocol);
+  const int yes = 1;
+  if (fd >= 0) ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   if (fd < 0 || ::bind(fd, found->ai_addr, found->ai_addrlen) != 0) why = std::strerror(errno);
   if (fd >= 0) ::close(fd);
   ::freeaddrinfo(found);
@@ -137,27 +140,23 @@ inline Peers::Peers(std::shared_ptr<peer_detail::Core> core)
 
 inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEvents& events,
                                                    const Logger& log) {
-  const std::string addr = options.listen_addr;
+  const std::string failure = "can't listen on " + options.listen_addr + " for peers: ";
+  if (const auto why = peer_detail::why_not_bound(options.listen_addr))
+    return Error{failure + *why};
   std::unique_ptr<Peers> peers(
       new Peers(std::make_shared<peer_detail::Core>(std::move(options), events, log)));
-  if (!peers->listener_->start()) {
-    return Error{"can't listen on " + addr + " for peers: " + peer_detail::why_not_bound(addr)};
-  }
+  if (!peers->listener_->start()) return Error{failure + "gRPC gives no reason"};
   peers->timer_ = std::thread([core = peers->core_] { core->run(); });
   return peers;
 }
 
 inline Peers::~Peers() {
-  peer_detail::Core& core = *core_;
-  core.stop_telling();
-  std::vector<std::shared_ptr<peer_detail::Outgoing>> streams;
-  {
-    const std::lock_guard lock(core.mutex);
-    for (const auto& [key, stream] : core.outgoing) streams.push_back(stream);
-  }
-  for (const auto& stream : streams) stream->break_off("this node is stopping");
-  streams.clear();
+  core_->stop_telling();
+  for (const auto& stream : core_->streams(core_->outgoing)) stream->break_off("stopped");
   if (timer_.joinable()) end_timer();
+  for (const auto& stream : core_->streams(core_->incoming)) {
+    stream->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
+  }
   listener_->stop();
 }
 

@@ -21,6 +21,7 @@
 #ifndef SESHAT_PEER_STREAM_HPP
 #define SESHAT_PEER_STREAM_HPP
 
+#include <grpc/grpc.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
@@ -155,6 +156,10 @@ struct Core : std::enable_shared_from_this<Core> {
   // Only what `from` says itself, to this node, may stay.
   void drop_foreign(NodeId from, Frame& frame);
 
+  // Of `outgoing` or `incoming`.
+  template <class Stream>
+  std::vector<std::shared_ptr<Stream>> streams(
+      const std::map<Stream*, std::shared_ptr<Stream>>& kept);
   // Calls told(events, log), unless it is too late for that.
   template <class Told>
   void tell(Told told);
@@ -177,6 +182,15 @@ struct Core : std::enable_shared_from_this<Core> {
   std::atomic<bool> stopping_ = false;
   std::atomic<int> telling_ = 0;
 };
+
+template <class Stream>
+std::vector<std::shared_ptr<Stream>> Core::streams(
+    const std::map<Stream*, std::shared_ptr<Stream>>& kept) {
+  std::vector<std::shared_ptr<Stream>> copies;
+  const std::lock_guard lock(mutex);
+  for (const auto& [key, stream] : kept) copies.push_back(stream);
+  return copies;
+}
 
 template <class Told>
 void Core::tell(Told told) {
@@ -672,15 +686,9 @@ inline void Incoming::OnDone() {
       events.on_peer_down(peer_, reason_);
     });
   }
-  Incoming* const key = this;
-  {
-    const std::lock_guard lock(core->mutex);
-    self = std::move(core->incoming.at(key));
-  }
-  self.reset();
   const std::lock_guard lock(core->mutex);
-  core->incoming.erase(key);
-  core->changed.notify_all();
+  self = std::move(core->incoming.at(this));
+  core->incoming.erase(this);
 }
 
 // ---- Core ----------------------------------------------------------------------------------------
@@ -785,14 +793,7 @@ inline void Core::dial_due_peers() {
 
 inline void Core::tick() {
   now_ms += tick_ms;
-  std::vector<std::shared_ptr<Incoming>> streams;
-  {
-    const std::lock_guard lock(mutex);
-    for (const auto& [key, stream] : incoming) {
-      if (stream) streams.push_back(stream);
-    }
-  }
-  for (const auto& stream : streams) stream->tick();
+  for (const auto& stream : streams(incoming)) stream->tick();
   for (auto& [id, peer] : peers) {
     if (const auto stream = peer.current()) stream->tick();
   }
@@ -819,7 +820,12 @@ class Listener final : public grpc::CallbackGenericService {
   int port_ = 0;
 };
 
+// gRPC shuts itself down when its last object goes, in a thread that may take 10 s, for which the
+// next start would wait.
+inline void keep_grpc() { [[maybe_unused]] static const bool kept = (grpc_init(), true); }
+
 inline bool Listener::start() {
+  keep_grpc();
   const PeerOptions& options = core_->options;
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.listen_addr, grpc::InsecureServerCredentials(), &port_);

@@ -1058,10 +1058,8 @@ inline void Raft::append_as_leader(EntryType type, Payload data) {
 inline void Raft::heartbeat(std::uint64_t now_ms) {
   heartbeat_elapsed_ms_ = 0;
   rounds_.push_back({++round_, now_ms});
-  for (auto read = waiting_reads_.rbegin(); read != waiting_reads_.rend(); ++read) {
-    if (read->round != 0) break;
-    read->round = round_;
-  }
+  auto read = waiting_reads_.rbegin();
+  while (read != waiting_reads_.rend() && read->round == 0) (read++)->round = round_;
   for (Peer& peer : peers_) {
     send_heartbeat(peer);
     // A peer that is being probed, perhaps a dead one, gets entries only when it answers.

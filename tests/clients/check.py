@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 import traceback
 
 HOST = "127.0.0.1"
@@ -64,10 +63,22 @@ def kill_leader():
     os.kill(int(_PIDS[f"{HOST}:{LEADER}"]), signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def paused(ports):
+    """These nodes do nothing, and their connections stay open, while the block runs."""
+    pids = [int(_PIDS[f"{HOST}:{port}"]) for port in ports]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 class Finished:
     """What a program printed, and how it ended."""
 
     def __init__(self, *command, stdin=""):
-        self.began = time.monotonic()
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=30)
         self.out, self.err, self.code = done.stdout, done.stderr, done.returncode
