@@ -14,8 +14,8 @@ async function check(claim, test) {
     await test();
     console.log(`ok ${claim}`);
   } catch (error) {
-    const line = /\w+\.js:\d+/.exec(error.stack.split('\n').find((l) => !l.includes('check.js') && /\.js:/.test(l)));
-    console.log(`not ok ${claim}: ${line ? line[0] : '?'}: ${error.name}: ${error.message}`);
+    const where = /(ioredis\w*\.js:\d+):\d+\)?$/m.exec(error.stack);
+    console.log(`not ok ${claim}: ${where ? `${where[1]}: ` : ''}${error.name}: ${error.message}`);
   }
 }
 
@@ -42,4 +42,17 @@ const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 // kill -9, so that nothing is handed over; `run` starts the node again afterwards.
 const killLeader = () => process.kill(Number(pids[`127.0.0.1:${leader}`]), 'SIGKILL');
 
-module.exports = { check, equal, followers, killLeader, leader, nodes: [leader, ...followers], pause, pids, rejects };
+// These nodes do nothing, and their connections stay open, while `body` runs.
+async function paused(ports, body) {
+  const signal = (name) => ports.forEach((p) => process.kill(Number(pids[`127.0.0.1:${p}`]), name));
+  signal('SIGSTOP');
+  try {
+    await body();
+  } finally {
+    signal('SIGCONT');
+  }
+}
+
+module.exports = {
+  check, equal, followers, killLeader, leader, nodes: [leader, ...followers], pause, paused, rejects,
+};

@@ -2,7 +2,7 @@
 'use strict';
 
 const Redis = require('ioredis');
-const { check, equal, followers, killLeader, leader, nodes, pause, rejects } = require('./check.js');
+const { check, equal, followers, killLeader, leader, nodes, pause, paused, rejects } = require('./check.js');
 
 const kTakeoverMs = 10000; // 2 s is what the cluster needs; ioredis retries at its own pace
 
@@ -67,6 +67,17 @@ async function main() {
     await rejects(cluster.multi().set('jsc:multi', '1').exec(), 'EXECABORT');
     equal(await cluster.get('jsc:multi'), null);
   }));
+
+  await check('without a majority it rejects; with one again, the same client goes on', () =>
+    withCluster(followers[0], async (cluster) => {
+      await cluster.set('jsc:pause', '1');
+      await paused([leader, followers[1]], async () => {
+        const waited = cluster.set('jsc:pause', '2').then(() => 'was set', (error) => error.message);
+        equal(await Promise.race([waited, pause(1500).then(() => 'no answer yet')]), 'no answer yet');
+      });
+      equal(await setUntilDone(cluster, 'jsc:pause', '3'), 'OK');
+      equal(await cluster.get('jsc:pause'), '3');
+    }));
 
   await check('after kill -9 of the leader the same client goes on, and finds all it wrote', () =>
     withCluster(nodes[1], async (cluster) => {

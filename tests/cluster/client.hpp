@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <memory>
@@ -115,9 +116,12 @@ class Client {
   std::size_t input_begin_ = 0;
 };
 
-// Goes where MOVED says, and on to the next node when one is gone, until its time is over.
+// Goes where MOVED says, and on to the next node when one is gone or silent, until its time is over.
 class ClusterClient {
  public:
+  // A node that is silent for so long is taken for gone.
+  static constexpr Milliseconds kSilence = 3s;
+
   explicit ClusterClient(std::vector<Port> ports, Milliseconds timeout = 15s)
       : ports_(std::move(ports)), timeout_(timeout) {}
 
@@ -132,6 +136,8 @@ class ClusterClient {
   }
   // The node that answered last.
   [[nodiscard]] Port port() const { return ports_[at_]; }
+  // From another thread: what waits for a node to serve it gives up, with ConnectionError.
+  void cancel() { cancelled_ = true; }
 
  private:
   [[nodiscard]] std::optional<std::string> attempt(const Arguments& arguments, bool& was_sent,
@@ -143,6 +149,7 @@ class ClusterClient {
   Milliseconds timeout_;
   std::size_t at_ = 0;
   std::unique_ptr<Client> client_;
+  std::atomic<bool> cancelled_{false};
 };
 
 // =================================================================================================
@@ -362,9 +369,11 @@ inline std::optional<std::string> ClusterClient::try_once(const Arguments& argum
   const auto deadline = SteadyClock::now() + timeout_;
   for (;;) {
     const auto left = std::chrono::ceil<Milliseconds>(deadline - SteadyClock::now());
-    if (left <= 0ms) throw ConnectionError("no node took " + arguments.at(0) + " in time");
+    if (left <= 0ms || cancelled_) {
+      throw ConnectionError("no node took " + arguments.at(0) + " in time");
+    }
     bool was_sent = false;
-    std::optional<std::string> reply = attempt(arguments, was_sent, left);
+    std::optional<std::string> reply = attempt(arguments, was_sent, std::min(left, kSilence));
     if (!reply && was_sent) return std::nullopt;
     if (!reply) continue;
     const bool unknown = reply->starts_with("-ERR outcome unknown") || *reply == "-ERR timeout";

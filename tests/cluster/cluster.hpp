@@ -1,0 +1,317 @@
+// tests/cluster/cluster.hpp - a Seshat cluster of real processes on this machine.
+//
+//   Cluster cluster;                       three empty nodes, started; ids 1 to 3
+//   const int leader = cluster.leader();   waits for one
+//   cluster.kill(leader);                  kill -9; start(node), pause(node), wipe(node), ...
+//
+// When a test fails, the logs of the nodes that it ran are printed (harness.hpp).
+#ifndef SESHAT_TESTS_CLUSTER_CLUSTER_HPP
+#define SESHAT_TESTS_CLUSTER_CLUSTER_HPP
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "client.hpp"
+#include "process.hpp"
+
+namespace seshat::tests {
+
+// Of a node's INFO: name -> value.
+using Info = std::map<std::string, std::string>;
+[[nodiscard]] Info parse_info(std::string_view text);
+[[nodiscard]] std::uint64_t number(const Info& info, const std::string& name);
+
+// The logs of this test case's nodes, for when it fails.
+[[nodiscard]] inline std::string& kept_logs() {
+  static std::string logs;
+  return logs;
+}
+
+struct ClusterOptions {
+  int nodes = 3;
+  bool started = true;
+  std::map<std::string, std::string> settings = {};  // "raft.lease_ms" -> as TOML has it
+  Process::Variables variables = {};                 // in the environment of every node
+};
+
+class Cluster {
+ public:
+  explicit Cluster(ClusterOptions options = {});
+  ~Cluster();
+  Cluster(const Cluster&) = delete;
+  Cluster& operator=(const Cluster&) = delete;
+
+  // ---- nodes
+  void start(int node);
+  void start_all();
+  void kill(int node) { process(node).kill_now(); }
+  void kill(const std::vector<int>& nodes);  // all get the signal before one is waited for
+  void pause(int node);
+  void resume(int node);
+  // Loses its data directory. The node must not run.
+  void wipe(int node) { std::filesystem::remove_all(data_dir(node)); }
+  // For this node alone, from its next start on.
+  void set_variables(int node, Process::Variables variables) {
+    own_variables_[node] = std::move(variables);
+  }
+
+  [[nodiscard]] Process& process(int node) { return *processes_.at(node); }
+  [[nodiscard]] bool running(int node);
+  [[nodiscard]] std::vector<int> nodes() const;
+  [[nodiscard]] std::vector<int> others(int node) const;  // all but this one
+  [[nodiscard]] int node_at(Port port) const;
+
+  // ---- what is where
+  [[nodiscard]] Port port(int node) const { return client_ports_.at(node).number(); }
+  [[nodiscard]] std::vector<Port> ports() const;
+  [[nodiscard]] std::string client_addr(int node) const {
+    return "127.0.0.1:" + std::to_string(port(node));
+  }
+  [[nodiscard]] std::filesystem::path data_dir(int node) const { return file(node, "data"); }
+  [[nodiscard]] std::filesystem::path config_file(int node) const { return file(node, "toml"); }
+  [[nodiscard]] std::string log(int node) const { return read_text(file(node, "log")); }
+  [[nodiscard]] const std::filesystem::path& dir() const { return dir_.path(); }
+
+  // ---- talking to it
+  [[nodiscard]] Client client(int node) const { return Client(port(node)); }
+  [[nodiscard]] ClusterClient cluster_client(Milliseconds timeout = 15s) const {
+    return ClusterClient(ports(), timeout);
+  }
+  // nullopt: it does not answer.
+  [[nodiscard]] std::optional<Info> info(int node, const std::string& section) const;
+  // Throws where info() answers nothing.
+  [[nodiscard]] std::uint64_t figure(int node, const std::string& section,
+                                     const std::string& name) const;
+
+  // ---- waiting
+  // The node that leads the data group, by its own word and in the highest term; it waits for one.
+  [[nodiscard]] int leader(Milliseconds bound = 10s);
+  [[nodiscard]] std::optional<int> leader_now();
+  // One after `old`, that is neither paused nor `old` itself.
+  [[nodiscard]] int leader_after(int old, Milliseconds bound = 10s);
+  [[nodiscard]] std::vector<int> followers() { return others(leader()); }
+  // Until every running node has applied everything that the leader has in its log.
+  [[nodiscard]] bool caught_up(Milliseconds bound = 20s);
+  [[nodiscard]] bool log_says(int node, const std::string& text, Milliseconds bound = 5s) const;
+
+ private:
+  [[nodiscard]] std::filesystem::path file(int node, const std::string& extension) const {
+    return dir_.path() / ("node-" + std::to_string(node) + "." + extension);
+  }
+  [[nodiscard]] std::string config_text(int node) const;
+
+  TempDir dir_;
+  ClusterOptions options_;
+  std::map<int, ReservedPort> client_ports_;
+  std::map<int, ReservedPort> peer_ports_;
+  std::map<int, Process::Variables> own_variables_;
+  std::map<int, std::unique_ptr<Process>> processes_;
+  std::set<int> paused_;
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline Info parse_info(std::string_view text) {
+  Info info;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find("\r\n"), text.size());
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 2, text.size()));
+    const std::size_t colon = line.find(':');
+    if (colon == std::string_view::npos) continue;
+    info[std::string(line.substr(0, colon))] = line.substr(colon + 1);
+  }
+  return info;
+}
+
+inline std::uint64_t number(const Info& info, const std::string& name) {
+  const auto found = info.find(name);
+  if (found == info.end()) throw std::runtime_error("INFO has no " + name);
+  return std::stoull(found->second);
+}
+
+inline Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
+  for (int node = 1; node <= options_.nodes; ++node) {
+    client_ports_[node];
+    peer_ports_[node];
+  }
+  for (const int node : nodes()) write_text(config_file(node), config_text(node));
+  if (options_.started) start_all();
+}
+
+inline Cluster::~Cluster() {
+  kill(nodes());
+  constexpr std::size_t kKept = 16'384;
+  for (const int node : nodes()) {
+    const std::string text = log(node);
+    const std::size_t from = text.size() > kKept ? text.find('\n', text.size() - kKept) + 1 : 0;
+    kept_logs() += "---- log of node " + std::to_string(node) + " (" + client_addr(node) + ")" +
+                   (from != 0 ? ", its end" : "") + "\n" + text.substr(from);
+  }
+}
+
+// ---- Nodes --------------------------------------------------------------------------------------------
+
+inline std::string Cluster::config_text(int node) const {
+  const auto quoted = [](const std::string& text) { return '"' + text + '"'; };
+  std::map<std::string, std::string> settings = {
+      {"node.id", std::to_string(node)},
+      {"node.client_addr", quoted(client_addr(node))},
+      {"node.data_dir", quoted(data_dir(node).string())},
+      {"limits.min_free_disk_mb", "16"},
+  };
+  std::string members;
+  for (const auto& [member, port] : peer_ports_) {
+    const std::string addr = quoted("127.0.0.1:" + std::to_string(port.number()));
+    if (member == node && peer_ports_.size() > 1) settings["node.internal_addr"] = addr;
+    members += "{id = " + std::to_string(member) + ", addr = " + addr + "}, ";
+  }
+  if (peer_ports_.size() > 1) settings["cluster.initial_members"] = "[" + members + "]";
+  for (const auto& [name, value] : options_.settings) settings[name] = value;
+  // TOML takes dotted names at the top: no sections needed.
+  std::string text;
+  for (const auto& [name, value] : settings) text += name + " = " + value + "\n";
+  return text;
+}
+
+inline void Cluster::start(int node) {
+  Process::Variables variables = options_.variables;
+  for (const auto& [name, value] : own_variables_[node]) variables[name] = value;
+  const std::vector<std::string> command = {required_variable("SESHAT_BIN"), "--config",
+                                            config_file(node).string()};
+  paused_.erase(node);
+  processes_[node] = std::make_unique<Process>(command, file(node, "log"), variables);
+}
+
+inline void Cluster::start_all() {
+  for (const int node : nodes()) start(node);
+}
+
+inline void Cluster::kill(const std::vector<int>& nodes) {
+  std::vector<Process*> victims;
+  for (const int node : nodes) {
+    if (running(node)) victims.push_back(&process(node));
+  }
+  for (Process* victim : victims) (void)::kill(victim->pid(), SIGKILL);
+  for (Process* victim : victims) victim->kill_now();
+}
+
+inline void Cluster::pause(int node) {
+  paused_.insert(node);
+  process(node).stop();
+}
+
+inline void Cluster::resume(int node) {
+  paused_.erase(node);
+  process(node).go_on();
+}
+
+inline bool Cluster::running(int node) {
+  const auto found = processes_.find(node);
+  return found != processes_.end() && found->second->running();
+}
+
+inline std::vector<int> Cluster::nodes() const {
+  std::vector<int> nodes;
+  for (int node = 1; node <= options_.nodes; ++node) nodes.push_back(node);
+  return nodes;
+}
+
+inline std::vector<int> Cluster::others(int node) const {
+  std::vector<int> others = nodes();
+  std::erase(others, node);
+  return others;
+}
+
+inline int Cluster::node_at(Port port) const {
+  for (const int node : nodes()) {
+    if (this->port(node) == port) return node;
+  }
+  throw std::runtime_error("no node has port " + std::to_string(port));
+}
+
+inline std::vector<Port> Cluster::ports() const {
+  std::vector<Port> ports;
+  for (const int node : nodes()) ports.push_back(port(node));
+  return ports;
+}
+
+// ---- Talking to it, waiting for it ------------------------------------------------------------------------
+
+inline std::optional<Info> Cluster::info(int node, const std::string& section) const {
+  try {
+    Client client(port(node), 2s);
+    return parse_info(client.ask("INFO", section));
+  } catch (const ConnectionError&) {
+    return std::nullopt;
+  }
+}
+
+inline std::uint64_t Cluster::figure(int node, const std::string& section,
+                                     const std::string& name) const {
+  const std::optional<Info> found = info(node, section);
+  if (!found) throw std::runtime_error("node " + std::to_string(node) + " does not answer INFO");
+  return number(*found, name);
+}
+
+inline std::optional<int> Cluster::leader_now() {
+  std::optional<int> leader;
+  std::uint64_t term = 0;
+  for (const int node : nodes()) {
+    if (!running(node) || paused_.contains(node)) continue;
+    const std::optional<Info> raft = info(node, "raft");
+    if (!raft || raft->at("raft_group_1_role") != "leader") continue;
+    if (number(*raft, "raft_group_1_term") <= term) continue;
+    leader = node;
+    term = number(*raft, "raft_group_1_term");
+  }
+  return leader;
+}
+
+inline int Cluster::leader(Milliseconds bound) { return leader_after(0, bound); }
+
+inline int Cluster::leader_after(int old, Milliseconds bound) {
+  std::optional<int> leader;
+  const bool found = eventually(bound, [&] {
+    leader = leader_now();
+    return leader && *leader != old;
+  });
+  if (found) return *leader;
+  throw std::runtime_error("no node leads after " + std::to_string(bound.count()) + " ms");
+}
+
+inline bool Cluster::caught_up(Milliseconds bound) {
+  return eventually(bound, [this] {
+    const std::optional<int> leader = leader_now();
+    const std::optional<Info> lead = leader ? info(*leader, "raft") : std::nullopt;
+    if (!lead) return false;
+    for (const int node : nodes()) {
+      if (!running(node) || paused_.contains(node)) continue;
+      const std::optional<Info> raft = info(node, "raft");
+      if (!raft) return false;
+      if (number(*raft, "raft_group_1_applied_index") < number(*lead, "raft_group_1_last_index")) {
+        return false;
+      }
+    }
+    return true;
+  });
+}
+
+inline bool Cluster::log_says(int node, const std::string& text, Milliseconds bound) const {
+  return eventually(bound, [&] { return log(node).find(text) != std::string::npos; });
+}
+
+}  // namespace seshat::tests
+
+#endif  // SESHAT_TESTS_CLUSTER_CLUSTER_HPP
