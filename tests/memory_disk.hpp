@@ -1,14 +1,17 @@
 // tests/memory_disk.hpp - a disk in memory that forgets, at a power cut, what was not synced.
 //
-//   MemoryDisk disk;                       rocksdb::Env through disk.env()
-//   disk.cut_power_at(17);                 the 17th operation that changes something is the last
-//   ... use it until disk.is_off() ...
-//   MemoryDisk after(disk, seed);          what a machine finds when the power is back
+//   MemoryDisk disk;
+//   disk.cut_power_at(17, seed);           at the 17th operation that changes something
+//   ... use disk.env() until disk.is_off(): what happens after it happens to nobody ...
+//   MemoryDisk after = disk.after_cut();   what a machine finds when the power is back
 //
 // A file keeps what its last sync covered. Of what was written since, nothing, all, a prefix that
 // ends in the middle of a write, or any subset with zeros in its holes is there (the seed decides
 // which). Names (making, renaming and deleting files) are kept by a sync of their directory; of
 // those since, a prefix in order, as journalled file systems keep them.
+//
+// A process sees no errors when the power goes, so this disk gives none: it goes on for those who
+// use it, and what they do changes nothing of what is found later. Errors come from a hook.
 #ifndef SESHAT_TESTS_MEMORY_DISK_HPP
 #define SESHAT_TESTS_MEMORY_DISK_HPP
 
@@ -38,29 +41,36 @@ class MemoryDisk final : public rocksdb::FileSystem {
   using Hook = std::function<rocksdb::IOStatus(DiskOperation, const std::string& path)>;
 
   MemoryDisk() : state_(std::make_shared<State>()) {}
-  // The disk that is left of `before`, whose power was cut or is cut by this.
-  MemoryDisk(MemoryDisk& before, std::uint64_t seed) : MemoryDisk() {
-    before.cut_power();
-    before.state_->survive(*state_, seed);
+
+  // What is found after the power cut, which happens now unless it has happened.
+  [[nodiscard]] MemoryDisk after_cut(std::uint64_t seed = 0) {
+    const std::lock_guard lock(state_->mutex);
+    if (!state_->off) state_->cut(seed);
+    return MemoryDisk(state_->after_cut);
   }
-  // A copy as a process finds it that was killed: what it wrote is there, synced or not.
-  [[nodiscard]] std::unique_ptr<MemoryDisk> after_kill() {
-    auto copy = std::make_unique<MemoryDisk>();
-    cut_power();
-    state_->survive_whole(*copy->state_);
-    return copy;
+  // What is found after a kill of the process: all it wrote, synced or not.
+  [[nodiscard]] MemoryDisk after_kill() {
+    const auto copy = std::make_shared<State>();
+    const std::lock_guard lock(state_->mutex);
+    state_->survive_whole(*copy);
+    return MemoryDisk(copy);
   }
 
-  // An Env over this disk. It keeps the disk's content alive, not its hook.
+  // An Env over this disk; the disk must outlive it.
   [[nodiscard]] std::unique_ptr<rocksdb::Env> env() {
     return rocksdb::NewCompositeEnv(
         std::shared_ptr<rocksdb::FileSystem>(this, [](rocksdb::FileSystem*) {}));
   }
 
-  void set_hook(Hook hook) { state_->hook = std::move(hook); }
+  void set_hook(Hook hook) {
+    const std::lock_guard lock(state_->mutex);
+    state_->hook = std::make_shared<const Hook>(std::move(hook));
+  }
   void set_free_space(std::uint64_t bytes) { state_->free_bytes = bytes; }
-  void cut_power_at(std::uint64_t operation) { state_->cut_at = operation; }
-  void cut_power() { state_->off = true; }
+  void cut_power_at(std::uint64_t operation, std::uint64_t seed) {
+    state_->cut_at = operation;
+    state_->cut_seed = seed;
+  }
   [[nodiscard]] bool is_off() const { return state_->off; }
   [[nodiscard]] std::uint64_t operations() const { return state_->operations; }
 
@@ -194,7 +204,6 @@ class MemoryDisk final : public rocksdb::FileSystem {
   Status LockFile(const std::string& path, const Options&, rocksdb::FileLock** lock,
                   Debug*) override {
     const std::lock_guard guard(state_->mutex);
-    if (state_->off) return power_off();
     if (!state_->locked.insert(clean(path)).second) {
       return Status::IOError("While lock file: " + path, "Resource temporarily unavailable");
     }
@@ -266,29 +275,36 @@ class MemoryDisk final : public rocksdb::FileSystem {
     Names durable_names;
     std::vector<NameChange> unsynced_names;
     std::set<std::string> locked;
-    Hook hook;
+    std::shared_ptr<const Hook> hook;
     std::atomic<std::uint64_t> free_bytes{1ull << 40};
     std::atomic<std::uint64_t> operations{0};
-    std::atomic<std::uint64_t> cut_at{0};
+    std::uint64_t cut_at = 0;
+    std::uint64_t cut_seed = 0;
     std::atomic<bool> off{false};
+    std::shared_ptr<State> after_cut;
 
-    // Every change passes here. The operation at which the power goes has happened, but failed.
+    // Every change passes here.
     template <class Change>
     Status change(DiskOperation operation, const std::string& path, Change change) {
-      if (hook) {
-        if (Status status = hook(operation, path); !status.ok()) return status;
+      std::unique_lock lock(mutex);
+      if (const std::shared_ptr<const Hook> ask = hook) {
+        lock.unlock();
+        if (Status status = (*ask)(operation, path); !status.ok()) return status;
+        lock.lock();
       }
-      const std::lock_guard lock(mutex);
-      if (off) return power_off();
-      if (++operations == cut_at) {
-        // A write or a name may have reached the disk; a sync did not end.
-        if (operation == DiskOperation::kWrite || operation == DiskOperation::kName) {
-          (void)change();
-        }
-        off = true;
-        return power_off();
-      }
-      return change();
+      if (++operations != cut_at) return change();
+      // Of the last operation, a write or a name may have reached the disk; a sync did not end.
+      const bool before = operation == DiskOperation::kWrite || operation == DiskOperation::kName;
+      Status status;
+      if (before) status = change();
+      cut(cut_seed);
+      return before ? status : change();
+    }
+
+    void cut(std::uint64_t seed) {
+      after_cut = std::make_shared<State>();
+      survive(*after_cut, seed);
+      off = true;
     }
 
     void rename_or_make(const std::string& from, const std::string& to, FilePtr file) {
@@ -305,7 +321,6 @@ class MemoryDisk final : public rocksdb::FileSystem {
     }
 
     void survive(State& after, std::uint64_t seed) const {
-      const std::lock_guard lock(mutex);
       std::mt19937_64 random(seed);
       Names kept = durable_names;
       const std::uint64_t mode = random() % 4;
@@ -320,22 +335,30 @@ class MemoryDisk final : public rocksdb::FileSystem {
       for (const auto& [name, file] : kept.files) {
         if (!kept.directories.contains(parent(name))) continue;  // lost with its directory
         FilePtr& copy = copies[file];
-        if (copy == nullptr) copy = after_cut(*file, random);
+        if (copy == nullptr) copy = left_of(*file, random);
         after.names.files[name] = copy;
       }
       after.durable_names = after.names;
     }
 
+    // Also what was synced and what was not: the power may go later.
     void survive_whole(State& after) const {
-      const std::lock_guard lock(mutex);
-      after.names.directories = names.directories;
-      for (const auto& [name, file] : names.files) {
-        after.names.files[name] = std::make_shared<File>(*file);
-      }
-      after.durable_names = after.names;
+      std::map<FilePtr, FilePtr> copies;
+      const auto copy = [&copies](const FilePtr& file) {
+        if (file == nullptr) return FilePtr();
+        FilePtr& made = copies[file];
+        if (made == nullptr) made = std::make_shared<File>(*file);
+        return made;
+      };
+      after.names = names;
+      after.durable_names = durable_names;
+      after.unsynced_names = unsynced_names;
+      for (auto& [name, file] : after.names.files) file = copy(file);
+      for (auto& [name, file] : after.durable_names.files) file = copy(file);
+      for (NameChange& change : after.unsynced_names) change.file = copy(change.file);
     }
 
-    static FilePtr after_cut(const File& file, std::mt19937_64& random) {
+    static FilePtr left_of(const File& file, std::mt19937_64& random) {
       auto kept = std::make_shared<File>();
       kept->durable = file.durable;
       const std::uint64_t mode = random() % 4;  // none, all, a torn prefix, any
@@ -353,6 +376,8 @@ class MemoryDisk final : public rocksdb::FileSystem {
   };
   using StatePtr = std::shared_ptr<State>;
 
+  explicit MemoryDisk(StatePtr state) : state_(std::move(state)) {}
+
   struct Lock final : rocksdb::FileLock {
     explicit Lock(std::string of) : path(std::move(of)) {}
     std::string path;
@@ -366,7 +391,6 @@ class MemoryDisk final : public rocksdb::FileSystem {
 
     Status read(std::uint64_t offset, std::size_t n, rocksdb::Slice* result, char* scratch) const {
       const std::lock_guard lock(state->mutex);
-      if (state->off) return power_off();
       const std::string& data = file->data;
       const std::size_t from = std::min<std::size_t>(offset, data.size());
       const std::size_t size = std::min(n, data.size() - from);
@@ -500,7 +524,6 @@ class MemoryDisk final : public rocksdb::FileSystem {
   template <class Opened, class Base>
   Status open(const std::string& path, std::unique_ptr<Base>* result) {
     const std::lock_guard lock(state_->mutex);
-    if (state_->off) return power_off();
     const auto found = state_->names.files.find(clean(path));
     if (found == state_->names.files.end()) return not_found(path);
     *result = std::make_unique<Opened>(Handle{state_, clean(path), found->second});
@@ -523,7 +546,6 @@ class MemoryDisk final : public rocksdb::FileSystem {
     const std::size_t slash = path.rfind('/');
     return slash == 0 ? "/" : path.substr(0, slash);
   }
-  static Status power_off() { return Status::IOError("the power is off"); }
   static Status not_found(const std::string& path) {
     return Status::NotFound(path, "no such file");
   }

@@ -1,12 +1,12 @@
 // seshat/codec.hpp - records, operations and peer messages <-> bytes.
 //
 // Protocol Buffers by nanopb, which needs neither libprotobuf nor generated C++ classes. The wire
-// format is proto/seshat.proto. A worked example, the log entry that holds an Operation of 2 bytes:
+// format is proto/seshat.proto. A worked example, a log entry with two bytes of data:
 //
 //   08 01         version     1
 //   10 07         term        7
 //   18 2a         index       42
-//   2a 02 xx xx   data        2 bytes  (entry_type normal = 0 is left out)
+//   2a 02 4f 4b   data        "OK"  (entry_type normal = 0 is left out)
 //
 // Decoding takes bytes from outside: it never throws, never trusts a length, and says what it could
 // not read. A newer version than this program knows is an error that says so. What is decoded into
@@ -25,6 +25,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -106,23 +108,55 @@ inline bool decode_message(std::string_view bytes, const pb_msgdesc_t* fields, v
   return pb_decode(&stream, fields, message);
 }
 
-inline std::optional<Error> check_version(const char* record, std::uint32_t version,
-                                          std::uint32_t newest) {
-  if (version == 0) return undecodable(record, "it has no version");
-  if (version <= newest) return std::nullopt;
-  return Error{std::string(record) + " has version " + std::to_string(version) +
-               ", but this seshat knows only up to " + std::to_string(newest) +
-               ": run the newer seshat that wrote it"};
+// Decodes a record that carries a version. The version comes first in every record, so that a newer
+// one is named as such even where its other fields can't be read.
+template <class Record>
+std::optional<Error> decode_record(const char* name, std::string_view bytes,
+                                   const pb_msgdesc_t* fields, Record& record,
+                                   std::uint32_t newest = kRecordVersion) {
+  const bool whole = decode_message(bytes, fields, &record);
+  if (record.version > newest) {
+    return Error{std::string(name) + " has version " + std::to_string(record.version) +
+                 ", but this seshat knows only up to " + std::to_string(newest) +
+                 ": run the newer seshat that wrote it"};
+  }
+  if (!whole) return undecodable(name, "it is not a whole record");
+  if (record.version == 0) return undecodable(name, "it has no version");
+  return std::nullopt;
+}
+
+// A C enum may hold any number that came in; C++ must not look at one it doesn't name.
+template <class Enum>
+std::uint32_t number_of(const Enum& value) {
+  static_assert(sizeof(Enum) == sizeof(std::uint32_t));
+  std::uint32_t number = 0;
+  std::memcpy(&number, &value, sizeof(number));
+  return number;
 }
 
 // ---- Fields of any length: callbacks that see a std::string_view or a vector of something
 
+// What is left of the field. A stream over a buffer keeps its position in `state`.
 inline std::string_view take_rest(pb_istream_t* stream) {
-  // A stream over a buffer keeps its position in `state`.
   const std::string_view rest(static_cast<const char*>(stream->state), stream->bytes_left);
   if (!pb_read(stream, nullptr, rest.size())) return {};
   return rest;
 }
+
+// Where views go, and the bytes they must look into: nanopb hands over a number, where bytes should
+// be, in a buffer of its own that is gone when the callback returns.
+template <class Views>
+struct ViewTarget {
+  std::string_view whole;
+  Views& into;
+
+  [[nodiscard]] bool take(pb_istream_t* stream, std::string_view& view) const {
+    view = take_rest(stream);
+    const std::less_equal<> not_after;
+    return view.empty() || (not_after(whole.data(), view.data()) &&
+                            not_after(view.data() + view.size(), whole.data() + whole.size()));
+  }
+};
 
 inline bool encode_view(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
   const auto& view = *static_cast<const std::string_view*>(*arg);
@@ -132,8 +166,8 @@ inline bool encode_view(pb_ostream_t* stream, const pb_field_t* field, void* con
 }
 
 inline bool decode_view(pb_istream_t* stream, const pb_field_t*, void** arg) {
-  *static_cast<std::string_view*>(*arg) = take_rest(stream);
-  return true;
+  const auto& target = *static_cast<const ViewTarget<std::string_view>*>(*arg);
+  return target.take(stream, target.into);
 }
 
 inline bool encode_views(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
@@ -146,8 +180,8 @@ inline bool encode_views(pb_ostream_t* stream, const pb_field_t* field, void* co
 }
 
 inline bool decode_views(pb_istream_t* stream, const pb_field_t*, void** arg) {
-  static_cast<std::vector<std::string_view>*>(*arg)->push_back(take_rest(stream));
-  return true;
+  const auto& target = *static_cast<const ViewTarget<std::vector<std::string_view>>*>(*arg);
+  return target.take(stream, target.into.emplace_back());
 }
 
 template <class T>
@@ -273,7 +307,7 @@ inline bool from_proto(const seshat_proto_RaftMessage& in, std::vector<raft::Ent
   out.message.from = NodeId{in.from};
   out.message.to = NodeId{in.to};
   out.message.term = Term{in.term};
-  switch (in.type) {
+  switch (number_of(in.type)) {
     case seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE:
       out.message.body =
           raft::RequestVote{Index{in.log_index}, Term{in.log_term}, in.pre_vote, in.transfer};
@@ -374,12 +408,15 @@ inline bool decode_members(pb_istream_t* stream, const pb_field_t*, void** arg) 
   seshat_proto_ClusterMembership_MembersEntry in =
       seshat_proto_ClusterMembership_MembersEntry_init_zero;
   if (!pb_decode(stream, seshat_proto_ClusterMembership_MembersEntry_fields, &in)) return false;
+  const std::uint32_t state = number_of(in.value.state);
+  if (in.key == 0 || in.value.id != in.key) return false;
+  if (state > seshat_proto_MemberState_MEMBER_REMOVED) return false;
   NodeInfo info;
   info.id = NodeId{in.value.id};
   info.incarnation = in.value.incarnation;
   info.addr = in.value.addr;
   info.client_addr = in.value.client_addr;
-  info.state = static_cast<MemberState>(in.value.state);
+  info.state = static_cast<MemberState>(state);
   info.joined_at_ms = in.value.joined_at;
   info.max_record_version = in.value.max_record_version;
   info.max_operation_version = in.value.max_operation_version;
@@ -415,6 +452,7 @@ inline bool encode_replicas(pb_ostream_t* stream, const pb_field_t* field, void*
 
 // Numbers come one by one or packed, as the protocol allows: nanopb hands us a stream of either.
 inline bool decode_replicas(pb_istream_t* stream, const pb_field_t*, void** arg) {
+  if (stream->bytes_left == 0) return true;  // packed, and none of them
   std::uint64_t id = 0;
   if (!pb_decode_varint(stream, &id)) return false;
   static_cast<std::vector<NodeId>*>(*arg)->push_back(NodeId{id});
@@ -441,7 +479,7 @@ inline bool decode_shards(pb_istream_t* stream, const pb_field_t*, void** arg) {
   in.replicas = decoder(&decode_replicas, shard.replicas);
   if (!pb_decode(stream, seshat_proto_ShardInfo_fields, &in)) return false;
   shard.id = GroupId{in.id};
-  shard.state = static_cast<ShardState>(in.state);
+  if (number_of(in.state) != seshat_proto_ShardState_SHARD_ACTIVE) return false;
   static_cast<std::vector<ShardInfo>*>(*arg)->push_back(std::move(shard));
   return true;
 }
@@ -459,18 +497,17 @@ inline void encode(const raft::Entry& entry, std::string& out) {
 inline Result<raft::Entry> decode_entry(std::string_view bytes) {
   seshat_proto_VersionedLogEntry record = seshat_proto_VersionedLogEntry_init_zero;
   std::string_view data;
-  record.data = detail::decoder(&detail::decode_view, data);
-  if (!detail::decode_message(bytes, seshat_proto_VersionedLogEntry_fields, &record)) {
-    return detail::undecodable("VersionedLogEntry", "it is not a whole record");
-  }
-  if (auto error = detail::check_version("VersionedLogEntry", record.version, kRecordVersion)) {
+  detail::ViewTarget<std::string_view> target{bytes, data};
+  record.data = detail::decoder(&detail::decode_view, target);
+  if (auto error = detail::decode_record("VersionedLogEntry", bytes, seshat_proto_VersionedLogEntry_fields, record)) {
     return *error;
   }
-  if (record.entry_type > seshat_proto_EntryType_ENTRY_NO_OP) {
+  const std::uint32_t type = detail::number_of(record.entry_type);
+  if (type > seshat_proto_EntryType_ENTRY_NO_OP) {
     return detail::undecodable("VersionedLogEntry", "its entry type is unknown");
   }
   raft::Entry entry{Term{record.term}, Index{record.index},
-                    static_cast<raft::EntryType>(record.entry_type), nullptr};
+                    static_cast<raft::EntryType>(type), nullptr};
   if (!data.empty()) entry.data = std::make_shared<const std::string>(data);
   return entry;
 }
@@ -488,10 +525,7 @@ inline std::string encode(const raft::HardState& state) {
 
 inline Result<raft::HardState> decode_hard_state(std::string_view bytes) {
   seshat_proto_RaftHardState record = seshat_proto_RaftHardState_init_zero;
-  if (!detail::decode_message(bytes, seshat_proto_RaftHardState_fields, &record)) {
-    return detail::undecodable("RaftHardState", "it is not a whole record");
-  }
-  if (auto error = detail::check_version("RaftHardState", record.version, kRecordVersion)) {
+  if (auto error = detail::decode_record("RaftHardState", bytes, seshat_proto_RaftHardState_fields, record)) {
     return *error;
   }
   return raft::HardState{Term{record.term}, NodeId{record.vote}, Index{record.commit}};
@@ -515,14 +549,12 @@ inline void encode(const StoredValue& value, std::string& out) {
 inline Result<StoredValue> decode_stored_value(std::string_view bytes) {
   seshat_proto_StoredValue record = seshat_proto_StoredValue_init_zero;
   StoredValue value;
-  record.data = detail::decoder(&detail::decode_view, value.data);
-  if (!detail::decode_message(bytes, seshat_proto_StoredValue_fields, &record)) {
-    return detail::undecodable("StoredValue", "it is not a whole record");
-  }
-  if (auto error = detail::check_version("StoredValue", record.version, kRecordVersion)) {
+  detail::ViewTarget<std::string_view> target{bytes, value.data};
+  record.data = detail::decoder(&detail::decode_view, target);
+  if (auto error = detail::decode_record("StoredValue", bytes, seshat_proto_StoredValue_fields, record)) {
     return *error;
   }
-  if (record.type != seshat_proto_ValueType_VALUE_STRING) {
+  if (detail::number_of(record.type) != seshat_proto_ValueType_VALUE_STRING) {
     return detail::undecodable("StoredValue", "its type is unknown");
   }
   value.created_at_ms = record.created_at;
@@ -545,10 +577,7 @@ inline std::string encode(const MachineState& state) {
 
 inline Result<MachineState> decode_machine_state(std::string_view bytes) {
   seshat_proto_MachineState record = seshat_proto_MachineState_init_zero;
-  if (!detail::decode_message(bytes, seshat_proto_MachineState_fields, &record)) {
-    return detail::undecodable("MachineState", "it is not a whole record");
-  }
-  if (auto error = detail::check_version("MachineState", record.version, kRecordVersion)) {
+  if (auto error = detail::decode_record("MachineState", bytes, seshat_proto_MachineState_fields, record)) {
     return *error;
   }
   return MachineState{Index{record.applied_index}, Term{record.applied_term}, record.key_count,
@@ -572,10 +601,7 @@ inline Result<ClusterMembership> decode_membership(std::string_view bytes) {
   seshat_proto_ClusterMembership record = seshat_proto_ClusterMembership_init_zero;
   ClusterMembership membership;
   record.members = detail::decoder(&detail::decode_members, membership.members);
-  if (!detail::decode_message(bytes, seshat_proto_ClusterMembership_fields, &record)) {
-    return detail::undecodable("ClusterMembership", "it is not a whole record");
-  }
-  if (auto error = detail::check_version("ClusterMembership", record.version, kRecordVersion)) {
+  if (auto error = detail::decode_record("ClusterMembership", bytes, seshat_proto_ClusterMembership_fields, record)) {
     return *error;
   }
   membership.membership_version = record.membership_version;
@@ -597,10 +623,7 @@ inline Result<ShardMap> decode_shard_map(std::string_view bytes) {
   seshat_proto_ShardMap record = seshat_proto_ShardMap_init_zero;
   ShardMap shard_map;
   record.shards = detail::decoder(&detail::decode_shards, shard_map.shards);
-  if (!detail::decode_message(bytes, seshat_proto_ShardMap_fields, &record)) {
-    return detail::undecodable("ShardMap", "it is not a whole record");
-  }
-  if (auto error = detail::check_version("ShardMap", record.version, kRecordVersion)) {
+  if (auto error = detail::decode_record("ShardMap", bytes, seshat_proto_ShardMap_fields, record)) {
     return *error;
   }
   shard_map.replication_factor = record.replication_factor;
@@ -620,10 +643,7 @@ inline std::string encode(const NodeIdentity& identity) {
 
 inline Result<NodeIdentity> decode_identity(std::string_view bytes) {
   seshat_proto_NodeIdentity record = seshat_proto_NodeIdentity_init_zero;
-  if (!detail::decode_message(bytes, seshat_proto_NodeIdentity_fields, &record)) {
-    return detail::undecodable("NodeIdentity", "it is not a whole record");
-  }
-  if (auto error = detail::check_version("NodeIdentity", record.version, kRecordVersion)) {
+  if (auto error = detail::decode_record("NodeIdentity", bytes, seshat_proto_NodeIdentity_fields, record)) {
     return *error;
   }
   return NodeIdentity{NodeId{record.id}, record.incarnation, record.cluster_id};
@@ -645,11 +665,9 @@ inline std::string encode(const Operation& operation) {
 inline Result<Operation> decode_operation(std::string_view bytes) {
   seshat_proto_Operation record = seshat_proto_Operation_init_zero;
   Operation operation;
-  record.arguments = detail::decoder(&detail::decode_views, operation.arguments);
-  if (!detail::decode_message(bytes, seshat_proto_Operation_fields, &record)) {
-    return detail::undecodable("Operation", "it is not a whole record");
-  }
-  if (auto error = detail::check_version("Operation", record.version, kOperationVersion)) {
+  detail::ViewTarget<std::vector<std::string_view>> target{bytes, operation.arguments};
+  record.arguments = detail::decoder(&detail::decode_views, target);
+  if (auto error = detail::decode_record("Operation", bytes, seshat_proto_Operation_fields, record, kOperationVersion)) {
     return *error;
   }
   if (record.type == 0 || record.type > 0xff) {

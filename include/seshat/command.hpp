@@ -10,7 +10,7 @@
 //   write   turns arguments into an Operation; answered by the Outcome of its log entry
 //
 // Threads: the loop, but for read functions: those run wherever the map they get allows.
-// Needs:   resp.hpp, state_machine.hpp, glob.hpp.
+// Needs:   resp.hpp, replica.hpp (Waiter), state_machine.hpp, glob.hpp.
 #ifndef SESHAT_COMMAND_HPP
 #define SESHAT_COMMAND_HPP
 
@@ -27,6 +27,7 @@
 
 #include "seshat/glob.hpp"
 #include "seshat/records.hpp"
+#include "seshat/replica.hpp"
 #include "seshat/resp.hpp"
 #include "seshat/state_machine.hpp"
 
@@ -49,7 +50,6 @@ struct Session {
   std::uint64_t connected_at_ms = 0;  // of the loop's clock
   std::uint64_t last_active_ms = 0;
   std::string_view last_command = "NULL";  // a name from the table
-  Index last_write;           // reads of this connection must see it
 };
 
 struct ClusterNode {
@@ -93,6 +93,29 @@ class Site {
   [[nodiscard]] virtual std::uint64_t now_ms() const = 0;
 };
 
+// Where the keys are, as a connection needs it: reads, proposals, and their words of refusal.
+// node.hpp implements it over Raft and RocksDB, tests in memory.
+class Database {
+ public:
+  virtual ~Database() = default;
+  // The group that has `slot`; nullopt: none has it.
+  [[nodiscard]] virtual std::optional<GroupId> group_of(Slot slot) const = 0;
+  // Stamps and proposes; see Replica::propose.
+  virtual Index propose(GroupId group, Operation operation, Waiter& waiter) = 0;
+  // See Replica::readable and Replica::read.
+  [[nodiscard]] virtual bool readable(GroupId group, Index after) const = 0;
+  virtual void read(GroupId group, Index after, Waiter& waiter) = 0;
+  // For the loop: kNotInMemory instead of a wait for the disk; and for the pool: with the wait.
+  [[nodiscard]] virtual const OrderedMap& cached(GroupId group) const = 0;
+  virtual void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) = 0;
+  // Runs `work` on the loop. Any thread.
+  virtual void post(std::function<void()> work) = 0;
+  // The error text for a request about `slot` that was refused.
+  [[nodiscard]] virtual std::string refusal_text(Slot slot, Refusal refusal) const = 0;
+  // So little room is left on the disks of a majority that data may not grow.
+  [[nodiscard]] virtual bool disk_is_full() const = 0;
+};
+
 inline constexpr std::array<std::string_view, 9> kInfoSections = {
     "server", "clients",     "memory",  "persistence", "stats",
     "raft",   "replication", "cluster", "keyspace"};
@@ -119,7 +142,8 @@ using ReadFunction = Lookup (*)(const OrderedMap& map, Args args, resp::Writer& 
 // Fills type and arguments. An error text: nothing is proposed.
 using WriteFunction = std::optional<std::string> (*)(Args args, Operation& operation);
 
-// Redis' command flags, by the names that COMMAND shows.
+// Redis' command flags, by the names that COMMAND shows; the last two are ACL categories that do
+// not follow from anything else.
 enum CommandFlag : std::uint32_t {
   kWrite = 1U << 0,
   kReadOnly = 1U << 1,
@@ -130,13 +154,19 @@ enum CommandFlag : std::uint32_t {
   kStale = 1U << 6,
   kFast = 1U << 7,
   kNoAuth = 1U << 8,
+  kAllowBusy = 1U << 9,
+  kSkipSlowlog = 1U << 10,
+  kAboutConnection = 1U << 11,
+  kDangerous = 1U << 12,
 };
 
-// Which arguments are keys: first, first + step, ... up to last (negative: from the end; 0: none).
+// Which arguments are keys: first, first + step, ... up to last (negative: from the end; 0: none),
+// and what the command does with them, in the words of Redis' key specifications.
 struct KeyPositions {
   int first = 0;
   int last = 0;
   int step = 0;
+  std::string_view access = {};
 };
 
 struct Command {
@@ -163,6 +193,8 @@ using CommandTable = std::span<const Command>;
 // Names in any case; nullptr: unknown.
 [[nodiscard]] const Command* find_command(CommandTable table, std::string_view name);
 [[nodiscard]] bool arity_fits(const Command& command, std::size_t arguments);
+// Whether argument `index` of `count` (the name is argument 0) is a key.
+[[nodiscard]] bool is_key(const Command& command, std::size_t index, std::size_t count);
 // Calls visit(key) for each key argument of a request whose arity fits.
 template <class Visit>
 void for_each_key(const Command& command, Args args, Visit visit);
@@ -214,14 +246,20 @@ inline bool arity_fits(const Command& command, std::size_t arguments) {
   return command.arity >= 0 ? count == command.arity : count >= -command.arity;
 }
 
+inline bool is_key(const Command& command, std::size_t index, std::size_t count) {
+  const KeyPositions& keys = command.keys;
+  const auto at = static_cast<std::int64_t>(index);
+  const auto size = static_cast<std::int64_t>(count);
+  const std::int64_t last = keys.last < 0 ? size + keys.last : keys.last;
+  if (keys.first == 0 || at < keys.first || at > last || at >= size) return false;
+  return (at - keys.first) % keys.step == 0;
+}
+
 template <class Visit>
 void for_each_key(const Command& command, Args args, Visit visit) {
-  const KeyPositions& keys = command.keys;
-  if (keys.first == 0) return;
-  const auto count = static_cast<int>(args.size());
-  const int last = keys.last < 0 ? count + keys.last : keys.last;
-  for (int i = keys.first; i <= last && i < count; i += keys.step) {
-    visit(args[static_cast<std::size_t>(i)]);
+  if (command.keys.first == 0) return;
+  for (std::size_t i = 1; i < args.size(); ++i) {
+    if (is_key(command, i, args.size())) visit(args[i]);
   }
 }
 
@@ -252,7 +290,7 @@ inline std::string wrong_arity_text(const Command& command) {
 
 namespace command_detail {
 
-inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 9> kFlagNames = {{
+inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 11> kFlagNames = {{
     {kWrite, "write"},
     {kReadOnly, "readonly"},
     {kDenyOom, "denyoom"},
@@ -262,6 +300,8 @@ inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 9> kFlagNa
     {kStale, "stale"},
     {kFast, "fast"},
     {kNoAuth, "no_auth"},
+    {kAllowBusy, "allow_busy"},
+    {kSkipSlowlog, "skip_slowlog"},
 }};
 
 inline std::vector<std::string_view> flag_names(const Command& command) {
@@ -272,17 +312,22 @@ inline std::vector<std::string_view> flag_names(const Command& command) {
   return names;
 }
 
-// ACL categories follow from flags and group.
-inline std::vector<std::string> categories(const Command& command) {
-  std::vector<std::string> names;
-  if (command.group == "string" || command.group == "generic") {
-    names.push_back(command.group == "string" ? "@string" : "@keyspace");
-  }
-  if (command.group == "connection") names.push_back("@connection");
-  if ((command.flags & kWrite) != 0) names.push_back("@write");
-  if ((command.flags & kReadOnly) != 0) names.push_back("@read");
-  if ((command.flags & kAdmin) != 0) names.push_back("@admin");
-  names.push_back((command.flags & kFast) != 0 ? "@fast" : "@slow");
+// ACL categories, in Redis' order.
+inline std::vector<std::string_view> categories(const Command& command) {
+  const auto has = [&](CommandFlag flag) { return (command.flags & flag) != 0; };
+  std::vector<std::string_view> names;
+  const auto add_if = [&](bool holds, std::string_view name) {
+    if (holds) names.push_back(name);
+  };
+  add_if(command.group == "generic", "@keyspace");
+  add_if(has(kReadOnly), "@read");
+  add_if(has(kWrite), "@write");
+  add_if(command.group == "string", "@string");
+  add_if(has(kAdmin), "@admin");
+  names.push_back(has(kFast) ? "@fast" : "@slow");
+  add_if(has(kAdmin) || has(kDangerous), "@dangerous");
+  add_if(has(kAboutConnection), "@connection");
+  add_if(command.group == "transactions", "@transaction");
   return names;
 }
 
@@ -292,16 +337,24 @@ void simple_strings(const Names& names, resp::Writer& reply) {
   for (const auto& name : names) reply.simple_string(name);
 }
 
+inline std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(separator), text.size());
+    parts.push_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parts;
+}
+
 // A key specification as Redis 7 gives it: where the search begins, and a range from there.
 inline void describe_keys(const Command& command, resp::Writer& reply) {
   const KeyPositions& keys = command.keys;
-  if (keys.first == 0) return reply.array(0);
-  reply.array(1);
+  if (keys.first == 0) return reply.set(0);
+  reply.set(1);
   reply.map(3);
   reply.bulk("flags");
-  reply.set(2);
-  reply.simple_string(command.is_write() ? "RW" : "RO");
-  reply.simple_string(command.is_write() ? "UPDATE" : "ACCESS");
+  simple_strings(split(keys.access, ' '), reply);
   reply.bulk("begin_search");
   reply.map(2);
   reply.bulk("type");
@@ -324,30 +377,23 @@ inline void describe_keys(const Command& command, resp::Writer& reply) {
   reply.integer(0);
 }
 
-inline std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (!text.empty()) {
-    const std::size_t end = std::min(text.find(separator), text.size());
-    parts.push_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return parts;
-}
-
 // "key:key:multiple" -> name, type, flags.
 inline void document_argument(std::string_view argument, resp::Writer& reply) {
   const std::vector<std::string_view> parts = split(argument, ':');
-  reply.map(parts.size() > 2 ? 4 : 3);
+  const bool is_key = parts[1] == "key";
+  const bool has_flags = parts.size() > 2;
+  reply.map(2U + (is_key ? 1U : 0U) + (has_flags ? 1U : 0U));
   reply.bulk("name");
   reply.bulk(parts[0]);
   reply.bulk("type");
   reply.bulk(parts[1]);
-  reply.bulk("display_text");
-  reply.bulk(parts[0]);
-  if (parts.size() <= 2) return;
+  if (is_key) {
+    reply.bulk("key_spec_index");
+    reply.integer(0);
+  }
+  if (!has_flags) return;
   reply.bulk("flags");
-  reply.set(parts.size() - 2);
-  for (std::size_t i = 2; i < parts.size(); ++i) reply.simple_string(parts[i]);
+  simple_strings(std::span(parts).subspan(2), reply);
 }
 
 inline void document_text(std::string_view name, std::string_view text, resp::Writer& reply) {
@@ -367,8 +413,9 @@ inline void describe_command(const Command& command, resp::Writer& reply) {
   reply.integer(command.keys.last);
   reply.integer(command.keys.step);
   command_detail::simple_strings(command_detail::categories(command), reply);
-  reply.array(0);  // tips
+  reply.set(0);  // tips
   command_detail::describe_keys(command, reply);
+  if (command.subcommands.empty()) return reply.set(0);
   reply.array(command.subcommands.size());
   for (const Command& subcommand : command.subcommands) describe_command(subcommand, reply);
 }
@@ -398,8 +445,9 @@ inline void document_command(const Command& command, resp::Writer& reply) {
 }
 
 inline void help(const Command& container, resp::Writer& reply) {
-  reply.array(1 + 2 * container.subcommands.size());
-  reply.simple_string(to_upper(container.name) + " <subcommand> [<arg> ...]. Subcommands are:");
+  reply.array(3 + 2 * container.subcommands.size());
+  reply.simple_string(to_upper(container.name) +
+                      " <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
   for (const Command& subcommand : container.subcommands) {
     std::string line = to_upper(subcommand.short_name());
     for (const std::string_view argument : command_detail::split(subcommand.arguments, ' ')) {
@@ -408,6 +456,8 @@ inline void help(const Command& container, resp::Writer& reply) {
     reply.simple_string(line);
     reply.simple_string("    " + std::string(subcommand.summary) + ".");
   }
+  reply.simple_string("HELP");
+  reply.simple_string("    Prints this help.");
 }
 
 }  // namespace seshat

@@ -8,10 +8,12 @@
 //
 // Keeps:    replies in the order of requests, however many are under way; a read sees the writes
 //           that came before it on its connection, and none that came after (a write waits until
-//           the reads before it are served). Bounds: a client with too much under way, or that does
-//           not read its replies, is not read from until that changes.
-// Threads:  the loop. Never touches a socket: server.hpp moves the bytes.
-// Needs:    kv, node.
+//           the reads before it are served).
+// Bounds:   what is under way, with room for the replies it may bring, and the output. A client that
+//           reaches one is not read from until that changes.
+// Threads:  the loop; what reads from the disk runs on the pool and touches its own Request only.
+//           Never touches a socket: server.hpp moves the bytes.
+// Needs:    kv (and the Database and Site of command.hpp), resp.
 #ifndef SESHAT_CONNECTION_HPP
 #define SESHAT_CONNECTION_HPP
 
@@ -19,7 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <memory>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,9 +30,11 @@
 
 #include "seshat/command.hpp"
 #include "seshat/kv.hpp"
-#include "seshat/node.hpp"
+#include "seshat/records.hpp"
+#include "seshat/replica.hpp"
 #include "seshat/resp.hpp"
 #include "seshat/slots.hpp"
+#include "seshat/state_machine.hpp"
 
 namespace seshat {
 
@@ -39,7 +43,7 @@ namespace seshat {
 class ConnectionHost {
  public:
   virtual ~ConnectionHost() = default;
-  [[nodiscard]] virtual Node& node() = 0;
+  [[nodiscard]] virtual Database& database() = 0;
   [[nodiscard]] virtual const Site& site() const = 0;
   [[nodiscard]] virtual const kv::Limits& limits() const = 0;
   // Replies came, or more may be consumed: look at the connection at the end of this turn.
@@ -51,12 +55,20 @@ class Connection {
  public:
   Connection(ConnectionHost& host, const resp::Limits& limits, Session session)
       : host_(host), parser_(limits), session_(std::move(session)) {}
+  // The bounds, for each client; one request more than they say may be taken in.
+  static constexpr std::size_t kMaxPending = 4096;
+  static constexpr std::size_t kMaxPendingSizeBytes = 8 << 20;
+  static constexpr std::size_t kMaxOutputSizeBytes = 1 << 20;
+
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
   // Executes every complete request at the front of `input`, as far as the bounds allow. Returns
   // how many bytes were used; the caller drops them and passes the rest again, with more or not.
   [[nodiscard]] std::size_t consume(std::string_view input);
+  // All requests that are complete were taken; only more bytes can help. While this is false and
+  // may_consume() is true, there is something to consume.
+  [[nodiscard]] bool needs_input() const { return needs_input_; }
   // Replies to be sent; the server takes from the front.
   [[nodiscard]] std::string& output() { return output_; }
   [[nodiscard]] bool may_consume() const;
@@ -70,20 +82,19 @@ class Connection {
   [[nodiscard]] const Session& session() const { return session_; }
 
  private:
-  // The bounds, for each client; one request more than they say may be taken in.
-  static constexpr std::size_t kMaxPending = 4096;
-  static constexpr std::size_t kMaxPendingSizeBytes = 8 << 20;
-  static constexpr std::size_t kMaxOutputSizeBytes = 1 << 20;
-
   // A request whose reply waits: for itself, or for those before it.
   struct Request final : Waiter {
-    Request(Connection& owner, const Command* of) : connection(owner), command(of) {}
+    Request(Connection& owner, const Command* of)
+        : connection(owner), command(of), protocol(owner.session_.protocol) {}
+    [[nodiscard]] bool is_read() const { return command != nullptr && command->read != nullptr; }
+    [[nodiscard]] resp::Writer writer() { return resp::Writer(reply, protocol); }
     void done(const Outcome& outcome) override { connection.on_done(*this, outcome); }
     void readable() override { connection.serve_read(*this); }
     void failed(Refusal refusal) override { connection.on_failed(*this, refusal); }
 
     Connection& connection;
-    const Command* command;  // null: one that could not be executed
+    const Command* command;    // null: it was answered when it came
+    resp::Protocol protocol;   // as of the request: a HELLO may follow before the reply is written
     GroupId group;
     Slot slot = 0;
     bool answered = false;
@@ -104,18 +115,19 @@ class Connection {
   void on_failed(Request& request, Refusal refusal);
   void serve_read(Request& request);
   void read_from_disk(Request& request);
-  void finish_read(Request& request);
 
   // Appends one reply, written by `write(std::string&)`, behind all that still wait.
   template <class Write>
   void reply_at_once(Write write);
   void reply_error(std::string_view text);
   Request& add_pending(const Command* command, std::size_t size_bytes);
+  Request& add_pending(const Command& command, GroupId group, Args args, std::size_t reply_bytes);
   void answer(Request& request);
   [[nodiscard]] resp::Writer writer(std::string& out) const {
     return resp::Writer(out, session_.protocol);
   }
   [[nodiscard]] std::optional<GroupId> group_of_keys(const Command& command, Args args);
+  [[nodiscard]] Index last_write(GroupId group) const;
 
   ConnectionHost& host_;
   resp::RequestParser parser_;
@@ -123,8 +135,11 @@ class Connection {
   std::deque<Request> pending_;
   std::size_t pending_size_bytes_ = 0;
   std::size_t waiting_reads_ = 0;
+  bool write_waits_ = false;  // for those reads; it is still in the input
+  std::map<GroupId, Index> last_writes_;  // reads of this connection must see them
   std::string output_;
   std::string scratch_;
+  bool needs_input_ = true;
   bool closing_ = false;
   bool socket_gone_ = false;
 };
@@ -135,44 +150,56 @@ class Connection {
 
 namespace connection_detail {
 
+// What a request may take while it waits.
 inline std::size_t size_of(Args args) {
   std::size_t size_bytes = 0;
-  for (const std::string_view arg : args) size_bytes += arg.size() + sizeof(arg);
+  for (const std::string_view arg : args) size_bytes += arg.size() + sizeof(std::string);
   return size_bytes;
 }
 
 inline Slot slot_of_first_key(const Command& command, Args args) {
-  std::optional<Slot> slot;
-  for_each_key(command, args, [&](std::string_view key) {
-    if (!slot) slot = slot_of(key);
-  });
-  return slot.value_or(Slot{0});
+  return slot_of(args[static_cast<std::size_t>(command.keys.first)]);
+}
+
+// How a browser that was tricked into talking to us begins. As Redis, we hang up: its next lines
+// may hold commands.
+inline bool is_http(std::string_view name) {
+  return equals_ignoring_case(name, "post") || equals_ignoring_case(name, "host:");
 }
 
 }  // namespace connection_detail
 
 inline bool Connection::may_consume() const {
-  return !closing_ && pending_.size() < kMaxPending &&
+  return !closing_ && !write_waits_ && pending_.size() < kMaxPending &&
          pending_size_bytes_ < kMaxPendingSizeBytes && output_.size() < kMaxOutputSizeBytes;
 }
 
 inline std::size_t Connection::consume(std::string_view input) {
   std::size_t used = 0;
+  needs_input_ = false;
   while (may_consume()) {
     const resp::Status status = parser_.parse(input.substr(used));
     if (status == resp::Status::kError) {
       reply_error(parser_.error());
       closing_ = true;
     }
-    // A request that has to wait for those before it stays in the input and is parsed once more.
-    if (status == resp::Status::kComplete && execute(parser_.args()) == Taken::kNotYet) break;
+    // A write that has to wait for reads before it stays in the input and is parsed once more.
+    if (status == resp::Status::kComplete && execute(parser_.args()) == Taken::kNotYet) {
+      write_waits_ = true;
+      break;
+    }
     used += parser_.consumed();
+    needs_input_ = status == resp::Status::kIncomplete;
     if (status != resp::Status::kComplete) break;
   }
   return used;
 }
 
 inline Connection::Taken Connection::execute(Args args) {
+  if (connection_detail::is_http(args[0])) {
+    closing_ = true;
+    return Taken::kYes;
+  }
   scratch_.clear();
   resp::Writer errors = writer(scratch_);
   const Command* command = kv::check(args, host_.limits(), session_, errors);
@@ -185,9 +212,6 @@ inline Connection::Taken Connection::execute(Args args) {
     return Taken::kYes;
   }
   reply_at_once([&](std::string& out) { out += scratch_; });
-  // A browser that was tricked into talking to us begins so; as Redis, we do not go on.
-  closing_ = closing_ || equals_ignoring_case(args[0], "post") ||
-             equals_ignoring_case(args[0], "host:");
   return Taken::kYes;
 }
 
@@ -207,7 +231,7 @@ inline std::optional<GroupId> Connection::group_of_keys(const Command& command, 
   std::optional<GroupId> group;
   std::string_view error;
   for_each_key(command, args, [&](std::string_view key) {
-    const std::optional<GroupId> of_key = host_.node().group_of(slot_of(key));
+    const std::optional<GroupId> of_key = host_.database().group_of(slot_of(key));
     if (!of_key) error = "CLUSTERDOWN Hash slot not served";
     if (group && of_key != group) error = "CROSSSLOT Keys in request don't hash to the same slot";
     group = of_key;
@@ -217,30 +241,35 @@ inline std::optional<GroupId> Connection::group_of_keys(const Command& command, 
   return std::nullopt;
 }
 
+inline Index Connection::last_write(GroupId group) const {
+  const auto found = last_writes_.find(group);
+  return found == last_writes_.end() ? Index{} : found->second;
+}
+
 inline void Connection::run_read(const Command& command, Args args) {
   const std::optional<GroupId> group = group_of_keys(command, args);
   if (!group) return;
-  const bool readable = host_.node().readable(*group, session_.last_write);
+  const Index after = last_write(*group);
+  const bool readable = host_.database().readable(*group, after);
   if (readable && pending_.empty() && read_at_once(command, *group, args)) return;
-  Request& request = add_pending(&command, connection_detail::size_of(args));
-  request.group = *group;
-  request.slot = connection_detail::slot_of_first_key(command, args);
+  // The reply comes when nobody asks for room any more: the room for it is taken now.
+  Request& request = add_pending(command, *group, args, host_.limits().max_value_size_bytes);
   request.args.assign(args.begin(), args.end());
   ++waiting_reads_;
   if (readable) return serve_read(request);
-  host_.node().read(*group, session_.last_write, request);
+  host_.database().read(*group, after, request);
 }
 
 // The usual case: everything is in memory, and the reply goes straight to the output.
 inline bool Connection::read_at_once(const Command& command, GroupId group, Args args) {
   resp::Writer reply = writer(output_);
-  return command.read(host_.node().cached(group), args, reply) == Lookup::kFound;
+  return command.read(host_.database().cached(group), args, reply) == Lookup::kFound;
 }
 
 inline void Connection::serve_read(Request& request) {
   const std::vector<std::string_view> args(request.args.begin(), request.args.end());
-  resp::Writer reply = writer(request.reply);
-  switch (request.command->read(host_.node().cached(request.group), args, reply)) {
+  resp::Writer reply = request.writer();
+  switch (request.command->read(host_.database().cached(request.group), args, reply)) {
     case Lookup::kNotInMemory:
       return read_from_disk(request);
     case Lookup::kFailed:
@@ -249,27 +278,21 @@ inline void Connection::serve_read(Request& request) {
     default:
       break;
   }
-  finish_read(request);
+  answer(request);
 }
 
 // The pool may wait for the disk; the loop goes on meanwhile. The request stays where it is until
 // its answer is back on the loop.
 inline void Connection::read_from_disk(Request& request) {
-  Node& node = host_.node();
-  const resp::Protocol protocol = session_.protocol;
-  node.read_from_disk(request.group, [this, &node, &request, protocol](const OrderedMap& map) {
+  Database& database = host_.database();
+  database.read_from_disk(request.group, [this, &database, &request](const OrderedMap& map) {
     const std::vector<std::string_view> args(request.args.begin(), request.args.end());
-    resp::Writer reply(request.reply, protocol);
+    resp::Writer reply = request.writer();
     if (request.command->read(map, args, reply) != Lookup::kFound) {
       reply.error("ERR storage failure");
     }
-    node.post([this, &request] { finish_read(request); });
+    database.post([this, &request] { answer(request); });
   });
-}
-
-inline void Connection::finish_read(Request& request) {
-  --waiting_reads_;
-  answer(request);
 }
 
 // ---- Writes ------------------------------------------------------------------------------------
@@ -277,29 +300,27 @@ inline void Connection::finish_read(Request& request) {
 inline void Connection::run_write(const Command& command, Args args) {
   const std::optional<GroupId> group = group_of_keys(command, args);
   if (!group) return;
-  if ((command.flags & kDenyOom) != 0 && host_.node().disk_is_full()) {
+  if ((command.flags & kDenyOom) != 0 && host_.database().disk_is_full()) {
     return reply_error(
         "ERR disk full: less than limits.min_free_disk_mb is left on a majority of the nodes");
   }
   Operation operation;
   if (const auto problem = command.write(args, operation)) return reply_error(*problem);
-  Request& request = add_pending(&command, connection_detail::size_of(args));
-  request.group = *group;
-  request.slot = connection_detail::slot_of_first_key(command, args);
-  const Index index = host_.node().propose(*group, std::move(operation), request);
-  session_.last_write = std::max(session_.last_write, index);
+  Request& request = add_pending(command, *group, args, 0);
+  const Index index = host_.database().propose(*group, std::move(operation), request);
+  if (index != Index{}) last_writes_[*group] = index;
 }
 
 inline void Connection::on_done(Request& request, const Outcome& outcome) {
-  resp::Writer reply = writer(request.reply);
+  resp::Writer reply = request.writer();
   kv::reply_outcome(outcome, reply);
   answer(request);
 }
 
 inline void Connection::on_failed(Request& request, Refusal refusal) {
-  writer(request.reply).error(host_.node().refusal_text(request.slot, refusal));
-  if (refusal == Refusal::kUnknown) session_.last_write = {};
-  if (request.command->read != nullptr) --waiting_reads_;
+  // Its place in the log may never be filled: no read must wait for that.
+  if (refusal == Refusal::kUnknown) last_writes_.erase(request.group);
+  request.writer().error(host_.database().refusal_text(request.slot, refusal));
   answer(request);
 }
 
@@ -325,11 +346,22 @@ inline Connection::Request& Connection::add_pending(const Command* command,
   return request;
 }
 
-// Moves every reply that is next in order to the output.
+inline Connection::Request& Connection::add_pending(const Command& command, GroupId group,
+                                                    Args args, std::size_t reply_bytes) {
+  Request& request = add_pending(&command, connection_detail::size_of(args) + reply_bytes);
+  request.group = group;
+  request.slot = connection_detail::slot_of_first_key(command, args);
+  return request;
+}
+
+// Moves every reply that is next in order to the output. `request` may be gone then.
 inline void Connection::answer(Request& request) {
   request.answered = true;
-  request.size_bytes += request.reply.size();
-  pending_size_bytes_ += request.reply.size();
+  if (request.is_read() && --waiting_reads_ == 0) write_waits_ = false;
+  pending_size_bytes_ -= request.size_bytes;
+  request.size_bytes = request.reply.size();
+  pending_size_bytes_ += request.size_bytes;
+  request.args.clear();
   while (!pending_.empty() && pending_.front().answered) {
     if (!socket_gone_) output_ += pending_.front().reply;
     pending_size_bytes_ -= pending_.front().size_bytes;

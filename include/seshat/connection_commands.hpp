@@ -7,6 +7,10 @@
 #ifndef SESHAT_CONNECTION_COMMANDS_HPP
 #define SESHAT_CONNECTION_COMMANDS_HPP
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -62,6 +66,12 @@ inline void quit(const Call& call) {
 inline void select(const Call& call) {
   const auto database = resp::parse_integer(call.args[1]);
   if (!database) return call.reply().error("ERR value is not an integer or out of range");
+  constexpr std::int64_t kMin = std::numeric_limits<std::int32_t>::min();
+  constexpr std::int64_t kMax = std::numeric_limits<std::int32_t>::max();
+  if (*database < kMin || *database > kMax) {
+    return call.reply().error("ERR value is out of range, value must between " +
+                              std::to_string(kMin) + " and " + std::to_string(kMax));
+  }
   if (*database != 0) return call.reply().error("ERR SELECT is not allowed in cluster mode");
   call.reply().simple_string("OK");
 }
@@ -91,12 +101,19 @@ inline void reset(const Call& call) {
 
 namespace detail {
 
-// Redis: printable, no spaces.
-inline bool name_is_valid(std::string_view name) {
-  for (const char c : name) {
-    if (c < '!' || c > '~') return false;
+// Names are kept as long as the connection: Redis lets them grow, we don't.
+inline constexpr std::size_t kMaxNameSizeBytes = 1024;
+
+// Redis: printable, no spaces. Empty: it is fine; else the error text, about what is called `what`.
+inline std::string name_error(std::string_view what, std::string_view name) {
+  const auto fits = [](char c) { return c >= '!' && c <= '~'; };
+  if (!std::all_of(name.begin(), name.end(), fits)) {
+    return "ERR " + std::string(what) +
+           " cannot contain spaces, newlines or special characters.";
   }
-  return true;
+  if (name.size() <= kMaxNameSizeBytes) return {};
+  return "ERR " + std::string(what) + " cannot be longer than " +
+         std::to_string(kMaxNameSizeBytes) + " bytes";
 }
 
 struct HelloOptions {
@@ -104,9 +121,10 @@ struct HelloOptions {
   std::optional<std::string_view> name;
 };
 
-// An error text, or the options in `options`.
-inline std::optional<std::string> parse_hello(Args args, HelloOptions& options) {
-  if (args.size() < 2) return std::nullopt;
+// An error text, or the options in `options`. Without a password of its own, Redis takes any for the
+// default user, and so clients that always send one can connect.
+inline std::string parse_hello(Args args, HelloOptions& options) {
+  if (args.size() < 2) return {};
   const auto version = resp::parse_integer(args[1]);
   if (!version) return "ERR Protocol version is not an integer or out of range";
   if (*version != 2 && *version != 3) return "NOPROTO unsupported protocol version";
@@ -114,17 +132,17 @@ inline std::optional<std::string> parse_hello(Args args, HelloOptions& options) 
   for (std::size_t i = 2; i < args.size(); ++i) {
     if (equals_ignoring_case(args[i], "setname") && i + 1 < args.size()) {
       options.name = args[++i];
-      if (!name_is_valid(*options.name)) {
-        return "ERR Client names cannot contain spaces, newlines or special characters.";
-      }
+      if (auto error = name_error("Client names", *options.name); !error.empty()) return error;
     } else if (equals_ignoring_case(args[i], "auth") && i + 2 < args.size()) {
-      return "ERR AUTH <password> called without any password configured for the default user. "
-             "Are you sure your configuration is correct?";
+      if (args[i + 1] != "default") {
+        return "WRONGPASS invalid username-password pair or user is disabled.";
+      }
+      i += 2;
     } else {
       return "ERR Syntax error in HELLO option '" + std::string(args[i].substr(0, 128)) + "'";
     }
   }
-  return std::nullopt;
+  return {};
 }
 
 inline bool leads_a_shard(const Topology& topology) {
@@ -139,8 +157,8 @@ inline bool leads_a_shard(const Topology& topology) {
 inline void hello(const Call& call) {
   detail::HelloOptions options;
   options.protocol = call.session.protocol;
-  if (const auto error = detail::parse_hello(call.args, options)) {
-    return call.reply().error(*error);
+  if (const auto error = detail::parse_hello(call.args, options); !error.empty()) {
+    return call.reply().error(error);
   }
   call.session.protocol = options.protocol;
   if (options.name) call.session.name = *options.name;
@@ -205,9 +223,8 @@ inline void client_get_name(const Call& call) {
 }
 
 inline void client_set_name(const Call& call) {
-  if (!detail::name_is_valid(call.args[2])) {
-    return call.reply().error(
-        "ERR Client names cannot contain spaces, newlines or special characters.");
+  if (const auto error = detail::name_error("Client names", call.args[2]); !error.empty()) {
+    return call.reply().error(error);
   }
   call.session.name = call.args[2];
   call.reply().simple_string("OK");
@@ -221,9 +238,9 @@ inline void client_set_info(const Call& call) {
     return call.reply().error("ERR Unrecognized option '" + std::string(attribute.substr(0, 128)) +
                               "'");
   }
-  if (!detail::name_is_valid(call.args[3])) {
-    return call.reply().error("ERR " + std::string(is_name ? "lib-name" : "lib-ver") +
-                              " cannot contain spaces, newlines or special characters.");
+  const std::string_view what = is_name ? "lib-name" : "lib-ver";
+  if (const auto error = detail::name_error(what, call.args[3]); !error.empty()) {
+    return call.reply().error(error);
   }
   (is_name ? call.session.lib_name : call.session.lib_version) = call.args[3];
   call.reply().simple_string("OK");

@@ -107,6 +107,10 @@ inline Result<void> DataDir::make_one(const std::string& directory) {
 }
 
 inline Result<void> DataDir::check() {
+  bool is_directory = false;
+  if (env_->IsDirectory(path_, &is_directory).ok() && !is_directory) {
+    return Error{"the data directory " + path_ + " is not a directory"};
+  }
   std::vector<std::string> names;
   const rocksdb::Status status = env_->GetChildren(path_, &names);
   if (!status.ok()) {

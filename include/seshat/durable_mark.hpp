@@ -31,12 +31,11 @@
 
 #include <rocksdb/env.h>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -115,7 +114,7 @@ inline rocksdb::Status DurableMark::make(rocksdb::Env& env, const std::string& p
       rocksdb::WriteStringToFile(&env, content, new_path, /*should_sync=*/true);
   if (status.ok()) status = env.RenameFile(new_path, path);
   std::unique_ptr<rocksdb::Directory> directory;
-  const std::string parent = path.substr(0, path.find_last_of('/'));
+  const std::string parent = std::filesystem::path(path).parent_path().string();
   if (status.ok()) status = env.NewDirectory(parent, &directory);
   if (status.ok()) status = directory->Fsync();
   return status;

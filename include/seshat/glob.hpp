@@ -49,10 +49,11 @@ constexpr bool set_matches(std::string_view pattern, std::size_t& at, char c, Ca
   if (negated) ++at;
   bool found = false;
   while (at < pattern.size() && pattern[at] != ']') {
-    if (pattern[at] == '\\' && at + 1 < pattern.size()) ++at;
+    const bool escaped = pattern[at] == '\\' && at + 1 < pattern.size();
+    if (escaped) ++at;
     char low = fold(pattern[at++], letter_case);
     char high = low;
-    if (at + 1 < pattern.size() && pattern[at] == '-') {
+    if (!escaped && at + 1 < pattern.size() && pattern[at] == '-') {
       high = fold(pattern[at + 1], letter_case);
       at += 2;
     }

@@ -74,128 +74,137 @@ inline void command_info(const Call& call) {
 }
 inline void command_list(const Call& call) {
   resp::Writer reply = call.reply();
-  server_commands::command_list(commands(), reply);
+  server_commands::command_list(commands(), call.args.subspan(2), reply);
 }
 
-inline constexpr std::uint32_t kLocalFlags = kNoScript | kLoading | kStale;
+inline constexpr std::uint32_t kAbout = kLoading | kStale | kAboutConnection;
+inline constexpr std::uint32_t kClient = kNoScript | kAbout;
+inline constexpr std::uint32_t kAlways = kClient | kFast | kNoAuth | kAllowBusy;
+inline constexpr std::uint32_t kTransaction = kNoScript | kLoading | kStale;
 
 }  // namespace detail
 
-// name, arity, flags, keys, group, since, complexity, summary, arguments, then one function:
-// local, read or write
+// clang-format off
+// name, arity, flags, {keys}, group, since, complexity,
+//   summary, arguments, then one function: local, read or write
 
 inline constexpr std::array kClientCommands = {
-    Command{"client|getname", 2, detail::kLocalFlags, {}, "connection", "2.6.9", "O(1)",
+    Command{"client|getname", 2, detail::kClient, {}, "connection", "2.6.9", "O(1)",
             "Gets the name of the connection", "", &connection_commands::client_get_name},
-    Command{"client|id", 2, detail::kLocalFlags, {}, "connection", "5.0.0", "O(1)",
+    Command{"client|id", 2, detail::kClient, {}, "connection", "5.0.0", "O(1)",
             "Gets the id of the connection", "", &connection_commands::client_id},
-    Command{"client|info", 2, detail::kLocalFlags, {}, "connection", "6.2.0", "O(1)",
+    Command{"client|info", 2, detail::kClient, {}, "connection", "6.2.0", "O(1)",
             "Tells about the connection", "", &connection_commands::client_info},
-    Command{"client|list", -2, detail::kLocalFlags | kAdmin, {}, "connection", "2.4.0",
-            "O(N) where N is the number of connections", "Lists the connections of this node", "",
-            &connection_commands::client_list},
-    Command{"client|setinfo", 4, detail::kLocalFlags, {}, "connection", "7.2.0", "O(1)",
+    Command{"client|list", -2, detail::kClient | kAdmin, {}, "connection", "2.4.0",
+            "O(N) where N is the number of connections",
+            "Lists the connections of this node", "", &connection_commands::client_list},
+    Command{"client|setinfo", 4, detail::kClient, {}, "connection", "7.2.0", "O(1)",
             "Sets the name or version of the client library", "attribute:string value:string",
             &connection_commands::client_set_info},
-    Command{"client|setname", 3, detail::kLocalFlags, {}, "connection", "2.6.9", "O(1)",
+    Command{"client|setname", 3, detail::kClient, {}, "connection", "2.6.9", "O(1)",
             "Sets the name of the connection", "connection-name:string",
             &connection_commands::client_set_name},
 };
 
 inline constexpr std::array kClusterCommands = {
-    Command{"cluster|info", 2, detail::kLocalFlags, {}, "cluster", "3.0.0", "O(1)",
+    Command{"cluster|info", 2, kStale, {}, "cluster", "3.0.0", "O(1)",
             "Tells about the state of the cluster", "", &server_commands::cluster_info},
-    Command{"cluster|keyslot", 3, detail::kLocalFlags, {}, "cluster", "3.0.0",
-            "O(N) where N is the length of the key", "Gets the hash slot of a key", "key:string",
-            &server_commands::cluster_key_slot},
-    Command{"cluster|myid", 2, detail::kLocalFlags, {}, "cluster", "3.0.0", "O(1)",
+    Command{"cluster|keyslot", 3, kStale, {}, "cluster", "3.0.0",
+            "O(N) where N is the length of the key",
+            "Gets the hash slot of a key", "key:string", &server_commands::cluster_key_slot},
+    Command{"cluster|myid", 2, kStale, {}, "cluster", "3.0.0", "O(1)",
             "Gets the id of this node", "", &server_commands::cluster_my_id},
-    Command{"cluster|nodes", 2, detail::kLocalFlags, {}, "cluster", "3.0.0",
-            "O(N) where N is the number of nodes", "Lists the nodes and their slots", "",
-            &server_commands::cluster_nodes},
-    Command{"cluster|shards", 2, detail::kLocalFlags, {}, "cluster", "7.0.0",
-            "O(N) where N is the number of nodes", "Lists the shards and their nodes", "",
-            &server_commands::cluster_shards},
-    Command{"cluster|slots", 2, detail::kLocalFlags, {}, "cluster", "3.0.0",
-            "O(N) where N is the number of nodes", "Maps slot ranges to nodes", "",
-            &server_commands::cluster_slots},
+    Command{"cluster|nodes", 2, kStale, {}, "cluster", "3.0.0",
+            "O(N) where N is the number of nodes",
+            "Lists the nodes and their slots", "", &server_commands::cluster_nodes},
+    Command{"cluster|shards", 2, kStale, {}, "cluster", "7.0.0",
+            "O(N) where N is the number of nodes",
+            "Lists the shards and their nodes", "", &server_commands::cluster_shards},
+    Command{"cluster|slots", 2, kStale, {}, "cluster", "3.0.0",
+            "O(N) where N is the number of nodes",
+            "Maps slot ranges to nodes", "", &server_commands::cluster_slots},
 };
 
 inline constexpr std::array kCommandCommands = {
-    Command{"command|count", 2, kLoading | kStale, {}, "server", "2.8.13", "O(1)",
+    Command{"command|count", 2, detail::kAbout, {}, "server", "2.8.13", "O(1)",
             "Counts the commands", "", &detail::command_count},
-    Command{"command|docs", -2, kLoading | kStale, {}, "server", "7.0.0",
-            "O(N) where N is the number of commands", "Documents commands",
-            "command-name:string:optional:multiple", &detail::command_docs},
-    Command{"command|getkeys", -3, kLoading | kStale, {}, "server", "2.8.13",
-            "O(N) where N is the number of arguments", "Finds the keys in a command",
-            "command:string arg:string:optional:multiple", &detail::command_get_keys},
-    Command{"command|info", -2, kLoading | kStale, {}, "server", "2.8.13",
-            "O(N) where N is the number of commands", "Describes commands",
-            "command-name:string:optional:multiple", &detail::command_info},
-    Command{"command|list", 2, kLoading | kStale, {}, "server", "7.0.0",
-            "O(N) where N is the number of commands", "Lists the names of the commands", "",
-            &detail::command_list},
+    Command{"command|docs", -2, detail::kAbout, {}, "server", "7.0.0",
+            "O(N) where N is the number of commands",
+            "Documents commands", "command-name:string:optional:multiple", &detail::command_docs},
+    Command{"command|getkeys", -4, detail::kAbout, {}, "server", "2.8.13",
+            "O(N) where N is the number of arguments",
+            "Finds the keys in a command", "command:string arg:string:optional:multiple",
+            &detail::command_get_keys},
+    Command{"command|info", -2, detail::kAbout, {}, "server", "2.8.13",
+            "O(N) where N is the number of commands",
+            "Describes commands", "command-name:string:optional:multiple", &detail::command_info},
+    Command{"command|list", -2, detail::kAbout, {}, "server", "7.0.0",
+            "O(N) where N is the number of commands",
+            "Lists the names of the commands", "", &detail::command_list},
 };
 
 inline constexpr std::array kConfigCommands = {
-    Command{"config|get", -3, detail::kLocalFlags | kAdmin, {}, "server", "2.0.0",
-            "O(N) where N is the number of settings", "Gets settings by pattern",
-            "parameter:string:multiple", &server_commands::config_get},
+    Command{"config|get", -3, kNoScript | kLoading | kStale | kAdmin, {}, "server", "2.0.0",
+            "O(N) where N is the number of settings",
+            "Gets settings by pattern", "parameter:string:multiple", &server_commands::config_get},
 };
 
 inline constexpr std::array kCommands = {
-    Command{"asking", 1, kFast, {}, "cluster", "3.0.0", "O(1)",
+    Command{"asking", 1, kFast | kAboutConnection, {}, "cluster", "3.0.0", "O(1)",
             "Announces that the next command follows an ASK", "", &connection_commands::asking},
-    Command{"client", -2, 0, {}, "connection", "2.4.0", "Depends on subcommand",
+    Command{"client", -2, 0, {}, "connection", "2.4.0", "Depends on subcommand.",
             "A container for connection commands", "", nullptr, nullptr, nullptr, kClientCommands},
-    Command{"cluster", -2, 0, {}, "cluster", "3.0.0", "Depends on subcommand",
+    Command{"cluster", -2, 0, {}, "cluster", "3.0.0", "Depends on subcommand.",
             "A container for cluster commands", "", nullptr, nullptr, nullptr, kClusterCommands},
-    Command{"command", -1, kLoading | kStale, {}, "server", "2.8.13",
-            "O(N) where N is the number of commands", "Describes all commands", "",
-            &detail::command_all, nullptr, nullptr, kCommandCommands},
-    Command{"config", -2, 0, {}, "server", "2.0.0", "Depends on subcommand",
+    Command{"command", -1, detail::kAbout, {}, "server", "2.8.13",
+            "O(N) where N is the number of commands",
+            "Describes all commands", "", &detail::command_all, nullptr, nullptr, kCommandCommands},
+    Command{"config", -2, 0, {}, "server", "2.0.0", "Depends on subcommand.",
             "A container for configuration commands", "", nullptr, nullptr, nullptr,
             kConfigCommands},
-    Command{"del", -2, kWrite, {1, -1, 1}, "generic", "1.0.0",
-            "O(N) where N is the number of keys", "Deletes keys, all of them or none, and counts "
-            "those that were there", "key:key:multiple", nullptr, nullptr, &del},
-    Command{"discard", 1, detail::kLocalFlags | kFast, {}, "transactions", "2.0.0", "O(1)",
+    Command{"del", -2, kWrite, {1, -1, 1, "RM delete"}, "generic", "1.0.0",
+            "O(N) where N is the number of keys",
+            "Deletes keys, all of them or none, and counts those that were there",
+            "key:key:multiple", nullptr, nullptr, &del},
+    Command{"discard", 1, detail::kTransaction | kFast | kAllowBusy, {}, "transactions", "2.0.0",
+            "O(1)",
             "Ends a refused transaction", "", &connection_commands::discard},
-    Command{"echo", 2, kLoading | kStale | kFast, {}, "connection", "1.0.0", "O(1)",
+    Command{"echo", 2, detail::kAbout | kFast, {}, "connection", "1.0.0", "O(1)",
             "Answers with its argument", "message:string", &connection_commands::echo},
-    Command{"exec", 1, detail::kLocalFlags, {}, "transactions", "1.2.0", "O(1)",
+    Command{"exec", 1, detail::kTransaction | kSkipSlowlog, {}, "transactions", "1.2.0", "O(1)",
             "Ends a refused transaction", "", &connection_commands::exec},
-    Command{"exists", -2, kReadOnly | kFast, {1, -1, 1}, "generic", "1.0.0",
-            "O(N) where N is the number of keys", "Counts the keys that exist, repeats included",
-            "key:key:multiple", nullptr, &exists},
-    Command{"get", 2, kReadOnly | kFast, {1, 1, 1}, "string", "1.0.0", "O(1)",
+    Command{"exists", -2, kReadOnly | kFast, {1, -1, 1, "RO"}, "generic", "1.0.0",
+            "O(N) where N is the number of keys",
+            "Counts the keys that exist, repeats included", "key:key:multiple", nullptr, &exists},
+    Command{"get", 2, kReadOnly | kFast, {1, 1, 1, "RO access"}, "string", "1.0.0", "O(1)",
             "Gets the value of a key", "key:key", nullptr, &get},
-    Command{"hello", -1, detail::kLocalFlags | kFast | kNoAuth, {}, "connection", "6.0.0", "O(1)",
+    Command{"hello", -1, detail::kAlways, {}, "connection", "6.0.0", "O(1)",
             "Greets the server and chooses the protocol", "protover:integer:optional",
             &connection_commands::hello},
-    Command{"info", -1, kLoading | kStale, {}, "server", "1.0.0", "O(1)",
+    Command{"info", -1, kLoading | kStale | kDangerous, {}, "server", "1.0.0", "O(1)",
             "Tells about the node", "section:string:optional:multiple", &server_commands::info},
-    Command{"multi", 1, detail::kLocalFlags | kFast, {}, "transactions", "1.2.0", "O(1)",
+    Command{"multi", 1, detail::kTransaction | kFast | kAllowBusy, {}, "transactions", "1.2.0",
+            "O(1)",
             "Is refused: transactions are not supported yet", "", &connection_commands::multi},
-    Command{"ping", -1, kFast, {}, "connection", "1.0.0", "O(1)",
+    Command{"ping", -1, kFast | kAboutConnection, {}, "connection", "1.0.0", "O(1)",
             "Answers PONG, or with its argument", "message:string:optional",
             &connection_commands::ping},
-    Command{"quit", -1, detail::kLocalFlags | kFast | kNoAuth, {}, "connection", "1.0.0", "O(1)",
+    Command{"quit", -1, detail::kAlways, {}, "connection", "1.0.0", "O(1)",
             "Closes the connection", "", &connection_commands::quit},
-    Command{"readonly", 1, kLoading | kStale | kFast, {}, "cluster", "3.0.0", "O(1)",
+    Command{"readonly", 1, detail::kAbout | kFast, {}, "cluster", "3.0.0", "O(1)",
             "Allows reads on a replica, where follower reads are on", "",
             &connection_commands::read_only},
-    Command{"readwrite", 1, kLoading | kStale | kFast, {}, "cluster", "3.0.0", "O(1)",
+    Command{"readwrite", 1, detail::kAbout | kFast, {}, "cluster", "3.0.0", "O(1)",
             "Takes READONLY back", "", &connection_commands::read_write},
-    Command{"reset", 1, detail::kLocalFlags | kFast | kNoAuth, {}, "connection", "6.2.0", "O(1)",
+    Command{"reset", 1, detail::kAlways, {}, "connection", "6.2.0", "O(1)",
             "Makes the connection as new", "", &connection_commands::reset},
-    Command{"select", 2, kLoading | kStale | kFast, {}, "connection", "1.0.0", "O(1)",
+    Command{"select", 2, detail::kAbout | kFast, {}, "connection", "1.0.0", "O(1)",
             "Chooses a database, of which there is one", "index:integer",
             &connection_commands::select},
-    Command{"set", -3, kWrite | kDenyOom, {1, 1, 1}, "string", "1.0.0", "O(1)",
+    Command{"set", -3, kWrite | kDenyOom, {1, 1, 1, "OW update"}, "string", "1.0.0", "O(1)",
             "Sets the value of a key", "key:key value:string", nullptr, nullptr, &set},
 };
+// clang-format on
 
 // =================================================================================================
 // Bodies
@@ -205,35 +214,23 @@ inline CommandTable commands() { return kCommands; }
 
 namespace detail {
 
-// The container's subcommand, or an error text.
-inline const Command* find_subcommand(const Command& container, Args args,
-                                      resp::Writer& reply) {
-  if (equals_ignoring_case(args[1], "help") && args.size() == 2) {
-    help(container, reply);
-    return nullptr;
-  }
-  const Command* found = find_command(container.subcommands, args[1]);
-  if (found == nullptr) reply.error(unknown_subcommand_text(args));
-  return found;
-}
-
 // Keys have their own limit; every other argument of a write may become a value.
 inline std::string_view size_error(const Command& command, Args args, const Limits& limits) {
-  bool key_too_large = false;
-  std::size_t keys_seen = 0;
-  for_each_key(command, args, [&](std::string_view key) {
-    ++keys_seen;
-    key_too_large = key_too_large || key.size() > limits.max_key_size_bytes;
-  });
-  if (key_too_large) return "ERR key too large";
-  if (!command.is_write() || keys_seen + 1 == args.size()) return {};
+  if (command.keys.first == 0) return {};
+  bool value_too_large = false;
   for (std::size_t i = 1; i < args.size(); ++i) {
-    bool is_key = false;
-    for_each_key(command, args,
-                 [&](std::string_view key) { is_key = is_key || key.data() == args[i].data(); });
-    if (!is_key && args[i].size() > limits.max_value_size_bytes) return "ERR value too large";
+    if (is_key(command, i, args.size())) {
+      if (args[i].size() > limits.max_key_size_bytes) return "ERR key too large";
+    } else if (args[i].size() > limits.max_value_size_bytes) {
+      value_too_large = command.is_write();
+    }
   }
-  return {};
+  return value_too_large ? "ERR value too large" : "";
+}
+
+inline bool asks_for_help(const Command& container, Args args) {
+  return !container.subcommands.empty() && args.size() == 2 &&
+         equals_ignoring_case(args[1], "help");
 }
 
 inline bool ends_transaction(const Command& command) {
@@ -245,24 +242,29 @@ inline bool ends_transaction(const Command& command) {
 
 inline const Command* check(Args args, const Limits& limits, const Session& session,
                             resp::Writer& reply) {
+  const auto refuse = [&](std::string_view text) -> const Command* {
+    reply.error(text);
+    return nullptr;
+  };
   const Command* command = find_command(commands(), args[0]);
-  if (command != nullptr && !command->subcommands.empty() && args.size() > 1) {
-    command = detail::find_subcommand(*command, args, reply);
-    if (command == nullptr) return nullptr;
+  if (command == nullptr) return refuse(unknown_command_text(args));
+  const Command& named = *command;
+  const bool asks_for_help = detail::asks_for_help(named, args);
+  if (!named.subcommands.empty() && args.size() > 1 && !asks_for_help) {
+    command = find_command(named.subcommands, args[1]);
+    if (command == nullptr) return refuse(unknown_subcommand_text(args));
   }
-  std::string error;
-  if (command == nullptr) {
-    error = unknown_command_text(args);
-  } else if (!arity_fits(*command, args.size())) {
-    error = wrong_arity_text(*command);
-  } else if (session.refusing_transaction && !detail::ends_transaction(*command)) {
-    error = "ERR refused: it came after a MULTI that was refused, and before its EXEC or DISCARD";
-  } else {
-    error = detail::size_error(*command, args, limits);
+  if (!arity_fits(*command, args.size())) return refuse(wrong_arity_text(*command));
+  if (session.refusing_transaction && !detail::ends_transaction(*command)) {
+    return refuse(
+        "ERR refused: it came after a MULTI that was refused, and before its EXEC or DISCARD");
   }
-  if (error.empty()) return command;
-  reply.error(error);
-  return nullptr;
+  if (asks_for_help) {
+    help(named, reply);
+    return nullptr;
+  }
+  const std::string_view too_large = detail::size_error(*command, args, limits);
+  return too_large.empty() ? command : refuse(too_large);
 }
 
 inline void reply_outcome(const Outcome& outcome, resp::Writer& reply) {

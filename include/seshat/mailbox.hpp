@@ -27,17 +27,24 @@ class Mailbox {
       : wake_(std::move(wake)), max_droppable_(max_droppable) {}
 
   void push(Item item) {
-    if (add(std::move(item))) wake_();
+    bool was_empty = false;
+    {
+      const std::lock_guard lock(mutex_);
+      was_empty = add(std::move(item));
+    }
+    if (was_empty) wake_();
   }
 
   // False: the box has enough of these; the item is lost.
   [[nodiscard]] bool push_droppable(Item item) {
+    bool was_empty = false;
     {
       const std::lock_guard lock(mutex_);
       if (droppable_ >= max_droppable_) return false;
       ++droppable_;
+      was_empty = add(std::move(item));
     }
-    push(std::move(item));
+    if (was_empty) wake_();
     return true;
   }
 
@@ -50,9 +57,8 @@ class Mailbox {
   }
 
  private:
-  // Whether the owner must be woken.
-  bool add(Item item) {
-    const std::lock_guard lock(mutex_);
+  // Under the lock. Whether the box was empty, and so the owner must be woken.
+  [[nodiscard]] bool add(Item item) {
     items_.push_back(std::move(item));
     return items_.size() == 1;
   }

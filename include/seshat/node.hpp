@@ -53,7 +53,7 @@ class BootClock final : public Clock {
   [[nodiscard]] std::uint64_t now_ms() const override;
 };
 
-class Node final : private StoreEvents, private PeerEvents, private LeadershipObserver {
+class Node final : public Database, private StoreEvents, private PeerEvents, private LeadershipObserver {
  public:
   // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
   // something to do. An error: nothing was started.
@@ -70,22 +70,18 @@ class Node final : private StoreEvents, private PeerEvents, private LeadershipOb
   void end_turn();
 
   // ---- clients
-  // The group that has `slot`; nullopt: none has it.
-  [[nodiscard]] std::optional<GroupId> group_of(Slot slot) const;
-  // Stamps and proposes; see Replica::propose.
-  Index propose(GroupId group, Operation operation, Waiter& waiter);
-  // See Replica::readable and Replica::read.
-  [[nodiscard]] bool readable(GroupId group, Index after) const;
-  void read(GroupId group, Index after, Waiter& waiter);
-  // For the loop: kNotInMemory instead of a wait for the disk; and for the pool: with the wait.
-  [[nodiscard]] const OrderedMap& cached(GroupId group) const { return store_->cached(group); }
-  void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work);
-  // Runs `work` on the loop. Any thread.
-  void post(std::function<void()> work) { mailbox_.push(std::move(work)); }
-  // The error text for a request about `slot` that was refused.
-  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal) const;
+  [[nodiscard]] std::optional<GroupId> group_of(Slot slot) const override;
+  Index propose(GroupId group, Operation operation, Waiter& waiter) override;
+  [[nodiscard]] bool readable(GroupId group, Index after) const override;
+  void read(GroupId group, Index after, Waiter& waiter) override;
+  [[nodiscard]] const OrderedMap& cached(GroupId group) const override {
+    return store_->cached(group);
+  }
+  void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) override;
+  void post(std::function<void()> work) override { mailbox_.push(std::move(work)); }
+  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal) const override;
   // Less than min_free_disk_mb left on so many nodes that the rest is no majority.
-  [[nodiscard]] bool disk_is_full() const;
+  [[nodiscard]] bool disk_is_full() const override;
 
   // ---- stopping
   // Takes no more proposals, and hands leadership over when those under way are done.
@@ -390,6 +386,7 @@ inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
     group.replica = std::make_unique<Replica>(id, raft_config(id), std::move(restored[id]),
                                               timeout_ms, environment);
   }
+  refresh_self();  // before the first message: may_vote_ holds from the start
 }
 
 inline raft::Config Node::raft_config(GroupId group) const {
@@ -500,7 +497,7 @@ inline void Node::handle(SystemRead& event) {
     return fail("the system group is of cluster " + record.cluster_id + ", the data directory of " +
                 membership_.cluster_id() + ": check cluster.initial_members and node.data_dir");
   }
-  if (membership_.cluster_id().empty()) store_->set_cluster_id(record.cluster_id);
+  if (store_->identity().cluster_id.empty()) store_->set_cluster_id(record.cluster_id);
   membership_.set_record(record);
   // A peer that was accepted before the record was known may turn out to be another one.
   for (const auto& [peer, state] : peer_states_) {
@@ -723,6 +720,7 @@ inline std::string Node::refusal_text(Slot slot, Refusal refusal) const {
              (failure_ ? "storage failed" : "leadership was lost") +
              " while this write was in flight; it may or may not have happened";
     case Refusal::kLogFull:
+    case Refusal::kStorage:
       return "ERR storage failure";
     case Refusal::kNoQuorum:
       return "NOQUORUM a majority of the nodes is out of reach; nothing was done";

@@ -80,11 +80,13 @@ enum class Refusal : std::uint8_t {
   kNotLeader,  // nothing was appended: another node leads, or an election is under way
   kNoQuorum,   // nothing was appended: a majority of the group is out of reach
   kLogFull,    // nothing was appended: the log in memory waits for the disk and is at its bound
+  kStorage,    // nothing was appended: the disk has failed, this node is about to end
   kTimeout,    // in the log, but not committed within the request timeout: it may still happen
-  kUnknown,    // in the log, but leadership was lost: it may or may not have happened
+  kUnknown,    // in the log, but leadership or the disk was lost: it may or may not have happened
 };
 
-// Hears exactly one of these, once. Must live until then.
+// Hears exactly one of these, once, perhaps before propose() or read() returns. Must live until
+// then; may propose and read again from inside.
 class Waiter {
  public:
   virtual void done(const Outcome& outcome) = 0;  // a proposal was committed and applied
@@ -139,8 +141,9 @@ class Replica {
 
   // Hands out everything that the inputs since the last call have caused.
   void pump();
-  // The disk failed, and with it what this node could promise: everybody who waits hears so.
-  void abandon() { fail_all_waiting(); }
+  // The disk failed, and with it what this node could promise: everybody who waits hears so, and
+  // whoever comes later is refused. pump() must not be called again.
+  void abandon();
 
   // ---- what is known here
   [[nodiscard]] GroupId group() const { return group_; }
@@ -165,6 +168,7 @@ class Replica {
   };
 
   [[nodiscard]] Refusal refusal() const;
+  [[nodiscard]] Index in_log(Index after) const;
   void confirm(const raft::ReadResult& result);
   void serve_applied_reads();
   void expire();
@@ -180,6 +184,7 @@ class Replica {
   std::map<std::uint64_t, Read> reads_;         // by id: asked, not yet confirmed
   std::multimap<Index, std::uint64_t> applying_;  // confirmed reads, by the index they wait for
   std::uint64_t next_read_id_ = 1;
+  bool abandoned_ = false;
 
   // As pump() last saw it
   Term seen_term_;
@@ -208,10 +213,19 @@ inline bool Replica::lacks_quorum() const {
 }
 
 inline Refusal Replica::refusal() const {
+  if (abandoned_) return Refusal::kStorage;
   return lacks_quorum() ? Refusal::kNoQuorum : Refusal::kNotLeader;
 }
 
+// A write that timed out and was then overwritten by another leader's is nobody's any more: a read
+// would wait for its index for ever.
+inline Index Replica::in_log(Index after) const { return std::min(after, raft_.log().last_index()); }
+
 inline Index Replica::propose(std::string data, Waiter& waiter) {
+  if (abandoned_) {
+    waiter.failed(Refusal::kStorage);
+    return {};
+  }
   const std::uint64_t now_ms = environment_.clock.now_ms();
   const raft::Proposed proposed =
       raft_.propose(now_ms, std::make_shared<const std::string>(std::move(data)));
@@ -228,15 +242,16 @@ inline Index Replica::propose(std::string data, Waiter& waiter) {
 // The lease is judged by a clock read after the request came in: a pause in between can only make it
 // end.
 inline bool Replica::readable(Index after) const {
+  if (abandoned_) return false;
   const auto index = raft_.lease_read(environment_.clock.now_ms());
-  return index && raft_.last_applied() >= std::max(*index, after);
+  return index && raft_.last_applied() >= std::max(*index, in_log(after));
 }
 
 inline void Replica::read(Index after, Waiter& waiter) {
   const std::uint64_t now_ms = environment_.clock.now_ms();
   const std::uint64_t id = next_read_id_++;
-  if (!raft_.read(now_ms, id)) return waiter.failed(refusal());
-  reads_.emplace(id, Read{now_ms + request_timeout_ms_, after, &waiter});
+  if (abandoned_ || !raft_.read(now_ms, id)) return waiter.failed(refusal());
+  reads_.emplace(id, Read{now_ms + request_timeout_ms_, in_log(after), &waiter});
 }
 
 inline void Replica::tick() {
@@ -272,9 +287,8 @@ inline void Replica::on_applied(Index last, const std::vector<Outcome>& outcomes
     const Proposal proposal = proposals_.front();
     proposals_.pop_front();
     // Proposals of an earlier term are gone by now: leadership was lost, and they were told.
-    if (proposal.waiter != nullptr && proposal.index >= first) {
-      proposal.waiter->done(outcomes[proposal.index - first]);
-    }
+    raft::require(proposal.index >= first, "an entry that somebody waits for was never applied");
+    if (proposal.waiter != nullptr) proposal.waiter->done(outcomes[proposal.index - first]);
   }
   serve_applied_reads();
 }
@@ -320,16 +334,22 @@ inline void Replica::serve_applied_reads() {
 // Every request has the same time, so both queues are in the order of their deadlines.
 inline void Replica::expire() {
   const std::uint64_t now_ms = environment_.clock.now_ms();
-  for (Proposal& proposal : proposals_) {
-    if (proposal.deadline_ms > now_ms) break;
+  // By number, not by iterator: who hears may propose again.
+  for (std::size_t i = 0; i < proposals_.size() && proposals_[i].deadline_ms <= now_ms; ++i) {
     // It stays in the queue, for it may still be applied; nobody waits for it any more.
-    if (proposal.waiter != nullptr) std::exchange(proposal.waiter, nullptr)->failed(Refusal::kTimeout);
+    Waiter* waiter = std::exchange(proposals_[i].waiter, nullptr);
+    if (waiter != nullptr) waiter->failed(Refusal::kTimeout);
   }
   while (!reads_.empty() && reads_.begin()->second.deadline_ms <= now_ms) {
     Waiter* waiter = reads_.begin()->second.waiter;
     reads_.erase(reads_.begin());
     waiter->failed(Refusal::kTimeout);
   }
+}
+
+inline void Replica::abandon() {
+  abandoned_ = true;
+  fail_all_waiting();
 }
 
 // The moment that leadership is lost is the moment that clients hear of it.

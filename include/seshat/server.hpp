@@ -114,7 +114,7 @@ class Server final : private ConnectionHost, private Site {
   void close(const ClientPtr& client);
 
   // ConnectionHost
-  [[nodiscard]] Node& node() override { return *node_; }
+  [[nodiscard]] Database& database() override { return *node_; }
   [[nodiscard]] const Site& site() const override { return *this; }
   [[nodiscard]] const kv::Limits& limits() const override { return limits_; }
   void wants_attention(std::uint64_t connection_id) override;
@@ -349,14 +349,14 @@ inline bool Server::shutdown_is_done() const {
 // ---- The loop ----------------------------------------------------------------------------------------
 
 inline void Server::end_turn() {
-  // Replies may let a client's next requests in, which may have to be handed out in the same turn.
   node_->end_turn();
-  while (!attention_.empty()) {
-    std::swap(attention_, attending_);
-    for (const ClientPtr& client : attending_) attend(client);
-    attending_.clear();
-    node_->end_turn();
-  }
+  std::swap(attention_, attending_);
+  for (const ClientPtr& client : attending_) attend(client);
+  attending_.clear();
+  // Replies that were sent let in what waited behind them: that leaves with this turn as well.
+  node_->end_turn();
+  // Who still has something to consume comes next turn, after everybody else's sockets.
+  if (!attention_.empty()) asio::post(io_, [] {});
 }
 
 inline void Server::wants_attention(std::uint64_t connection_id) {
@@ -410,6 +410,7 @@ inline void Server::accepted(Tcp::socket socket) {
 // Not while it has enough under way, or does not read its replies: TCP then slows it down.
 inline void Server::read_next(const ClientPtr& client) {
   if (client->reading || client->closed || !client->connection.may_consume()) return;
+  // All that is left in the buffer is the beginning of a request.
   if (client->input_begin == client->input_end) {
     client->input_begin = client->input_end = 0;
     if (client->input.size() > server_detail::kKeptInputSizeBytes) client->input = {};
@@ -452,14 +453,15 @@ inline void Server::attend(const ClientPtr& client) {
     if (client->connection.idle()) clients_.erase(client->connection.session().id);
     return;
   }
-  if (client->input_begin != client->input_end) consume(client);
+  if (!client->connection.needs_input()) consume(client);
   write_output(client);
   if (client->closed) return;
   const bool all_sent = !client->writing && client->connection.output().empty();
   if (client->connection.closing() && client->connection.idle() && all_sent) {
     return close(client);
   }
-  read_next(client);
+  if (client->connection.needs_input()) return read_next(client);
+  if (client->connection.may_consume()) wants_attention(client->connection.session().id);
 }
 
 inline void Server::write_output(const ClientPtr& client) {

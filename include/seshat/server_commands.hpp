@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "seshat/command.hpp"
@@ -31,7 +32,7 @@ void cluster_slots(const Call& call);
 void command_all(CommandTable table, resp::Writer& reply);
 void command_docs(CommandTable table, Args names, resp::Writer& reply);
 void command_info(CommandTable table, Args names, resp::Writer& reply);
-void command_list(CommandTable table, resp::Writer& reply);
+void command_list(CommandTable table, Args filters, resp::Writer& reply);
 void command_get_keys(CommandTable table, Args args, resp::Writer& reply);
 
 // =================================================================================================
@@ -91,13 +92,15 @@ inline void cluster_info(const Call& call) {
   const std::string assigned = std::to_string(slots);
   const std::string size = std::to_string(topology.shards.size());
   call.reply().verbatim(
-      "txt", "cluster_enabled:1\r\ncluster_state:" + std::string(topology.ok ? "ok" : "fail") +
+      "txt", "cluster_state:" + std::string(topology.ok ? "ok" : "fail") +
                  "\r\ncluster_slots_assigned:" + assigned + "\r\ncluster_slots_ok:" +
                  (topology.ok ? assigned : "0") + "\r\ncluster_slots_pfail:0\r\n" +
                  "cluster_slots_fail:" + (topology.ok ? "0" : assigned) +
                  "\r\ncluster_known_nodes:" + std::to_string(topology.nodes.size()) +
                  "\r\ncluster_size:" + size + "\r\ncluster_current_epoch:" + epoch +
-                 "\r\ncluster_my_epoch:" + epoch + "\r\n");
+                 "\r\ncluster_my_epoch:" + epoch + "\r\ncluster_stats_messages_sent:0\r\n" +
+                 "cluster_stats_messages_received:0\r\n" +
+                 "total_cluster_links_buffer_limit_exceeded:0\r\n");
 }
 
 inline void cluster_key_slot(const Call& call) { call.reply().integer(slot_of(call.args[2])); }
@@ -149,7 +152,7 @@ inline void slots_node(const ClusterNode& node, resp::Writer& reply) {
   reply.bulk(node.host);
   reply.integer(node.port);
   reply.bulk(cluster_node_name(node.id));
-  reply.array(0);
+  reply.map(0);  // no other addresses
 }
 
 // The leader first, then the nodes that are up; nodes whose client address is not known are left
@@ -279,14 +282,16 @@ inline void command_info(CommandTable table, Args names, resp::Writer& reply) {
   for (const std::string_view name : names) {
     const Command* command = detail::find_full_name(table, name);
     if (command == nullptr) {
-      reply.null_array();
+      reply.null();
     } else {
       describe_command(*command, reply);
     }
   }
 }
 
-inline void command_list(CommandTable table, resp::Writer& reply) {
+// FILTERBY is not there yet, and never ignored in silence.
+inline void command_list(CommandTable table, Args filters, resp::Writer& reply) {
+  if (!filters.empty()) return reply.error("ERR syntax error");
   reply.array(table.size());
   for (const Command& command : table) reply.bulk(command.name);
 }

@@ -14,7 +14,7 @@
 //   00                                  MachineState
 //   10  SS SS  HH HH HH HH HH HH  key   StoredValue; SS = slot, big-endian; HH = hash of the key
 //
-//   SET foo (slot 12182 = 0x2f96):  10 2f 96 dc b2 7a 51 8f ed 66 6f 6f   (hash shown as example)
+//   foo, of slot 12182, is at:  10  2f 96  75 18 fe d9 d5 77  66 6f 6f
 //
 // The system group (system_data) keeps three records: "applied", "membership", "shardmap".
 //
@@ -108,6 +108,7 @@ class SystemMachine final : public StateMachine {
  private:
   [[nodiscard]] Result<Outcome> apply_one(Batch& batch, const raft::Entry& entry);
   [[nodiscard]] Result<Outcome> set_membership(Batch& batch, std::string_view record);
+  [[nodiscard]] Result<Outcome> set_shard_map(Batch& batch, std::string_view record);
 
   MachineState state_;
   std::optional<ClusterMembership> restored_membership_;
@@ -213,7 +214,10 @@ Result<std::vector<Outcome>> apply_all(Batch& batch, const std::vector<raft::Ent
   std::vector<Outcome> outcomes;
   outcomes.reserve(entries.size());
   for (const raft::Entry& entry : entries) {
-    raft::require(entry.index == state.applied_index + 1, "an entry was applied out of order");
+    if (entry.index != state.applied_index + 1) {
+      return Error{"log entry " + std::to_string(entry.index.value) + " came after entry " +
+                   std::to_string(state.applied_index.value) + " was applied: out of order"};
+    }
     Result<Outcome> outcome = Outcome{};
     if (entry.type == raft::EntryType::kNormal) outcome = apply_one(entry);
     if (!outcome) {
@@ -273,7 +277,7 @@ inline Result<Outcome> KeyValueMachine::set(Batch& batch, const Operation& opera
   if (operation.arguments.size() != 2) return Error{"SET needs a key and a value"};
   value_key(operation.arguments[0], key_scratch_);
   const Lookup before = batch.get(key_scratch_, value_scratch_);
-  if (before == Lookup::kFailed) return Error{"the disk failed"};
+  if (before != Lookup::kFound && before != Lookup::kAbsent) return Error{"the disk failed"};
   if (before == Lookup::kAbsent) ++state_.key_count;
   StoredValue value;
   value.data = operation.arguments[1];
@@ -289,8 +293,8 @@ inline Result<Outcome> KeyValueMachine::del(Batch& batch, const Operation& opera
   for (const std::string_view key : operation.arguments) {
     value_key(key, key_scratch_);
     const Lookup before = batch.get(key_scratch_, value_scratch_);
-    if (before == Lookup::kFailed) return Error{"the disk failed"};
-    if (before != Lookup::kFound) continue;
+    if (before == Lookup::kAbsent) continue;
+    if (before != Lookup::kFound) return Error{"the disk failed"};
     batch.erase(key_scratch_);
     --state_.key_count;
     ++outcome.integer;
@@ -328,8 +332,7 @@ inline Result<Outcome> SystemMachine::apply_one(Batch& batch, const raft::Entry&
     case OperationType::kSetMembership:
       return set_membership(batch, operation->arguments[0]);
     case OperationType::kSetShardMap:
-      batch.put(kShardMapKey, operation->arguments[0]);
-      return Outcome{};
+      return set_shard_map(batch, operation->arguments[0]);
     default:
       return Error{"operation type " + std::to_string(static_cast<int>(operation->type)) +
                    " does not belong to the system group"};
@@ -347,6 +350,14 @@ inline Result<Outcome> SystemMachine::set_membership(Batch& batch, std::string_v
   const bool follows = next->membership_version == version + 1;
   if (follows) batch.put(kMembershipKey, record);
   return Outcome{Outcome::Kind::kInteger, follows ? 1 : 0};
+}
+
+// Looked at before it is kept: a record that can't be read would stop every later start.
+inline Result<Outcome> SystemMachine::set_shard_map(Batch& batch, std::string_view record) {
+  const Result<ShardMap> shard_map = codec::decode_shard_map(record);
+  if (!shard_map) return shard_map.error();
+  batch.put(kShardMapKey, record);
+  return Outcome{};
 }
 
 }  // namespace seshat

@@ -200,6 +200,7 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] Result<void> open_groups();
   [[nodiscard]] Result<void> open_identity();
   [[nodiscard]] Result<void> make_identity();
+  [[nodiscard]] static std::string rebuild_advice(const std::string& path);
   [[nodiscard]] Error missing(std::uint64_t found, const std::string& file) const;
   [[nodiscard]] Error refused(const std::string& why) const;
   [[nodiscard]] bool holds_nothing() const;
@@ -290,6 +291,11 @@ inline Result<std::unique_ptr<Store>> Store::open(StoreOptions options) {
   if (options.env == nullptr) options.env = rocksdb::Env::Default();
   Result<DataDir> dir = DataDir::open(*options.env, options.data_dir);
   if (!dir) return dir.error();
+  // The mark is made before the database.
+  if (dir->has_database() && options.env->FileExists(dir->durable_mark()).IsNotFound()) {
+    return Error{dir->durable_mark() + " is missing, and nothing else says how much of the data " +
+                 "in " + dir->path() + " was promised. " + rebuild_advice(dir->path())};
+  }
   Result<DurableMark> mark = DurableMark::open(*options.env, dir->durable_mark());
   if (!mark) return mark.error();
   std::unique_ptr<Store> store(new Store(std::move(options), std::move(*dir), std::move(*mark)));
@@ -333,15 +339,19 @@ inline Result<void> Store::check_promised(const rocksdb::DBOptions& options) {
   return {};
 }
 
+inline std::string Store::rebuild_advice(const std::string& path) {
+  return "Move " + path +
+         " away, start the node with an empty directory, and let it join again: it copies "
+         "everything from its peers";
+}
+
 inline Error Store::missing(std::uint64_t found, const std::string& file) const {
   const std::string where = file.empty() ? dir_.database() : file;
   return Error{"synced data is missing or damaged: " + dir_.durable_mark() +
                " says that all changes up to " + std::to_string(mark_.sequence()) +
                " are on disk, but only those up to " + std::to_string(found) + " are there (" +
                where + "). The disk lost what it had promised to keep, so this node could break " +
-               "promises of its own. Move " + dir_.path() +
-               " away, start the node with an empty directory, and let it join again: it copies "
-               "everything from its peers"};
+               "promises of its own. " + rebuild_advice(dir_.path())};
 }
 
 inline Error Store::refused(const std::string& why) const {
@@ -434,8 +444,8 @@ inline bool Store::holds_nothing() const {
 inline Result<raft::Restored> Store::restore(GroupId id, StateMachine& machine) {
   Group& group = find(id);
   const auto inconsistent = [this, id](const std::string& why) {
-    return refused("group " + std::to_string(id.value) + ": " + why + ". Move " + dir_.path() +
-                   " away, start the node with an empty directory, and let it join again");
+    return refused("group " + std::to_string(id.value) + ": " + why + ". " +
+                   rebuild_advice(dir_.path()));
   };
   const auto unreadable = [this, id](const Error& error) {
     return refused("group " + std::to_string(id.value) + ": " + error.text);

@@ -1,5 +1,5 @@
-// What the JavaScript scripts here share, as check.py for Python: `await check('claim', test)` prints
-// `ok <claim>` or `not ok <claim>: reason`, which `run` counts; and where the cluster is.
+// What the JavaScript scripts here share, as check.py for Python: `await check('claim', test)`
+// prints `ok <claim>` or `not ok <claim>: reason`, which `run` counts; and where the cluster is.
 'use strict';
 
 const { isDeepStrictEqual, inspect } = require('node:util');
@@ -7,15 +7,27 @@ const { isDeepStrictEqual, inspect } = require('node:util');
 const port = (address) => Number(address.split(':').pop());
 const leader = port(process.env.SESHAT_LEADER);
 const followers = process.env.SESHAT_FOLLOWERS.split(' ').map(port);
-const pids = Object.fromEntries(process.env.SESHAT_PIDS.split(' ').map((entry) => entry.split('=')));
+const pids = new Map(process.env.SESHAT_PIDS.split(' ').map((entry) => {
+  const [address, pid] = entry.split('=');
+  return [port(address), Number(pid)];
+}));
+
+const kTakeoverMs = 10000; // 2 s is what the cluster needs; clients retry at their own pace
+
+let running; // a claim: node ends without a word when there is nothing left to wait for
+process.on('exit', () => { if (running) console.log(`not ok ${running}: it never ended`); });
 
 async function check(claim, test) {
+  running = claim;
   try {
     await test();
     console.log(`ok ${claim}`);
   } catch (error) {
-    const where = /(ioredis\w*\.js:\d+):\d+\)?$/m.exec(error.stack);
-    console.log(`not ok ${claim}: ${where ? `${where[1]}: ` : ''}${error.name}: ${error.message}`);
+    const where = /(\w*redis\w*\.js:\d+):\d+\)?$/m.exec(error.stack);
+    const reason = `${where ? where[1] : '?'}: ${error.name}: ${error.message}`;
+    console.log(`not ok ${claim}: ${reason.replaceAll('\n', ' | ')}`);
+  } finally {
+    running = undefined;
   }
 }
 
@@ -39,20 +51,47 @@ async function rejects(promise, text) {
 
 const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
+const keys = (prefix, count) => Array.from({ length: count }, (_, i) => `${prefix}:${i}`);
+
+// While there is no leader a client may give up on a command: the application calls again.
+async function untilDone(call) {
+  const deadline = Date.now() + kTakeoverMs;
+  for (;;) {
+    const late = new Promise((_, reject) => {
+      setTimeout(() => reject(new Error('no answer in time')), deadline - Date.now()).unref();
+    });
+    try {
+      return await Promise.race([call(), late]);
+    } catch (error) {
+      if (Date.now() >= deadline) throw error;
+      await pause(20);
+    }
+  }
+}
+
 // kill -9, so that nothing is handed over; `run` starts the node again afterwards.
-const killLeader = () => process.kill(Number(pids[`127.0.0.1:${leader}`]), 'SIGKILL');
+const kill = (node) => process.kill(pids.get(node), 'SIGKILL');
 
 // These nodes do nothing, and their connections stay open, while `body` runs.
 async function paused(ports, body) {
-  const signal = (name) => ports.forEach((p) => process.kill(Number(pids[`127.0.0.1:${p}`]), name));
-  signal('SIGSTOP');
+  ports.forEach((node) => process.kill(pids.get(node), 'SIGSTOP'));
   try {
     await body();
   } finally {
-    signal('SIGCONT');
+    ports.forEach((node) => process.kill(pids.get(node), 'SIGCONT'));
   }
 }
 
 module.exports = {
-  check, equal, followers, killLeader, leader, nodes: [leader, ...followers], pause, paused, rejects,
+  check,
+  equal,
+  followers,
+  keys,
+  kill,
+  leader,
+  nodes: [leader, ...followers],
+  pause,
+  paused,
+  rejects,
+  untilDone,
 };

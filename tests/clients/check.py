@@ -28,7 +28,7 @@ def check(claim):
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[1]
             reason = f"line {where.lineno}: {type(error).__name__}: {error}"
-            print(f"not ok {claim}: {reason}", flush=True)
+            print(f"not ok {claim}: {' | '.join(reason.splitlines())}", flush=True)
         return test
 
     return run
@@ -58,9 +58,9 @@ def raises(kind, text):
         raise AssertionError(f"expected {kind.__name__} {text!r}, found no error")
 
 
-def kill_leader():
+def kill(port):
     """kill -9, so that nothing is handed over; `run` starts the node again afterwards."""
-    os.kill(int(_PIDS[f"{HOST}:{LEADER}"]), signal.SIGKILL)
+    os.kill(int(_PIDS[f"{HOST}:{port}"]), signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,8 @@ start_node() {
 await_cluster() {
   local node view views deadline=$((SECONDS + 20))
   for ((node = 1; node <= node_count; node++)); do
-    kill -0 "${node_pid[$node]}" 2>/dev/null || start_node "$node"
+    # A script that was ended early may have left a node stopped.
+    kill -CONT "${node_pid[$node]}" 2>/dev/null || start_node "$node"
   done
   while [ $SECONDS -lt $deadline ]; do
     views=()

@@ -35,7 +35,7 @@ async function main() {
   await check('errors are ReplyError, and the connection goes on', async () => {
     await rejects(client.set('k'.repeat(257), '1'), 'ERR key too large');
     await rejects(client.set('js:a', 'v'.repeat(65537)), 'ERR value too large');
-    await rejects(client.call('NOPE', 'x'), "ERR unknown command 'NOPE', with args beginning with: 'x' ");
+    await rejects(client.call('NOPE', 'x'), "ERR unknown command 'NOPE', with args beginning");
     await rejects(client.call('GET'), "ERR wrong number of arguments for 'get' command");
     equal(await client.ping(), 'PONG');
   });

@@ -44,11 +44,13 @@ def _():
 
 @check("errors are Redis' own texts, or those of the limits")
 def _():
-    equal(redis_cli("NOPE", "x"), "ERR unknown command 'NOPE', with args beginning with: 'x' \n\n")
+    unknown = "ERR unknown command 'NOPE', with args beginning with: 'x' \n\n"
+    equal(redis_cli("NOPE", "x"), unknown)
     equal(redis_cli("GET"), "ERR wrong number of arguments for 'get' command\n\n")
     equal(redis_cli("SET", "cli:a", "1", "OOPS"), "ERR syntax error\n\n")
     equal(redis_cli("SET", "k" * 257, "1"), "ERR key too large\n\n")
-    equal(redis_cli("-x", "SET", "cli:a", stdin="v" * (VALUE_SIZE_BYTES + 1)), "ERR value too large\n\n")
+    large = "v" * (VALUE_SIZE_BYTES + 1)
+    equal(redis_cli("-x", "SET", "cli:a", stdin=large), "ERR value too large\n\n")
     equal(redis_cli("SELECT", "1"), "ERR SELECT is not allowed in cluster mode\n\n")
     contains(redis_cli("MULTI"), "ERR MULTI is not supported yet")
 

@@ -5,7 +5,7 @@ import logging
 import time
 
 import redis
-from check import FOLLOWERS, HOST, LEADER, NODES, check, equal, kill_leader, paused, raises
+from check import FOLLOWERS, HOST, LEADER, NODES, check, equal, kill, paused, raises
 from redis.cluster import RedisCluster
 from redis.exceptions import ClusterDownError, ConnectionError, ResponseError, TimeoutError
 
@@ -36,7 +36,8 @@ def _():
         with cluster_from(port) as cluster:
             for i in range(100):
                 assert cluster.set(f"pyc:{port}:{i}", i)
-            equal([cluster.get(f"pyc:{port}:{i}") for i in range(100)], [b"%d" % i for i in range(100)])
+            found = [cluster.get(f"pyc:{port}:{i}") for i in range(100)]
+            equal(found, [b"%d" % i for i in range(100)])
             equal(cluster.exists(*(f"pyc:{port}:{i}" for i in range(100))), 100)
             equal(cluster.delete(*(f"pyc:{port}:{i}" for i in range(50))), 50)
             equal(cluster.get(f"pyc:{port}:0"), None)
@@ -73,11 +74,23 @@ def _():
 # What redis-py may raise while there is no leader: the application calls again, on the same client.
 RETRIED = (ConnectionError, TimeoutError, ClusterDownError)
 
-# Before 4.4 redis-py can't read the topology again when the node it lost is the first that CLUSTER
-# SLOTS names, whatever the server: "cannot pickle '_thread.lock' object". It can when it asks the
-# node that it started from instead.
-OLD = tuple(map(int, redis.__version__.split(".")[:2])) < (4, 4)
-LASTING = {"dynamic_startup_nodes": False} if OLD else {}
+# Two faults of redis-py before 4.4, whatever the server. When the node it lost is the first that
+# CLUSTER SLOTS names it never reads the topology again ("cannot pickle '_thread.lock' object"), but
+# for a client that keeps to the nodes it was given. And a replica that became the only primary is
+# an IndexError once.
+LASTING = {}
+if tuple(map(int, redis.__version__.split(".")[:2])) < (4, 4):
+    LASTING = {"dynamic_startup_nodes": False}
+    RETRIED += (IndexError,)
+
+
+def await_leader():
+    deadline = time.monotonic() + TAKEOVER_S
+    for port in NODES:
+        with redis.Redis(host=HOST, port=port, socket_timeout=5) as node:
+            while node.cluster("INFO")["cluster_state"] != "ok":
+                assert time.monotonic() < deadline, f"no leader after {TAKEOVER_S} s"
+                time.sleep(0.02)
 
 
 def set_until_done(cluster, key, value):
@@ -90,24 +103,25 @@ def set_until_done(cluster, key, value):
                 raise
 
 
-@check("without a majority it raises; with one again, the same client goes on")
+@check("nothing is acknowledged while two nodes stand still; then the same client goes on")
 def _():
     with cluster_from(FOLLOWERS[0], socket_timeout=0.2, **LASTING) as cluster:
-        assert cluster.set("pyc:pause", "1")
-        with paused([LEADER, FOLLOWERS[1]]):
-            with raises(RETRIED, ""):
-                cluster.set("pyc:pause", "2")
-        assert set_until_done(cluster, "pyc:pause", "3")
-        equal(cluster.get("pyc:pause"), b"3")
+        assert cluster.set("pyc:before", "1")
+        with paused([LEADER, FOLLOWERS[1]]), raises(RETRIED, ""):
+            cluster.set("pyc:meanwhile", "1")
+        assert set_until_done(cluster, "pyc:after", "1")
+        equal(cluster.get("pyc:before"), b"1")
 
 
 @check("after kill -9 of the leader the same client goes on, and finds all it wrote")
 def _():
+    await_leader()
     with cluster_from(FOLLOWERS[0], socket_timeout=5, **LASTING) as cluster:
         for i in range(100):
             assert cluster.set(f"pyc:kill:{i}", i)
-        kill_leader()
+        leader = cluster.get_node_from_key("pyc:kill:0").port
+        kill(leader)
         for i in range(100, 200):
             assert set_until_done(cluster, f"pyc:kill:{i}", i)
         equal([cluster.get(f"pyc:kill:{i}") for i in range(200)], [b"%d" % i for i in range(200)])
-        assert cluster.get_node_from_key("pyc:kill:0").port in FOLLOWERS
+        assert cluster.get_node_from_key("pyc:kill:0").port != leader

@@ -334,16 +334,18 @@ inline void ClusterClient::go_on() {
 }
 
 inline void ClusterClient::go_to(std::string_view address) {
-  const Port port = static_cast<Port>(std::stoi(std::string(address.substr(address.rfind(':') + 1))));
+  const Port port =
+      static_cast<Port>(std::stoi(std::string(address.substr(address.rfind(':') + 1))));
   const auto found = std::find(ports_.begin(), ports_.end(), port);
-  if (found == ports_.end()) throw std::runtime_error("MOVED to a stranger: " + std::string(address));
+  if (found == ports_.end())
+    throw std::runtime_error("MOVED to a stranger: " + std::string(address));
   client_.reset();
   at_ = static_cast<std::size_t>(found - ports_.begin());
 }
 
 // nullopt: not answered; `was_sent` tells whether it may have been executed.
-inline std::optional<std::string> ClusterClient::attempt(const Arguments& arguments,
-                                                         bool& was_sent, Milliseconds timeout) {
+inline std::optional<std::string> ClusterClient::attempt(const Arguments& arguments, bool& was_sent,
+                                                         Milliseconds timeout) {
   try {
     if (!client_) client_ = std::make_unique<Client>(ports_[at_]);
     client_->set_timeout(timeout);

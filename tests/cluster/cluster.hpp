@@ -30,11 +30,14 @@ using Info = std::map<std::string, std::string>;
 [[nodiscard]] Info parse_info(std::string_view text);
 [[nodiscard]] std::uint64_t number(const Info& info, const std::string& name);
 
-// The logs of this test case's nodes, for when it fails.
-[[nodiscard]] inline std::string& kept_logs() {
-  static std::string logs;
-  return logs;
-}
+class Cluster;
+
+// For when a test fails: the logs of the nodes that it ran.
+struct LogKeeper {
+  std::string kept;               // of clusters that are gone
+  std::set<const Cluster*> live;  // of these the logs are still to be read
+};
+[[nodiscard]] LogKeeper& log_keeper();
 
 struct ClusterOptions {
   int nodes = 3;
@@ -79,6 +82,7 @@ class Cluster {
   [[nodiscard]] std::filesystem::path data_dir(int node) const { return file(node, "data"); }
   [[nodiscard]] std::filesystem::path config_file(int node) const { return file(node, "toml"); }
   [[nodiscard]] std::string log(int node) const { return read_text(file(node, "log")); }
+  [[nodiscard]] std::string all_logs() const;  // the end of each, under a headline
   [[nodiscard]] const std::filesystem::path& dir() const { return dir_.path(); }
 
   // ---- talking to it
@@ -147,18 +151,31 @@ inline Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
     peer_ports_[node];
   }
   for (const int node : nodes()) write_text(config_file(node), config_text(node));
+  log_keeper().live.insert(this);
   if (options_.started) start_all();
 }
 
 inline Cluster::~Cluster() {
   kill(nodes());
-  constexpr std::size_t kKept = 16'384;
+  log_keeper().live.erase(this);
+  log_keeper().kept += all_logs();
+}
+
+inline LogKeeper& log_keeper() {
+  static LogKeeper keeper;
+  return keeper;
+}
+
+inline std::string Cluster::all_logs() const {
+  constexpr std::size_t kEnd = 16'384;
+  std::string logs;
   for (const int node : nodes()) {
     const std::string text = log(node);
-    const std::size_t from = text.size() > kKept ? text.find('\n', text.size() - kKept) + 1 : 0;
-    kept_logs() += "---- log of node " + std::to_string(node) + " (" + client_addr(node) + ")" +
-                   (from != 0 ? ", its end" : "") + "\n" + text.substr(from);
+    const std::size_t from = text.size() > kEnd ? text.find('\n', text.size() - kEnd) + 1 : 0;
+    logs += "---- log of node " + std::to_string(node) + " (" + client_addr(node) + ")" +
+            (from != 0 ? ", its end" : "") + "\n" + text.substr(from);
   }
+  return logs;
 }
 
 // ---- Nodes --------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@
 
 namespace {
 
-using seshat::tests::kept_logs;
+using seshat::tests::Cluster;
+using seshat::tests::log_keeper;
 using seshat::tests::Milliseconds;
 using seshat::tests::since;
 using seshat::tests::SteadyClock;
@@ -22,12 +23,15 @@ class Narrator final : public ListenerBase {
 
   void testCaseStarting(const Catch::TestCaseInfo& test) override {
     std::cout << test.name << std::endl;
-    kept_logs().clear();
+    log_keeper().kept.clear();
     started_ = SteadyClock::now();
   }
   void testCaseEnded(const Catch::TestCaseStats& stats) override {
     const bool failed = stats.totals.assertions.failed > 0;
-    if (failed) std::cout << kept_logs();
+    if (failed) {
+      for (const Cluster* cluster : log_keeper().live) std::cout << cluster->all_logs();
+      std::cout << log_keeper().kept;
+    }
     std::cout << "    " << (failed ? "FAILED" : "ok") << " after " << since(started_).count()
               << " ms" << std::endl;
   }

@@ -12,14 +12,15 @@
 #include <sys/prctl.h>
 #endif
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <map>
 #include <optional>
+#include <ostream>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -101,6 +102,10 @@ struct ExitStatus {
   int signal = 0;
 
   friend bool operator==(const ExitStatus&, const ExitStatus&) = default;
+  friend std::ostream& operator<<(std::ostream& out, const ExitStatus& status) {
+    if (status.signal != 0) return out << "killed by signal " << status.signal;
+    return out << "exit code " << status.code;
+  }
 };
 
 class Process {

@@ -1,0 +1,75 @@
+// node-redis (its package @redis/client), which speaks RESP3: one connection, and a cluster.
+'use strict';
+
+const { createClient, createCluster } = require('@redis/client');
+const { check, equal, keys, kill, leader, nodes, rejects, untilDone } = require('./check.js');
+
+const url = (port) => `redis://127.0.0.1:${port}`;
+
+// A check with a client, or a cluster; troubles are what node-redis reports on the side.
+function checkWith(client, claim, test) {
+  return check(claim, async () => {
+    const troubles = [];
+    client.on('error', (error) => troubles.push(error.message));
+    await client.connect();
+    try {
+      await test(client, troubles);
+    } finally {
+      client.destroy();
+    }
+  });
+}
+
+const checkClient = (...rest) => checkWith(createClient({ url: url(leader), RESP: 3 }), ...rest);
+const checkCluster = (ports, ...rest) => {
+  const rootNodes = ports.map((port) => ({ url: url(port) }));
+  return checkWith(createCluster({ rootNodes, RESP: 3 }), ...rest);
+};
+
+async function main() {
+  await checkClient('PING, SET, GET, DEL, EXISTS', async (client, troubles) => {
+    equal(await client.ping(), 'PONG');
+    equal(await client.set('nr:a', '1'), 'OK');
+    equal(await client.get('nr:a'), '1');
+    equal(await client.exists(['nr:a', 'nr:a', 'nr:none']), 2);
+    equal(await client.del(['nr:a', 'nr:none']), 1);
+    equal(await client.get('nr:a'), null);
+    equal((await client.sendCommand(['CLIENT', 'INFO'])).includes(' resp=3 '), true);
+    equal(troubles, []);
+  });
+
+  await checkClient('multi() is rejected, execAsPipeline() works', async (client) => {
+    await rejects(client.multi().set('nr:multi', '1').get('nr:multi').exec(), '');
+    equal(await client.exists('nr:multi'), 0);
+    equal(await client.multi().set('nr:b', '1').get('nr:b').execAsPipeline(), ['OK', '1']);
+  });
+
+  await checkClient('errors are rejected, and the connection goes on', async (client, troubles) => {
+    await rejects(client.set('nr:a', 'v'.repeat(65537)), 'ERR value too large');
+    await rejects(client.sendCommand(['NOPE', 'x']), "ERR unknown command 'NOPE'");
+    equal(await client.ping(), 'PONG');
+    equal(troubles, []);
+  });
+
+  for (const [i, port] of nodes.entries()) {
+    const start = i === 0 ? 'the leader' : `follower ${i}`;
+    await checkCluster([port], `cluster: 100 keys, from ${start}`, async (cluster, troubles) => {
+      const mine = keys(`nrc:${port}`, 100);
+      equal(await Promise.all(mine.map((key) => cluster.set(key, key))), mine.map(() => 'OK'));
+      equal(await Promise.all(mine.map((key) => cluster.get(key))), mine);
+      equal(troubles, []);
+    });
+  }
+
+  // Unlike ioredis it reads the topology again from its root nodes only: one of them has to live.
+  const killed = 'cluster: after kill -9 of the leader the same client goes on';
+  await checkCluster(nodes, killed, async (cluster) => {
+    const all = keys('nrc:kill', 200);
+    for (const key of all.slice(0, 100)) equal(await cluster.set(key, key), 'OK');
+    kill(leader);
+    for (const key of all.slice(100)) equal(await untilDone(() => cluster.set(key, key)), 'OK');
+    equal(await Promise.all(all.map((key) => cluster.get(key))), all);
+  });
+}
+
+main();

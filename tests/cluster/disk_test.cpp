@@ -1,0 +1,117 @@
+// A disk that is slow, and one that fails. Shims stand in for both: slow_fsync_shim.c and
+// failing_fsync_shim.c.
+#include "harness.hpp"
+
+namespace seshat::tests {
+namespace {
+
+const std::vector<std::string> kNone;
+
+Process::Variables slow_disk() {
+  return {{"LD_PRELOAD", shim("slow_fsync")}, {"SESHAT_FSYNC_DELAY_MS", "200"}};
+}
+
+TEST_CASE("with every fsync 200 ms late, no turn of a loop takes 20 ms and nobody is deposed") {
+  Cluster cluster({.variables = slow_disk()});
+  const int leader = cluster.leader(20s);
+  REQUIRE(cluster.caught_up());
+  const std::uint64_t term = cluster.figure(leader, "raft", "raft_group_1_term");
+  Writers writers(cluster, 32);
+  const auto start = SteadyClock::now();
+  REQUIRE(writers.await_more(600, 30s));
+  const Milliseconds taken = since(start);
+  writers.stop();
+  std::uint64_t longest_us = 0;
+  for (const int node : cluster.nodes()) {
+    longest_us = std::max(longest_us, cluster.figure(node, "stats", "longest_loop_turn_us"));
+  }
+  report("32 clients: ", writers.acknowledged_count(), " writes in ", taken.count(),
+         " ms; the longest turn of a loop took ", longest_us, " us");
+  CHECK(longest_us < 20'000);
+  CHECK(cluster.figure(leader, "raft", "raft_group_1_term") == term);
+  CHECK(cluster.leader() == leader);
+  CHECK(writers.unknown_count() == 0);
+  CHECK(writers.surprises() == kNone);
+}
+
+TEST_CASE("a follower whose fsync is 200 ms late slows nobody: the others are a majority") {
+  Cluster cluster;
+  const int leader = cluster.leader();
+  const int slow = cluster.others(leader).front();
+  cluster.kill(slow);
+  cluster.set_variables(slow, slow_disk());
+  cluster.start(slow);
+  REQUIRE(cluster.caught_up());
+  Client client = cluster.client(leader);
+  const auto start = SteadyClock::now();
+  for (int i = 0; i < 100; ++i) {
+    REQUIRE(client.ask("SET", "k" + std::to_string(i), "v") == "+OK");
+  }
+  const Milliseconds taken = since(start);
+  report("100 writes after each other: ", taken.count(), " ms");
+  CHECK(taken < 100 * 100ms);
+  CHECK(cluster.caught_up());
+}
+
+// ---- A disk that fails ----------------------------------------------------------------------------------
+
+// The disk of `node` fails once this file exists.
+std::filesystem::path failure_of(const TempDir& dir, int node) {
+  return dir.path() / ("disk-of-node-" + std::to_string(node) + "-fails");
+}
+
+void give_failing_disks(Cluster& cluster, const TempDir& dir) {
+  for (const int node : cluster.nodes()) {
+    cluster.set_variables(node, {{"LD_PRELOAD", shim("failing_fsync")},
+                                 {"SESHAT_FSYNC_FAILS_IF", failure_of(dir, node).string()}});
+  }
+  cluster.start_all();
+}
+
+TEST_CASE(
+    "a node whose fsync fails ends with code 1 and says why; the others go on, nothing is lost") {
+  const TempDir dir;
+  Cluster cluster({.started = false});
+  give_failing_disks(cluster, dir);
+  const int leader = cluster.leader();
+  const bool leader_fails = GENERATE(true, false);
+  const int failing = leader_fails ? leader : cluster.others(leader).front();
+  Writers writers(cluster);
+  REQUIRE(writers.await_more(500));
+  const auto start = SteadyClock::now();
+  write_text(failure_of(dir, failing), "");
+  CHECK(cluster.process(failing).wait(5s) == ExitStatus{1, 0});
+  const Milliseconds ended = since(start);
+  CHECK_THAT(cluster.log(failing),
+             ContainsSubstring("storage failure") && ContainsSubstring("Input/output error"));
+  REQUIRE(cluster.cluster_client().ask("SET", "after", "the failure") == "+OK");
+  report(leader_fails ? "the leader" : "a follower", " ended after ", ended.count(),
+         " ms; writes were acknowledged again after ", since(start).count(), " ms");
+  REQUIRE(writers.await_more(500));
+  writers.stop();
+  CHECK(lost(cluster, writers.acknowledged()) == kNone);
+  CHECK(writers.surprises() == kNone);
+  // With a disk that works it comes back and catches up.
+  cluster.set_variables(failing, {});
+  cluster.start(failing);
+  CHECK(cluster.caught_up());
+}
+
+TEST_CASE("what is in flight when the disk fails is not acknowledged") {
+  const TempDir dir;
+  Cluster cluster({.nodes = 1, .started = false});
+  give_failing_disks(cluster, dir);
+  REQUIRE(cluster.cluster_client().ask("SET", "before", "the failure") == "+OK");
+  Client client = cluster.client(1);
+  write_text(failure_of(dir, 1), "");
+  client.send({"SET", "in", "flight"});
+  CHECK_THAT(client.receive(), StartsWith("-ERR outcome unknown: "));
+  CHECK(client.is_closed());
+  CHECK(cluster.process(1).wait(5s) == ExitStatus{1, 0});
+  cluster.set_variables(1, {});
+  cluster.start(1);
+  CHECK(cluster.cluster_client().ask("GET", "before") == "the failure");
+}
+
+}  // namespace
+}  // namespace seshat::tests

@@ -1,0 +1,419 @@
+// One client's connection over a Database in memory: replies in order, reads after own writes,
+// bounds, and requests cut anywhere. The test plays the server, Raft and the disk.
+#include "seshat/connection.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "catch.hpp"
+#include "memory_database.hpp"
+
+namespace {
+
+using namespace seshat;
+using seshat::tests::FixedSite;
+using seshat::tests::MemoryDatabase;
+
+class Host final : public ConnectionHost {
+ public:
+  [[nodiscard]] Database& database() override { return db; }
+  [[nodiscard]] const Site& site() const override { return fixed_site; }
+  [[nodiscard]] const kv::Limits& limits() const override { return kv_limits; }
+  void wants_attention(std::uint64_t) override { attention = true; }
+  void count_command() override { ++commands; }
+
+  MemoryDatabase db;
+  FixedSite fixed_site;
+  kv::Limits kv_limits;
+  bool attention = false;
+  std::size_t commands = 0;
+};
+
+// A client and its end of the wire. `input` is what the server holds and has not dropped.
+struct Client {
+  Client() : connection(host, resp::Limits{}, session_of(7)) {}
+  static Session session_of(std::uint64_t id) {
+    Session session;
+    session.id = id;
+    return session;
+  }
+  // The server's turn: consumes what it may, as often as it is asked to look.
+  void turn() {
+    do {
+      host.attention = false;
+      input.erase(0, connection.consume(input));
+    } while (host.attention);
+  }
+  Client& send(std::string_view lines) {
+    input += lines;
+    turn();
+    return *this;
+  }
+  // What it got since it was asked last.
+  std::string got() {
+    turn();
+    return std::exchange(connection.output(), {});
+  }
+
+  Host host;
+  MemoryDatabase& db = host.db;
+  Connection connection;
+  std::string input;
+};
+
+std::string bulk_command(const std::vector<std::string>& words) {
+  std::string request;
+  const std::vector<std::string_view> views(words.begin(), words.end());
+  resp::append_command(request, views);
+  return request;
+}
+
+}  // namespace
+
+// ---- Order -----------------------------------------------------------------------------------------
+
+TEST_CASE("a local command and a read in memory are answered at once", "[connection]") {
+  Client client;
+  client.db.memory.set("k", "v");
+  client.send("PING\r\nGET k\r\nGET x\r\n");
+  CHECK(client.got() == "+PONG\r\n$1\r\nv\r\n$-1\r\n");
+  CHECK(client.connection.idle());
+}
+
+TEST_CASE("a write is answered when it is applied", "[connection]") {
+  Client client;
+  client.send("SET k v\r\nDEL k j\r\n");
+  CHECK(client.got().empty());
+  CHECK_FALSE(client.connection.idle());
+  REQUIRE(client.db.proposed.size() == 2);
+  client.db.apply_next();
+  client.db.apply_next({Outcome::Kind::kInteger, 2});
+  CHECK(client.got() == "+OK\r\n:2\r\n");
+}
+
+TEST_CASE("replies keep the order of requests, errors among them", "[connection]") {
+  Client client;
+  client.send("SET a 1\r\nPING\r\nNOSUCH\r\nGET\r\nSET a 1 XX\r\nSET b 2\r\nECHO x\r\n");
+  CHECK(client.got().empty());
+  client.db.apply_next();
+  CHECK(client.got() ==
+        "+OK\r\n+PONG\r\n-ERR unknown command 'NOSUCH', with args beginning with: \r\n"
+        "-ERR wrong number of arguments for 'get' command\r\n-ERR syntax error\r\n");
+  client.db.apply_next();
+  CHECK(client.got() == "+OK\r\n$1\r\nx\r\n");
+}
+
+TEST_CASE("answers that come out of order leave in order", "[connection]") {
+  Client client;
+  client.db.two_groups = true;
+  client.send("SET {user1000}a 1\r\nSET foo 2\r\n");  // slots of two groups
+  REQUIRE(client.db.proposed.size() == 2);
+  std::swap(client.db.proposed[0], client.db.proposed[1]);
+  client.db.fail_next(Refusal::kTimeout);
+  CHECK(client.got().empty());
+  client.db.apply_next();
+  CHECK(client.got() == "+OK\r\n-REFUSED 12182 4\r\n");
+}
+
+TEST_CASE("a read waits for the connection's own writes", "[connection]") {
+  Client client;
+  client.send("SET k v\r\nGET k\r\n");
+  REQUIRE(client.db.reads.size() == 1);
+  CHECK(client.db.reads[0].after == client.db.proposed[0].index);
+  client.db.apply_next();
+  client.db.read_next();
+  CHECK(client.got() == "+OK\r\n$1\r\nv\r\n");
+  client.send("GET k\r\n");
+  CHECK(client.got() == "$1\r\nv\r\n");
+}
+
+TEST_CASE("a read waits for its own group's writes and no other's", "[connection]") {
+  Client client;
+  client.db.two_groups = true;
+  client.send("SET {user1000}a 1\r\nGET foo\r\n");
+  CHECK(client.db.reads.empty());  // nothing was written in foo's group
+  client.db.apply_next();
+  CHECK(client.got() == "+OK\r\n$-1\r\n");
+}
+
+TEST_CASE("a write does not overtake the reads before it", "[connection]") {
+  Client client;
+  client.db.has_lease = false;
+  client.db.memory.set("k", "old");
+  client.send("GET k\r\nSET k new\r\nGET k\r\n");
+  CHECK(client.db.proposed.empty());
+  client.db.has_lease = true;
+  client.db.read_next();
+  client.turn();
+  REQUIRE(client.db.proposed.size() == 1);
+  client.db.apply_next();
+  client.db.read_next();
+  CHECK(client.got() == "$3\r\nold\r\n+OK\r\n$3\r\nnew\r\n");
+}
+
+TEST_CASE("a command behind a waiting write waits too, and is done once", "[connection]") {
+  Client client;
+  client.db.has_lease = false;
+  client.send("GET k\r\nSET k v\r\nCLIENT SETNAME me\r\n");
+  for (int i = 0; i < 3; ++i) client.turn();
+  CHECK(client.connection.session().name.empty());
+  CHECK(client.host.commands == 1);
+  client.db.read_next();
+  client.turn();
+  CHECK(client.connection.session().name == "me");
+  CHECK(client.host.commands == 3);
+  CHECK(client.db.proposed.size() == 1);
+}
+
+TEST_CASE("a reply is written in the protocol its request came in", "[connection]") {
+  Client client;
+  client.db.has_lease = false;
+  client.send("GET x\r\nHELLO 3\r\nGET x\r\n");
+  client.db.read_next();
+  client.db.read_next();
+  const std::string got = client.got();
+  CHECK_THAT(got, StartsWith("$-1\r\n%7\r\n"));
+  CHECK_THAT(got, EndsWith("*0\r\n_\r\n"));
+}
+
+// ---- Reads from the disk --------------------------------------------------------------------------
+
+TEST_CASE("what is not in memory is read by the pool, and answered in its place", "[connection]") {
+  Client client;
+  client.db.disk.set("k", "cold");
+  client.db.memory.answer = Lookup::kNotInMemory;
+  client.send("GET k\r\nPING\r\nEXISTS k k x\r\n");
+  CHECK(client.got().empty());
+  client.db.finish_disk_reads();
+  CHECK(client.got() == "$4\r\ncold\r\n+PONG\r\n:2\r\n");
+}
+
+TEST_CASE("a disk that can't be read says so", "[connection]") {
+  Client client;
+  client.db.memory.answer = Lookup::kFailed;
+  CHECK(client.send("GET k\r\n").got() == "-ERR storage failure\r\n");
+  client.db.memory.answer = Lookup::kNotInMemory;
+  client.db.disk.answer = Lookup::kFailed;
+  client.send("GET k\r\n");
+  client.db.finish_disk_reads();
+  CHECK(client.got() == "-ERR storage failure\r\n");
+}
+
+// ---- Refusals -------------------------------------------------------------------------------------
+
+TEST_CASE("a refusal at once is answered with the words for its slot", "[connection]") {
+  Client client;
+  client.db.refusal = Refusal::kNotLeader;
+  client.db.has_lease = false;
+  client.send("SET foo v\r\nGET foo\r\nDEL a b\r\n");
+  CHECK(client.got() == "-REFUSED 12182 0\r\n-REFUSED 12182 0\r\n-REFUSED 15495 0\r\n");
+  CHECK(client.connection.idle());
+}
+
+TEST_CASE("a write that failed is nothing that later reads wait for", "[connection]") {
+  Client client;
+  client.send("SET k v\r\n");
+  client.db.fail_next(Refusal::kUnknown);
+  client.db.applied[kFirstDataGroup] = client.db.last_index;
+  CHECK(client.send("GET k\r\n").got() == "-REFUSED 7629 5\r\n$-1\r\n");
+}
+
+TEST_CASE("keys of several groups are refused before anything is done", "[connection]") {
+  Client client;
+  client.db.two_groups = true;
+  const std::string crossed = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+  CHECK(client.send("DEL {user1000}a foo\r\nEXISTS foo {user1000}a\r\n").got() ==
+        crossed + crossed);
+  client.db.unserved = {12182};
+  CHECK(client.send("GET foo\r\nSET foo 1\r\n").got() ==
+        "-CLUSTERDOWN Hash slot not served\r\n-CLUSTERDOWN Hash slot not served\r\n");
+  CHECK(client.db.proposed.empty());
+}
+
+TEST_CASE("a full disk refuses what grows, and nothing else", "[connection]") {
+  Client client;
+  client.db.disk_full = true;
+  client.send("SET k v\r\nDEL k\r\nGET k\r\n");
+  CHECK_THAT(client.got(), StartsWith("-ERR disk full: "));
+  REQUIRE(client.db.proposed.size() == 1);
+  CHECK(client.db.proposed[0].type == OperationType::kDelete);
+}
+
+TEST_CASE("MULTI with its commands does nothing, pipelined or not (clients.md)", "[connection]") {
+  Client client;
+  client.send("MULTI\r\nSET k v\r\nEXEC\r\nPING\r\n");
+  CHECK(client.db.proposed.empty());
+  const std::string got = client.got();
+  CHECK_THAT(got, ContainsSubstring("\r\n-ERR refused: it came after a MULTI"));
+  CHECK_THAT(got, EndsWith("\r\n-EXECABORT Transaction discarded because of previous errors.\r\n"
+                           "+PONG\r\n"));
+}
+
+// ---- The end ----------------------------------------------------------------------------------------
+
+TEST_CASE("QUIT is answered after what came before, and nothing after it is done", "[connection]") {
+  Client client;
+  client.send("SET k v\r\nQUIT\r\nSET k w\r\n");
+  CHECK(client.db.proposed.size() == 1);
+  CHECK(client.connection.closing());
+  CHECK_FALSE(client.connection.idle());
+  client.db.apply_next();
+  CHECK(client.got() == "+OK\r\n+OK\r\n");
+  CHECK(client.connection.idle());
+}
+
+TEST_CASE("broken RESP is answered in its place, then the connection ends", "[connection]") {
+  Client client;
+  client.send("SET k v\r\n*1\r\n+x\r\nPING\r\n");
+  CHECK(client.connection.closing());
+  client.db.apply_next();
+  CHECK(client.got() == "+OK\r\n-ERR Protocol error: expected '$', got '+'\r\n");
+}
+
+TEST_CASE("a browser that was tricked into calling is hung up on, as Redis does", "[connection]") {
+  for (const char* line : {"POST / HTTP/1.1\r\nSET k v\r\n", "Host: 127.0.0.1\r\nSET k v\r\n"}) {
+    Client client;
+    CHECK(client.send(line).got().empty());
+    CHECK(client.connection.closing());
+    CHECK(client.db.proposed.empty());
+  }
+}
+
+TEST_CASE("answers that come after the socket is gone are dropped", "[connection]") {
+  Client client;
+  client.send("SET a 1\r\nSET b 2\r\n");
+  client.connection.disconnected();
+  client.db.apply_next();
+  CHECK_FALSE(client.connection.idle());  // somebody still holds a Waiter
+  client.db.fail_next(Refusal::kUnknown);
+  CHECK(client.got().empty());
+  CHECK(client.connection.idle());
+  CHECK_FALSE(client.connection.may_consume());
+}
+
+// ---- Bounds -------------------------------------------------------------------------------------------
+
+TEST_CASE("a client with too many requests under way is not read from", "[connection]") {
+  Client client;
+  std::string lines;
+  for (std::size_t i = 0; i < Connection::kMaxPending + 100; ++i) lines += "DEL k\r\n";
+  client.send(lines);
+  CHECK(client.db.proposed.size() == Connection::kMaxPending);
+  CHECK_FALSE(client.connection.may_consume());
+  client.db.apply_next({Outcome::Kind::kInteger, 0});
+  client.turn();
+  CHECK(client.db.proposed.size() == Connection::kMaxPending);
+  while (!client.db.proposed.empty()) {
+    client.db.apply_next({Outcome::Kind::kInteger, 0});
+    client.turn();
+  }
+  CHECK(client.got().size() == 4 * (Connection::kMaxPending + 100));
+}
+
+TEST_CASE("values under way are bounded by their bytes", "[connection]") {
+  Client client;
+  const std::string request = bulk_command({"SET", "k", std::string(65'536, 'v')});
+  std::string lines;
+  for (int i = 0; i < 200; ++i) lines += request;
+  client.send(lines);
+  CHECK(client.db.proposed.size() <= Connection::kMaxPendingSizeBytes / 65'536 + 1);
+  CHECK_FALSE(client.connection.may_consume());
+}
+
+// Small requests, large replies: the room must be taken before the replies come.
+TEST_CASE("reads that wait are bounded by the replies they may bring", "[connection]") {
+  Client client;
+  client.db.has_lease = false;
+  client.db.memory.set("k", std::string(65'536, 'v'));
+  std::string lines;
+  for (int i = 0; i < 1000; ++i) lines += "GET k\r\n";
+  client.send(lines);
+  CHECK(client.db.reads.size() <= Connection::kMaxPendingSizeBytes / 65'536 + 1);
+  CHECK_FALSE(client.connection.may_consume());
+  while (!client.db.reads.empty()) client.db.read_next();
+  CHECK(client.connection.output().size() <= Connection::kMaxPendingSizeBytes + 100'000);
+}
+
+TEST_CASE("a client that does not read its replies is not read from", "[connection]") {
+  Client client;
+  client.db.memory.set("k", std::string(65'536, 'v'));
+  std::string lines;
+  for (int i = 0; i < 1000; ++i) lines += "GET k\r\n";
+  client.send(lines);
+  CHECK(client.connection.output().size() < Connection::kMaxOutputSizeBytes + 70'000);
+  CHECK_FALSE(client.connection.may_consume());
+  std::size_t size_bytes = 0;
+  for (std::string got = client.got(); !got.empty(); got = client.got()) size_bytes += got.size();
+  CHECK(size_bytes == 1000 * (65'536 + 10));
+}
+
+// Its bytes stay in the input: without this the server would read on, and on.
+TEST_CASE("while a write waits for reads, the client is not read from", "[connection]") {
+  Client client;
+  client.db.has_lease = false;
+  client.send("GET a\r\nGET b\r\nSET k v\r\n");
+  CHECK_FALSE(client.connection.may_consume());
+  client.db.read_next();
+  CHECK_FALSE(client.connection.may_consume());
+  client.db.fail_next_read(Refusal::kTimeout);
+  CHECK(client.connection.may_consume());
+  client.turn();
+  CHECK(client.db.proposed.size() == 1);
+}
+
+// ---- Whatever comes --------------------------------------------------------------------------------------
+
+TEST_CASE("cut anywhere, the same requests get the same replies", "[connection]") {
+  const std::string wire = bulk_command({"SET", "k", "a\r\nb"}) + "GET k\r\nPING\r\n\r\n" +
+                           bulk_command({"NOSUCH", ""}) + "DEL k x\r\n" + bulk_command({"GET", "k"});
+  const auto reply_to = [&](std::size_t cut) {
+    Client client;
+    const auto serve = [&](std::string_view part) {
+      client.send(part);
+      while (!client.db.proposed.empty() || !client.db.reads.empty()) {
+        client.db.proposed.empty() ? client.db.read_next() : client.db.apply_next();
+        client.turn();
+      }
+    };
+    serve(std::string_view(wire).substr(0, cut));
+    serve(std::string_view(wire).substr(cut));
+    return client.got();
+  };
+  const std::string whole = reply_to(0);
+  for (std::size_t cut = 1; cut < wire.size(); ++cut) CHECK(reply_to(cut) == whole);
+}
+
+TEST_CASE("every request gets one reply, in order, whatever Raft and the disk do", "[connection]") {
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    std::mt19937_64 random(seed);
+    Client client;
+    std::uint64_t sent = 0;
+    const auto act = [&](std::uint64_t action) {
+      client.db.has_lease = random() % 2 == 0;
+      client.db.memory.answer = random() % 3 == 0 ? Lookup::kNotInMemory : Lookup::kFound;
+      if (action == 0 && !client.db.proposed.empty()) client.db.apply_next();
+      if (action == 1 && !client.db.proposed.empty()) client.db.fail_next(Refusal::kUnknown);
+      if (action == 2 && !client.db.reads.empty()) client.db.read_next();
+      if (action == 3) client.db.finish_disk_reads();
+      const std::vector<std::string> lines = {"SET k v", "GET k", "EXISTS k", "PING", "NOSUCH"};
+      if (action > 3) client.input += lines[random() % 5] + "\r\nECHO " + std::to_string(sent++) +
+                                      "\r\n";
+      client.turn();
+    };
+    for (int step = 0; step < 200; ++step) act(random() % 8);
+    for (int step = 0; step < 5000 && !client.input.empty(); ++step) act(random() % 4);
+    for (int step = 0; step < 5000 && !client.connection.idle(); ++step) act(random() % 4);
+    const std::string got = client.got();
+    std::size_t at = 0;
+    for (std::uint64_t i = 0; i < sent; ++i) {  // each echo is there, after the one before it
+      const std::string text = std::to_string(i);
+      at = got.find("$" + std::to_string(text.size()) + "\r\n" + text + "\r\n", at);
+      REQUIRE(at != std::string::npos);
+    }
+  }
+}

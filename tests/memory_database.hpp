@@ -1,0 +1,168 @@
+// A Database and a Site in memory, for tests of commands and connections: keys in a std::map, an
+// answer to every proposal when the test says so, a disk that is slow when the test says so.
+#ifndef SESHAT_TESTS_MEMORY_DATABASE_HPP
+#define SESHAT_TESTS_MEMORY_DATABASE_HPP
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "seshat/codec.hpp"
+#include "seshat/command.hpp"
+
+namespace seshat::tests {
+
+class MemoryMap final : public OrderedMap {
+ public:
+  [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
+    if (answer != Lookup::kFound) return answer;
+    const auto found = bytes.find(key);
+    if (found == bytes.end()) return Lookup::kAbsent;
+    value = found->second;
+    return Lookup::kFound;
+  }
+  // As if a SET had been applied.
+  void set(std::string_view key, std::string_view value) {
+    StoredValue stored;
+    stored.data = value;
+    std::string map_key;
+    std::string record;
+    value_key(key, map_key);
+    codec::encode(stored, record);
+    bytes[map_key] = record;
+  }
+
+  std::map<std::string, std::string, std::less<>> bytes;
+  Lookup answer = Lookup::kFound;  // anything else is what every get() answers
+};
+
+// Proposals and reads wait in the order they came until the test lets them go.
+class MemoryDatabase final : public Database {
+ public:
+  struct Proposed {
+    GroupId group;
+    OperationType type;
+    std::vector<std::string> arguments;
+    Waiter* waiter;
+    Index index;
+  };
+  struct Read {
+    GroupId group;
+    Index after;
+    Waiter* waiter;
+  };
+
+  [[nodiscard]] std::optional<GroupId> group_of(Slot slot) const override {
+    if (unserved.contains(slot)) return std::nullopt;
+    return two_groups && slot >= kSlotCount / 2 ? GroupId{2} : kFirstDataGroup;
+  }
+  Index propose(GroupId group, Operation operation, Waiter& waiter) override {
+    if (refusal) {
+      waiter.failed(*refusal);
+      return {};
+    }
+    proposed.push_back({group,
+                        operation.type,
+                        {operation.arguments.begin(), operation.arguments.end()},
+                        &waiter,
+                        ++last_index});
+    return last_index;
+  }
+  [[nodiscard]] bool readable(GroupId group, Index after) const override {
+    return has_lease && applied[group] >= after;
+  }
+  void read(GroupId group, Index after, Waiter& waiter) override {
+    if (refusal) return waiter.failed(*refusal);
+    reads.push_back({group, after, &waiter});
+  }
+  [[nodiscard]] const OrderedMap& cached(GroupId) const override { return memory; }
+  void read_from_disk(GroupId, std::function<void(const OrderedMap&)> work) override {
+    disk_reads.push_back(std::move(work));
+  }
+  void post(std::function<void()> work) override { posted.push_back(std::move(work)); }
+  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refused) const override {
+    return "REFUSED " + std::to_string(slot) + " " + std::to_string(static_cast<int>(refused));
+  }
+  [[nodiscard]] bool disk_is_full() const override { return disk_full; }
+
+  // The oldest proposal is committed and applied.
+  void apply_next(Outcome outcome = {}) {
+    const Proposed next = take(proposed);
+    applied[next.group] = next.index;
+    if (next.type == OperationType::kSet) memory.set(next.arguments[0], next.arguments[1]);
+    next.waiter->done(outcome);
+  }
+  void fail_next(Refusal refused) { take(proposed).waiter->failed(refused); }
+  // The oldest read may look now.
+  void read_next() { take(reads).waiter->readable(); }
+  void fail_next_read(Refusal refused) { take(reads).waiter->failed(refused); }
+  // The pool and the loop do what waits for them.
+  void finish_disk_reads() {
+    while (!disk_reads.empty()) take(disk_reads)(disk);
+    while (!posted.empty()) take(posted)();
+  }
+
+  MemoryMap memory;
+  MemoryMap disk;
+  bool has_lease = true;
+  bool disk_full = false;
+  bool two_groups = false;
+  std::optional<Refusal> refusal;
+  std::set<Slot> unserved;
+  std::deque<Proposed> proposed;
+  std::deque<Read> reads;
+  std::deque<std::function<void(const OrderedMap&)>> disk_reads;
+  std::deque<std::function<void()>> posted;
+  Index last_index;
+  mutable std::map<GroupId, Index> applied;
+
+ private:
+  template <class T>
+  static T take(std::deque<T>& queue) {
+    T first = std::move(queue.front());
+    queue.pop_front();
+    return first;
+  }
+};
+
+// Three nodes, of which 1 is this one and 2 leads; 3 is down.
+class FixedSite final : public Site {
+ public:
+  FixedSite() {
+    shown.self = NodeId{1};
+    shown.epoch = Term{7};
+    shown.ok = true;
+    for (std::uint16_t id = 1; id <= 3; ++id) {
+      const auto port = static_cast<std::uint16_t>(6378 + id);
+      const auto peer_port = static_cast<std::uint16_t>(7378 + id);
+      shown.nodes.push_back({NodeId{id}, "10.0.0." + std::to_string(id), port, peer_port, id == 2});
+    }
+    shown.shards = {{{{0, 16383}}, NodeId{2}, {NodeId{1}, NodeId{2}, NodeId{3}}}};
+  }
+  [[nodiscard]] Topology topology() const override { return shown; }
+  void append_info(std::string_view section, std::string& out) const override {
+    out += "about:" + std::string(section) + "\r\n";
+  }
+  [[nodiscard]] std::vector<std::pair<std::string, std::string>> settings() const override {
+    return {{"appendonly", "yes"}, {"maxclients", "10000"}, {"save", ""}};
+  }
+  void for_each_session(const std::function<void(const Session&)>& visit) const override {
+    for (const Session* session : sessions) visit(*session);
+  }
+  [[nodiscard]] std::uint64_t now_ms() const override { return clock_ms; }
+
+  Topology shown;
+  std::vector<const Session*> sessions;
+  std::uint64_t clock_ms = 100'000;
+};
+
+}  // namespace seshat::tests
+
+#endif  // SESHAT_TESTS_MEMORY_DATABASE_HPP

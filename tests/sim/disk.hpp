@@ -1,0 +1,452 @@
+// A disk as RocksDB shows it to the store: a write-ahead log that forgets its unsynced end.
+//
+//   write(mutation) ──> written ──(sync, later)──> durable
+//                          │ power cut: keeps a prefix, at least what is durable
+//                          └ the process dies: all of it stays
+//
+//   Disk      of the machine: survives the process; what it holds, what was synced, what is broken
+//   Storage   of one process: store.hpp's storage thread, sync thread and pool, in virtual time
+//
+// Keeps: one order for the writes of all groups and for applied batches; each is there as a whole
+// or not at all; a sync covers what was written before it began.
+#ifndef SESHAT_TESTS_SIM_DISK_HPP
+#define SESHAT_TESTS_SIM_DISK_HPP
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "seshat/codec.hpp"
+#include "seshat/raft.hpp"
+#include "seshat/records.hpp"
+#include "seshat/replica.hpp"
+#include "seshat/state_machine.hpp"
+#include "sim/scenario.hpp"
+#include "sim/world.hpp"
+
+namespace seshat::sim {
+
+// ---- What it holds ----------------------------------------------------------------------------------
+
+using Records = std::map<std::string, std::string, std::less<>>;
+
+class RecordMap final : public OrderedMap {
+ public:
+  explicit RecordMap(const Records& records) : records_(records) {}
+  [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
+    const auto found = records_.find(key);
+    if (found == records_.end()) return Lookup::kAbsent;
+    value = found->second;
+    return Lookup::kFound;
+  }
+
+ private:
+  const Records& records_;
+};
+
+using Changes = std::vector<std::pair<std::string, std::optional<std::string>>>;
+
+inline void change(Records& records, const Changes& changes) {
+  for (const auto& [key, value] : changes) {
+    if (value) {
+      records[key] = *value;
+    } else {
+      records.erase(key);
+    }
+  }
+}
+
+// What a state machine writes: seen by its own reads at once, by others when it is written.
+class ChangeBatch final : public Batch {
+ public:
+  explicit ChangeBatch(const Records& records) : records_(records) {}
+  [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
+    const auto changed = latest_.find(key);
+    if (changed == latest_.end()) return RecordMap(records_).get(key, value);
+    if (!changed->second) return Lookup::kAbsent;
+    value = *changed->second;
+    return Lookup::kFound;
+  }
+  void put(std::string_view key, std::string_view value) override {
+    latest_[std::string(key)] = std::string(value);
+  }
+  void erase(std::string_view key) override { latest_[std::string(key)] = std::nullopt; }
+  [[nodiscard]] Changes changes() const { return {latest_.begin(), latest_.end()}; }
+
+ private:
+  const Records& records_;
+  std::map<std::string, std::optional<std::string>, std::less<>> latest_;
+};
+
+struct GroupImage {
+  raft::HardState hard_state;
+  std::vector<raft::Entry> log;  // from index 1
+  Records records;               // of the state machine
+
+  [[nodiscard]] bool holds(const raft::Entry& entry) const {
+    return log.size() >= entry.index.value && log[entry.index.value - 1].term == entry.term;
+  }
+};
+
+// One WriteBatch: log writes of several groups, or what was applied to one.
+struct Mutation {
+  struct LogWrite {
+    GroupId group;
+    raft::Write write;
+  };
+  std::vector<LogWrite> log;
+  std::optional<std::pair<GroupId, Changes>> applied;
+};
+
+struct DiskImage {
+  std::map<GroupId, GroupImage> groups;
+
+  void change(const Mutation& mutation) {
+    for (const Mutation::LogWrite& work : mutation.log) {
+      GroupImage& group = groups[work.group];
+      if (work.write.hard_state) group.hard_state = *work.write.hard_state;
+      if (work.write.entries.empty()) continue;
+      const std::size_t from = work.write.entries.front().index.value - 1;
+      must(from <= group.log.size(), "disk", "a write left a hole in the log");
+      group.log.resize(from);
+      group.log.insert(group.log.end(), work.write.entries.begin(), work.write.entries.end());
+    }
+    if (!mutation.applied) return;
+    sim::change(groups[mutation.applied->first].records, mutation.applied->second);
+  }
+};
+
+inline std::uint64_t hash_of(const Records& records) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  const auto add = [&hash](std::string_view text) {
+    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+    hash = (hash ^ text.size()) * 0x100000001b3;
+  };
+  for (const auto& [key, value] : records) add(key), add(value);
+  return hash;
+}
+
+// ---- The machine's disk -------------------------------------------------------------------------------
+
+class Disk {
+ public:
+  [[nodiscard]] const DiskImage& durable() const { return durable_; }
+  [[nodiscard]] const DiskImage& written() const { return written_; }
+  [[nodiscard]] std::uint64_t last_write() const { return synced_ + unsynced_.size(); }
+  [[nodiscard]] std::size_t unsynced() const { return unsynced_.size(); }
+
+  void write(Mutation mutation) {
+    written_.change(mutation);
+    unsynced_.push_back(std::move(mutation));
+  }
+  void sync(std::uint64_t up_to) {
+    for (; synced_ < up_to && !unsynced_.empty(); ++synced_) {
+      durable_.change(unsynced_.front());
+      unsynced_.pop_front();
+    }
+  }
+  // Of what was not synced, the first `kept` writes are there when power is back.
+  void cut_power(std::size_t kept) {
+    sync(synced_ + std::min(kept, unsynced_.size()));
+    unsynced_.clear();
+    written_ = durable_;
+    pages_lost = false;
+  }
+
+  // What is wrong with it
+  std::uint64_t slow = 0;  // faults that make it so
+  std::uint64_t full = 0;
+  bool sync_fails = false;   // the next one
+  bool write_fails = false;  // the next one
+  bool pages_lost = false;   // a sync failed: what was not synced may be gone
+
+  void freeze() { ++frozen_; }
+  void thaw() {
+    if (--frozen_ > 0) return;
+    for (auto& waiting : std::exchange(waiting_, {})) waiting();
+  }
+  // Runs `work` now, or when the disk moves again.
+  void when_moving(std::function<void()> work) {
+    if (frozen_ > 0) return waiting_.push_back(std::move(work));
+    work();
+  }
+
+ private:
+  DiskImage durable_;
+  DiskImage written_;
+  std::deque<Mutation> unsynced_;
+  std::uint64_t synced_ = 0;
+  std::uint64_t frozen_ = 0;
+  std::vector<std::function<void()>> waiting_;
+};
+
+// ---- A process' threads: they stand still while it is paused, and end with it ----------------------------
+
+class Life {
+ public:
+  [[nodiscard]] bool over() const { return over_; }
+  [[nodiscard]] bool paused() const { return paused_; }
+  void end() {
+    over_ = true;
+    deferred_.clear();
+  }
+  void pause() { paused_ = true; }
+  void resume() {
+    paused_ = false;
+    for (auto& work : std::exchange(deferred_, {})) run(std::move(work));
+  }
+  void run(std::function<void()> work) {
+    if (over_) return;
+    if (paused_) return deferred_.push_back(std::move(work));
+    work();
+  }
+
+ private:
+  bool over_ = false;
+  bool paused_ = false;
+  std::vector<std::function<void()>> deferred_;
+};
+
+using LifePtr = std::shared_ptr<Life>;
+
+// ---- The store of one process -------------------------------------------------------------------------------
+
+// What it answers, on its own threads: post it and return.
+class StorageEvents {
+ public:
+  virtual void on_synced(GroupId group, std::uint64_t write_id) = 0;
+  virtual void on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) = 0;
+  virtual void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
+                          std::vector<raft::Entry> entries) = 0;
+  virtual void on_storage_failed(const std::string& what) = 0;
+  // For the checks: the state machine's records as they are now written.
+  virtual void on_state_written(GroupId group, Index applied, std::uint64_t hash) = 0;
+
+ protected:
+  ~StorageEvents() = default;
+};
+
+class Storage final : public LogStore, public Applier {
+ public:
+  Storage(World& world, const Scenario& scenario, Disk& disk, LifePtr life, Random random,
+          StorageEvents& events)
+      : world_(world),
+        scenario_(scenario),
+        disk_(disk),
+        life_(std::move(life)),
+        random_(random),
+        events_(events) {}
+
+  // As store.hpp's restore(), of what the process found when it started: all of it synced.
+  [[nodiscard]] raft::Restored restore(GroupId group, StateMachine& machine);
+
+  void append(GroupId group, raft::Write write) override {
+    if (scenario_.encode) recode(write);
+    writes_.push_back({group, std::move(write)});
+    wake_storage();
+  }
+  void apply(GroupId group, std::vector<raft::Entry> entries) override {
+    applies_.emplace_back(group, std::move(entries));
+    wake_storage();
+  }
+  void fetch(GroupId group, raft::Fetch fetch) override;
+
+  [[nodiscard]] RecordMap map(GroupId group) const {
+    return RecordMap(disk_.written().groups.at(group).records);
+  }
+  [[nodiscard]] bool idle() const { return !storage_busy_ && !syncing_ && !unsynced_; }
+
+ private:
+  void after(std::uint64_t delay_us, std::function<void()> work) {
+    world_.after(delay_us, [life = life_, work = std::move(work)] { life->run(work); });
+  }
+  [[nodiscard]] std::uint64_t stretched(std::uint64_t time_us) {
+    return disk_.slow == 0 ? time_us : time_us + random_.scattered(20 * kMillisecond, 3 * kSecond);
+  }
+  // On the disk's time: later if it stands still.
+  void on_disk(std::uint64_t time_us, std::function<void()> work) {
+    after(stretched(time_us), [this, work = std::move(work)] {
+      disk_.when_moving([life = life_, work] { life->run(work); });
+    });
+  }
+  static void recode(raft::Write& write);
+
+  void wake_storage();
+  void storage_turn();
+  void write_log();
+  void apply_one();
+  void wake_sync();
+  void finish_sync(std::uint64_t up_to, const std::map<GroupId, std::uint64_t>& reported);
+  void fail(const std::string& what);
+  [[nodiscard]] bool write_fails();
+
+  World& world_;
+  const Scenario& scenario_;
+  Disk& disk_;
+  LifePtr life_;
+  Random random_;
+  StorageEvents& events_;
+  std::map<GroupId, StateMachine*> machines_;
+
+  std::vector<Mutation::LogWrite> writes_;
+  std::deque<std::pair<GroupId, std::vector<raft::Entry>>> applies_;
+  bool storage_busy_ = false;
+  std::map<GroupId, std::uint64_t> to_report_;  // written, by the last write of each group
+  bool unsynced_ = false;
+  bool syncing_ = false;
+  bool failed_ = false;
+};
+
+inline raft::Restored Storage::restore(GroupId id, StateMachine& machine) {
+  machines_[id] = &machine;
+  const GroupImage& group = disk_.written().groups.at(id);
+  const Result<MachineState> state = machine.restore(RecordMap(group.records));
+  must(bool(state), "restart", state ? "" : state.error().text);
+  raft::Restored restored;
+  restored.hard_state = group.hard_state;
+  restored.applied_index = state->applied_index;
+  const std::size_t applied = state->applied_index.value;
+  must(applied <= group.log.size(), "restart",
+       "the state machine applied " + std::to_string(applied) + ", the log ends at " +
+           std::to_string(group.log.size()));
+  std::size_t base = applied;
+  std::size_t tail_bytes = 0;
+  while (base > 0) {
+    tail_bytes += group.log[base - 1].size_bytes();
+    if (tail_bytes > scenario_.restored_tail_size_bytes) break;
+    --base;
+  }
+  restored.base_index = Index{base};
+  if (base > 0) restored.base_term = group.log[base - 1].term;
+  restored.entries.assign(group.log.begin() + static_cast<std::ptrdiff_t>(base), group.log.end());
+  const auto problem = raft::check_restored(restored);
+  must(!problem, "restart", problem.value_or(""));
+  const Term applied_term = applied == 0 ? Term{} : group.log[applied - 1].term;
+  must(applied_term == state->applied_term, "restart",
+       "the state machine applied another entry " + std::to_string(applied) + " than the log has");
+  return restored;
+}
+
+inline void Storage::recode(raft::Write& write) {
+  if (write.hard_state) {
+    const auto decoded = codec::decode_hard_state(codec::encode(*write.hard_state));
+    must(bool(decoded), "codec", "a hard state can't be read back");
+    write.hard_state = *decoded;
+  }
+  std::string bytes;
+  for (raft::Entry& entry : write.entries) {
+    bytes.clear();
+    codec::encode(entry, bytes);
+    const auto decoded = codec::decode_entry(bytes);
+    must(bool(decoded), "codec", "an entry can't be read back");
+    entry = *decoded;
+  }
+}
+
+// ---- The storage thread
+
+inline void Storage::wake_storage() {
+  if (storage_busy_ || failed_ || (writes_.empty() && applies_.empty())) return;
+  storage_busy_ = true;
+  on_disk(random_.between(1, scenario_.disk.write_us), [this] { storage_turn(); });
+}
+
+inline void Storage::storage_turn() {
+  storage_busy_ = false;
+  if (failed_) return;
+  if (!writes_.empty()) write_log();
+  if (!applies_.empty() && !failed_) apply_one();
+  wake_storage();
+}
+
+inline bool Storage::write_fails() {
+  return disk_.full > 0 || std::exchange(disk_.write_fails, false);
+}
+
+inline void Storage::write_log() {
+  if (write_fails()) return fail("the log could not be written");
+  Mutation mutation;
+  mutation.log = std::exchange(writes_, {});
+  for (const Mutation::LogWrite& work : mutation.log) to_report_[work.group] = work.write.id;
+  disk_.write(std::move(mutation));
+  unsynced_ = true;
+  wake_sync();
+}
+
+inline void Storage::apply_one() {
+  const auto [group, entries] = std::move(applies_.front());
+  applies_.pop_front();
+  const Records& records = disk_.written().groups.at(group).records;
+  ChangeBatch batch(records);
+  Result<std::vector<Outcome>> outcomes = machines_.at(group)->apply(batch, entries);
+  must(bool(outcomes), "apply", outcomes ? "" : outcomes.error().text);
+  if (write_fails()) return fail("what was applied could not be written");
+  Mutation mutation;
+  mutation.applied.emplace(group, batch.changes());
+  disk_.write(std::move(mutation));
+  const Index last = entries.back().index;
+  events_.on_state_written(group, last, hash_of(records));
+  events_.on_applied(group, last, std::move(*outcomes));
+}
+
+// ---- The sync thread
+
+inline void Storage::wake_sync() {
+  if (syncing_ || !unsynced_ || failed_) return;
+  syncing_ = true;
+  unsynced_ = false;
+  const std::uint64_t up_to = disk_.last_write();
+  on_disk(random_.between(scenario_.disk.min_sync_us, scenario_.disk.max_sync_us),
+          [this, up_to, reported = std::exchange(to_report_, {})] {
+            finish_sync(up_to, reported);
+          });
+}
+
+inline void Storage::finish_sync(std::uint64_t up_to,
+                                 const std::map<GroupId, std::uint64_t>& reported) {
+  syncing_ = false;
+  if (failed_) return;
+  if (std::exchange(disk_.sync_fails, false)) {
+    disk_.pages_lost = true;
+    return fail("the log could not be synced");
+  }
+  disk_.sync(up_to);
+  for (const auto& [group, write_id] : reported) events_.on_synced(group, write_id);
+  wake_sync();
+}
+
+inline void Storage::fail(const std::string& what) {
+  failed_ = true;
+  events_.on_storage_failed(what);
+}
+
+// ---- The pool
+
+inline void Storage::fetch(GroupId id, raft::Fetch fetch) {
+  after(stretched(random_.between(50, 2000)), [this, id, fetch] {
+    if (failed_) return;
+    const std::vector<raft::Entry>& log = disk_.written().groups.at(id).log;
+    std::vector<raft::Entry> entries;
+    std::size_t size_bytes = 0;
+    for (Index index = fetch.from; index <= fetch.to; ++index) {
+      must(index.value <= log.size(), "disk", "an applied entry is not on disk");
+      size_bytes += log[index.value - 1].size_bytes();
+      if (size_bytes > fetch.max_size_bytes && !entries.empty()) break;
+      entries.push_back(log[index.value - 1]);
+    }
+    const Index prev = fetch.from - 1;
+    const Term prev_term = prev == Index{} ? Term{} : log[prev.value - 1].term;
+    events_.on_fetched(id, fetch.peer, prev_term, std::move(entries));
+  });
+}
+
+}  // namespace seshat::sim
+
+#endif  // SESHAT_TESTS_SIM_DISK_HPP

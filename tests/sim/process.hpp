@@ -1,0 +1,691 @@
+// One life of a node's process: what node.hpp does, over the simulated disk, network and clock.
+//
+//   Machine   clock and disk; survives its processes
+//   Process   the real Replicas, state machines and Membership of one life, driven by a loop
+//             that takes what gathered in its mailbox, then lets it all out (end of turn)
+//
+// node.hpp itself needs RocksDB and gRPC; what it adds to the replicas (turns, system records,
+// handshakes, who may vote, failure) is done here in the same way.
+#ifndef SESHAT_TESTS_SIM_PROCESS_HPP
+#define SESHAT_TESTS_SIM_PROCESS_HPP
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seshat/codec.hpp"
+#include "seshat/membership.hpp"
+#include "seshat/replica.hpp"
+#include "seshat/state_machine.hpp"
+#include "sim/checks.hpp"
+#include "sim/disk.hpp"
+#include "sim/network.hpp"
+#include "sim/scenario.hpp"
+#include "sim/trace.hpp"
+#include "sim/world.hpp"
+
+namespace seshat::sim {
+
+inline constexpr GroupId kGroups[] = {kSystemGroup, kFirstDataGroup};
+
+// ---- What outlives a process ----------------------------------------------------------------------------
+
+// A clock with a rate of its own, that goes on whatever happens to the process.
+class MachineClock final : public Clock {
+ public:
+  MachineClock(const World& world, NodeClock clock) : world_(world), clock_(clock) {}
+  [[nodiscard]] std::uint64_t now_us() const {
+    const auto now = static_cast<std::int64_t>(world_.now_us());
+    return clock_.boot_ms * kMillisecond +
+           static_cast<std::uint64_t>(now + now / 1000 * clock_.drift_ppm / 1000);
+  }
+  [[nodiscard]] std::uint64_t now_ms() const override { return now_us() / kMillisecond; }
+  // How long `local_us` of this clock take.
+  [[nodiscard]] std::uint64_t real_us(std::uint64_t local_us) const {
+    return local_us * 1'000'000 / static_cast<std::uint64_t>(1'000'000 + clock_.drift_ppm);
+  }
+  // The time of day, since 1970.
+  [[nodiscard]] std::uint64_t wall_ms() const {
+    constexpr std::int64_t kEpochMs = 1'700'000'000'000;
+    return static_cast<std::uint64_t>(
+        kEpochMs + static_cast<std::int64_t>(world_.now_us() / kMillisecond) +
+        clock_.wall_offset_ms);
+  }
+  void jump_wall(std::int64_t ms) { clock_.wall_offset_ms += ms; }
+
+ private:
+  const World& world_;
+  NodeClock clock_;
+};
+
+struct Machine {
+  Machine(const World& world, NodeId of, NodeClock machine_clock)
+      : id(of), clock(world, machine_clock) {
+    Mutation empty;  // families of all groups
+    for (const GroupId group : kGroups) empty.log.push_back({group, {}});
+    disk.write(std::move(empty));
+    disk.sync(1);
+  }
+  NodeId id;
+  MachineClock clock;
+  Disk disk;
+  std::uint64_t lives = 0;
+};
+
+// ---- What clients get -------------------------------------------------------------------------------------
+
+struct Reply {
+  enum class Kind : std::uint8_t {
+    kDone,     // the operation took effect; `value`, `found`, `count` say what it found
+    kRefused,  // certainly without effect: try elsewhere, perhaps at `leader`
+    kUnknown,  // it may or may not take effect
+  };
+  Kind kind = Kind::kUnknown;
+  std::optional<std::string> value;
+  std::int64_t count = 0;
+  NodeId leader;
+};
+
+struct Request {
+  ClientAction action = ClientAction::kGet;
+  std::string key;
+  std::string value;
+  std::uint64_t connection = 0;
+  std::function<void(const Reply&)> answer;  // called once at most
+};
+
+// What a process tells those who watch it.
+class ProcessHost {
+ public:
+  virtual void storage_failed(NodeId node) = 0;  // it must end
+  virtual void turn_ended() = 0;
+
+ protected:
+  ~ProcessHost() = default;
+};
+
+// ---- A process ----------------------------------------------------------------------------------------------
+
+class Process final : private StorageEvents, private Transport, private LeadershipObserver {
+ public:
+  Process(World& world, const Scenario& scenario, Machine& machine, Network& network,
+          Checks& checks, ProcessHost& host);
+
+  void start();
+
+  // ---- from outside
+  void receive(const Packet& packet);
+  void serve(Request request);
+  void break_stream(NodeId peer);  // the stream to it, or from it, has ended
+  void transfer_leadership();
+  void begin_stop() {
+    post([this] { stopping_ = true; });
+  }
+  [[nodiscard]] bool may_stop() const;
+  void pause() { life_->pause(); }
+  void resume() { life_->resume(); }
+  [[nodiscard]] bool paused() const { return life_->paused(); }
+  // Nothing of it happens any more.
+  void end() { life_->end(); }
+
+  // ---- for the checks
+  [[nodiscard]] const Replica& replica(GroupId group) const { return *groups_.at(group).replica; }
+  [[nodiscard]] std::optional<Checks::Lease> lease(GroupId group) const;
+  [[nodiscard]] bool failed() const { return failed_; }
+  [[nodiscard]] std::uint64_t state_hash(GroupId group) const {
+    return hash_of(machine_.disk.written().groups.at(group).records);
+  }
+
+ private:
+  static constexpr std::size_t kMaxMailbox = 4096;
+  static constexpr std::uint64_t kDialMinMs = 100;
+  static constexpr std::uint64_t kDialMaxMs = 1000;
+  static constexpr std::uint64_t kStatusIntervalMs = 1000;
+  static constexpr std::uint64_t kLivenessMs = 3000;
+
+  struct Group {
+    std::unique_ptr<StateMachine> machine;
+    std::unique_ptr<Replica> replica;
+  };
+  struct Peer {
+    bool up = false;                  // our stream to it was accepted
+    std::uint64_t accepted_life = 0;  // whose frames we take in
+    std::uint64_t heard_at_ms = 0;
+    std::uint64_t dial_at_ms = 0;
+    std::uint64_t dial_delay_ms = kDialMinMs;
+    std::vector<PeerMessage> outbox;
+  };
+  // A client's request that waits. As connection.hpp's.
+  struct Pending final : Waiter {
+    Pending(Process& of, Request what) : process(of), request(std::move(what)) {}
+    void done(const Outcome& outcome) override { process.answer(*this, outcome); }
+    void readable() override { process.answer_read(*this); }
+    void failed(Refusal refusal) override { process.refuse(*this, refusal); }
+    Process& process;
+    Request request;
+    bool answered = false;
+  };
+  class SystemProposal final : public Waiter {
+   public:
+    void done(const Outcome&) override { under_way = false; }
+    void readable() override {}
+    void failed(Refusal) override { under_way = false; }
+    bool under_way = false;
+  };
+
+  [[nodiscard]] raft::Config raft_config(GroupId group) const;
+  [[nodiscard]] std::string name() const { return "n" + std::to_string(machine_.id.value); }
+  void trace(const std::string& what) {
+    if (world_.tracing()) world_.trace(name(), what);
+  }
+
+  // The loop
+  void after(std::uint64_t delay_us, std::function<void()> work) {
+    world_.after(delay_us, [life = life_, work = std::move(work)] { life->run(work); });
+  }
+  void post(std::function<void()> work);
+  void wake();
+  void drain();
+  void end_turn();
+  void schedule_tick();
+  void tick();
+  void check();
+
+  // StorageEvents: on its threads
+  void on_synced(GroupId group, std::uint64_t write_id) override;
+  void on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) override;
+  void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
+                  std::vector<raft::Entry> entries) override;
+  void on_storage_failed(const std::string& what) override;
+  void on_state_written(GroupId group, Index applied, std::uint64_t hash) override {
+    checks_.state_written(machine_.id, group, applied, hash);
+  }
+
+  // Peers
+  void send(GroupId group, raft::Message message) override;
+  void flush();
+  void dial(std::uint64_t now_ms);
+  void handle_frame(const Packet& packet);
+  void handle_hello(const Packet& packet);
+  void handle_hello_reply(const Packet& packet);
+  void down(NodeId peer);
+  [[nodiscard]] Hello own_hello() const;
+  void send_frame(NodeId to, Frame frame);
+
+  // The cluster
+  void leadership_changed(GroupId group) override;
+  void read_system_records();
+  void propose_system_records();
+  void refresh_self();
+
+  // Clients
+  void execute(Request request);
+  void answer(Pending& pending, const Outcome& outcome);
+  void answer_read(Pending& pending);
+  void refuse(Pending& pending, Refusal refusal);
+  void finish(Pending& pending, const Reply& reply);
+  [[nodiscard]] Index propose(GroupId group, Operation operation, Waiter& waiter);
+
+  World& world_;
+  const Scenario& scenario_;
+  Machine& machine_;
+  Network& network_;
+  Checks& checks_;
+  ProcessHost& host_;
+  std::uint64_t number_;  // of this life
+  LifePtr life_ = std::make_shared<Life>();
+  Random random_;
+  Storage storage_;
+  Membership membership_;
+  std::map<GroupId, Group> groups_;
+  std::map<NodeId, Peer> peers_;
+  std::vector<std::function<void()>> mailbox_;
+  bool awake_ = false;
+  bool tick_waits_ = false;
+  std::list<Pending> pending_;
+  std::map<std::uint64_t, Index> last_writes_;  // of each connection
+  SystemProposal system_proposal_;
+  bool shard_map_recorded_ = false;
+  bool has_voted_ = false;
+  bool may_vote_ = false;
+  bool stopping_ = false;
+  bool failed_ = false;
+  std::uint64_t next_status_ms_ = 0;
+  std::uint64_t last_stamp_ms_ = 0;
+};
+
+// ---- Start
+
+namespace process_detail {
+
+inline Membership make_membership(const Machine& machine, std::size_t nodes, std::uint64_t seed) {
+  Membership::Self self;
+  self.id = machine.id;
+  self.incarnation = mix(seed ^ machine.id.value) | 1;
+  self.client_addr = "client" + std::to_string(machine.id.value) + ":6379";
+  self.new_at_start = true;
+  for (const auto& [id, group] : machine.disk.written().groups) {
+    const bool nothing = group.log.empty() && group.hard_state == raft::HardState{};
+    self.new_at_start = self.new_at_start && nothing;
+  }
+  std::map<NodeId, std::string> addresses;
+  for (std::size_t node = 1; node <= nodes; ++node) {
+    addresses[NodeId{node}] = "node" + std::to_string(node) + ":7379";
+  }
+  return Membership(std::move(self), std::move(addresses));
+}
+
+}  // namespace process_detail
+
+// What a start finds is made durable before anything is promised on it, as RocksDB's recovery does.
+inline Process::Process(World& world, const Scenario& scenario, Machine& machine, Network& network,
+                        Checks& checks, ProcessHost& host)
+    : world_(world),
+      scenario_(scenario),
+      machine_(machine),
+      network_(network),
+      checks_(checks),
+      host_(host),
+      number_(++machine.lives),
+      random_(world.random(0x9a0c355 + machine.id.value * 1000 + number_)),
+      storage_(world, scenario, machine.disk, life_, random_.fork(1), *this),
+      membership_(process_detail::make_membership(machine, scenario.nodes, scenario.seed)) {
+  machine_.disk.sync(machine_.disk.last_write());
+  for (std::size_t node = 1; node <= scenario.nodes; ++node) {
+    if (NodeId{node} != machine.id) peers_[NodeId{node}] = {};
+  }
+  auto system_machine = std::make_unique<SystemMachine>();
+  const SystemMachine& system = *system_machine;
+  groups_[kSystemGroup].machine = std::move(system_machine);
+  groups_[kFirstDataGroup].machine = std::make_unique<KeyValueMachine>();
+  const Replica::Environment environment{machine_.clock, storage_, *this, storage_, *this};
+  for (auto& [id, group] : groups_) {
+    raft::Restored restored = storage_.restore(id, *group.machine);
+    checks_.state_written(machine_.id, id, restored.applied_index, state_hash(id));
+    group.replica = std::make_unique<Replica>(id, raft_config(id), std::move(restored),
+                                              scenario.request_timeout_ms, environment);
+  }
+  if (system.restored_membership()) membership_.set_record(*system.restored_membership());
+  shard_map_recorded_ = system.restored_shard_map().has_value();
+}
+
+inline void Process::start() {
+  for (auto& [id, group] : groups_) {
+    checks_.started(machine_.id, id, group.replica->raft());
+    if (!world_.tracing()) continue;
+    const raft::Raft& raft = group.replica->raft();
+    trace("starts, group " + std::to_string(id.value) + ": " + describe_state(raft));
+  }
+  refresh_self();
+  schedule_tick();
+  wake();
+}
+
+inline raft::Config Process::raft_config(GroupId group) const {
+  raft::Config config = scenario_.raft;
+  config.id = machine_.id;
+  for (std::size_t node = 1; node <= scenario_.nodes; ++node) {
+    config.voters.push_back(NodeId{node});
+  }
+  config.seed = mix(scenario_.seed ^ mix(machine_.id.value * 8 + group.value) ^ number_);
+  return config;
+}
+
+// ---- The loop
+
+inline void Process::post(std::function<void()> work) {
+  mailbox_.push_back(std::move(work));
+  wake();
+}
+
+inline void Process::wake() {
+  if (awake_) return;
+  awake_ = true;
+  after(random_.between(2, 100), [this] { drain(); });
+}
+
+// The process may be paused between what it takes in and what it lets out.
+inline void Process::drain() {
+  for (auto& work : std::exchange(mailbox_, {})) work();
+  check();
+  after(random_.between(1, 20), [this] { end_turn(); });
+}
+
+inline void Process::end_turn() {
+  awake_ = false;
+  if (failed_) return;
+  for (auto& [id, group] : groups_) group.replica->pump();
+  refresh_self();
+  flush();
+  check();
+  if (!mailbox_.empty()) wake();
+}
+
+inline void Process::schedule_tick() {
+  const std::uint64_t interval_us = scenario_.raft.tick_interval_ms * kMillisecond;
+  after(machine_.clock.real_us(interval_us), [this] {
+    if (!std::exchange(tick_waits_, true)) post([this] { tick(); });
+    schedule_tick();
+  });
+}
+
+inline void Process::tick() {
+  tick_waits_ = false;
+  for (auto& [id, group] : groups_) group.replica->tick();
+  if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
+  if (stopping_) {
+    for (auto& [id, group] : groups_) {
+      const bool quiet = group.replica->waiting() == 0;
+      if (quiet && group.replica->raft().is_leader()) group.replica->transfer_leadership();
+    }
+  }
+  dial(machine_.clock.now_ms());
+}
+
+inline void Process::check() {
+  for (const auto& [id, group] : groups_) checks_.look(machine_.id, id, group.replica->raft());
+  host_.turn_ended();
+}
+
+inline bool Process::may_stop() const {
+  for (const auto& [id, group] : groups_) {
+    if (group.replica->waiting() > 0 || group.replica->raft().is_leader()) return false;
+  }
+  return storage_.idle();
+}
+
+inline void Process::transfer_leadership() {
+  post([this] {
+    for (auto& [id, group] : groups_) group.replica->transfer_leadership();
+  });
+}
+
+inline std::optional<Checks::Lease> Process::lease(GroupId group) const {
+  const std::uint64_t now_ms = machine_.clock.now_ms();
+  const raft::Raft& raft = replica(group).raft();
+  if (failed_ || !raft.has_lease(now_ms)) return std::nullopt;
+  return Checks::Lease{machine_.id, raft.lease_read(now_ms)};
+}
+
+// ---- What the disk answers
+
+inline void Process::on_synced(GroupId group, std::uint64_t write_id) {
+  post([this, group, write_id] {
+    trace("synced, group " + std::to_string(group.value) + ": write " + std::to_string(write_id));
+    groups_.at(group).replica->on_synced(write_id);
+  });
+}
+
+inline void Process::on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) {
+  post([this, group, last, outcomes = std::move(outcomes)] {
+    trace("applied, group " + std::to_string(group.value) + ": up to " +
+          std::to_string(last.value));
+    groups_.at(group).replica->on_applied(last, outcomes);
+    if (group == kSystemGroup) read_system_records();
+  });
+}
+
+inline void Process::on_fetched(GroupId group, NodeId peer, Term prev_log_term,
+                                std::vector<raft::Entry> entries) {
+  post([this, group, peer, prev_log_term, entries = std::move(entries)] {
+    groups_.at(group).replica->on_fetched(peer, prev_log_term, entries);
+  });
+}
+
+inline void Process::on_storage_failed(const std::string& what) {
+  post([this, what] {
+    trace("storage failed: " + what);
+    failed_ = true;
+    for (auto& [id, group] : groups_) group.replica->abandon();
+    host_.storage_failed(machine_.id);
+  });
+}
+
+// ---- Peers
+
+inline void Process::send(GroupId group, raft::Message message) {
+  Peer& peer = peers_.at(message.to);
+  if (!peer.up) return;
+  peer.outbox.push_back({group, std::move(message)});
+}
+
+inline void Process::flush() {
+  for (auto& [id, peer] : peers_) {
+    if (peer.outbox.empty()) continue;
+    Frame frame;
+    frame.messages = std::exchange(peer.outbox, {});
+    for (const PeerMessage& message : frame.messages) {
+      if (world_.tracing()) trace("-> " + describe(message));
+      checks_.promised(message.group, message.message);
+    }
+    // Sent one by one, so that each may be lost, doubled or overtaken.
+    for (PeerMessage& message : frame.messages) {
+      Frame one;
+      one.messages.push_back(std::move(message));
+      send_frame(id, std::move(one));
+    }
+  }
+}
+
+inline void Process::send_frame(NodeId to, Frame frame) {
+  network_.send({machine_.id, to, number_, std::move(frame)});
+}
+
+inline void Process::dial(std::uint64_t now_ms) {
+  const bool status_due = now_ms >= next_status_ms_;
+  if (status_due) next_status_ms_ = now_ms + kStatusIntervalMs;
+  for (auto& [id, peer] : peers_) {
+    if (peer.up && now_ms > peer.heard_at_ms + kLivenessMs) down(id);
+    Frame frame;
+    if (!peer.up && now_ms >= peer.dial_at_ms) {
+      peer.dial_at_ms = now_ms + random_.between(peer.dial_delay_ms / 2, peer.dial_delay_ms);
+      peer.dial_delay_ms = std::min(kDialMaxMs, peer.dial_delay_ms * 2);
+      frame.hello = own_hello();
+    } else if (peer.up && status_due) {
+      frame.status = NodeStatus{};
+    } else {
+      continue;
+    }
+    send_frame(id, std::move(frame));
+  }
+}
+
+inline void Process::receive(const Packet& packet) {
+  if (mailbox_.size() >= kMaxMailbox) return;  // Raft repeats
+  post([this, packet] { handle_frame(packet); });
+}
+
+inline void Process::handle_frame(const Packet& packet) {
+  Peer& peer = peers_.at(packet.from);
+  if (packet.frame.hello) return handle_hello(packet);
+  if (packet.frame.hello_reply) return handle_hello_reply(packet);
+  if (peer.accepted_life != packet.life) return;  // no handshake, or of a life that is over
+  peer.heard_at_ms = machine_.clock.now_ms();
+  for (const PeerMessage& message : packet.frame.messages) {
+    if (world_.tracing()) trace("<- " + describe(message));
+    groups_.at(message.group).replica->receive(message.message);
+  }
+}
+
+inline void Process::handle_hello(const Packet& packet) {
+  Peer& peer = peers_.at(packet.from);
+  if (packet.life < peer.accepted_life) return;  // a straggler
+  Frame frame;
+  HelloReply& reply = frame.hello_reply.emplace();
+  const auto problem = membership_.judge(*packet.frame.hello);
+  reply.accepted = !problem;
+  reply.reason = problem.value_or("");
+  reply.self = own_hello();
+  must(!problem, "handshake", name() + " refuses n" + std::to_string(packet.from.value) + ": " +
+                                  reply.reason);
+  // A new life: the stream to the old one is gone.
+  if (peer.up && peer.accepted_life != 0 && packet.life > peer.accepted_life) down(packet.from);
+  peer.accepted_life = packet.life;
+  peer.heard_at_ms = machine_.clock.now_ms();
+  membership_.note_peer(*packet.frame.hello);
+  if (!peer.up) peer.dial_at_ms = 0, peer.dial_delay_ms = kDialMinMs;
+  send_frame(packet.from, std::move(frame));
+}
+
+inline void Process::handle_hello_reply(const Packet& packet) {
+  Peer& peer = peers_.at(packet.from);
+  if (packet.life < peer.accepted_life) return;
+  membership_.note_peer(packet.frame.hello_reply->self);
+  peer.accepted_life = packet.life;
+  peer.heard_at_ms = machine_.clock.now_ms();
+  peer.dial_delay_ms = kDialMinMs;
+  peer.up = true;
+}
+
+inline void Process::break_stream(NodeId id) {
+  post([this, id] { down(id); });
+}
+
+inline void Process::down(NodeId id) {
+  Peer& peer = peers_.at(id);
+  if (!peer.up) return;
+  trace("stream to n" + std::to_string(id.value) + " broke");
+  peer.up = false;
+  peer.outbox.clear();
+  peer.dial_at_ms = machine_.clock.now_ms() + random_.between(kDialMinMs / 2, kDialMinMs);
+  for (auto& [group_id, group] : groups_) group.replica->unreachable(id);
+}
+
+inline Hello Process::own_hello() const {
+  bool log_is_empty = true;
+  bool voted_for_another = false;
+  for (const auto& [id, group] : groups_) {
+    const raft::Raft& raft = group.replica->raft();
+    log_is_empty = log_is_empty && raft.log().last_index() == Index{};
+    voted_for_another =
+        voted_for_another || (raft.voted_for() != NodeId{} && raft.voted_for() != machine_.id);
+  }
+  return membership_.hello(log_is_empty, voted_for_another);
+}
+
+// ---- The cluster
+
+inline void Process::leadership_changed(GroupId group) {
+  if (!world_.tracing()) return;
+  trace("group " + std::to_string(group.value) + ": " + describe_state(replica(group).raft()));
+}
+
+inline void Process::read_system_records() {
+  const RecordMap map = storage_.map(kSystemGroup);
+  const auto membership = read_membership(map);
+  const auto shard_map = read_shard_map(map);
+  must(membership && shard_map, "records", "the system group's records can't be read");
+  shard_map_recorded_ = shard_map_recorded_ || shard_map->has_value();
+  if (*membership) membership_.set_record(**membership);
+}
+
+inline void Process::propose_system_records() {
+  const raft::Raft& raft = replica(kSystemGroup).raft();
+  const bool settled = raft.last_applied() == raft.log().last_index();
+  if (system_proposal_.under_way || stopping_ || !settled) return;
+  Operation operation;
+  std::string record;
+  if (const auto next = membership_.proposal(std::string(32, 'c'), machine_.clock.wall_ms())) {
+    operation.type = OperationType::kSetMembership;
+    record = codec::encode(*next);
+  } else if (!shard_map_recorded_) {
+    operation.type = OperationType::kSetShardMap;
+    record = codec::encode(ShardMap{});
+  } else {
+    return;
+  }
+  operation.arguments = {record};
+  system_proposal_.under_way = true;
+  (void)propose(kSystemGroup, std::move(operation), system_proposal_);
+}
+
+inline void Process::refresh_self() {
+  for (auto& [id, group] : groups_) {
+    has_voted_ = has_voted_ || (may_vote_ && group.replica->raft().voted_for() != NodeId{});
+  }
+  may_vote_ = membership_.may_vote(has_voted_);
+  for (auto& [id, group] : groups_) group.replica->set_may_vote(may_vote_);
+}
+
+// ---- Clients
+
+inline Index Process::propose(GroupId group, Operation operation, Waiter& waiter) {
+  if (stopping_) {
+    waiter.failed(Refusal::kNotLeader);
+    return {};
+  }
+  last_stamp_ms_ = std::max(last_stamp_ms_, machine_.clock.wall_ms());
+  operation.time_ms = last_stamp_ms_;
+  return groups_.at(group).replica->propose(codec::encode(operation), waiter);
+}
+
+inline void Process::serve(Request request) {
+  post([this, request = std::move(request)]() mutable { execute(std::move(request)); });
+}
+
+inline void Process::execute(Request request) {
+  std::erase_if(pending_, [](const Pending& pending) { return pending.answered; });
+  Pending& pending = pending_.emplace_back(*this, std::move(request));
+  const Request& asked = pending.request;
+  Index& last_write = last_writes_[asked.connection];
+  Replica& data = *groups_.at(kFirstDataGroup).replica;
+  if (asked.action == ClientAction::kGet) {
+    if (data.readable(last_write)) return answer_read(pending);
+    return data.read(last_write, pending);
+  }
+  Operation operation;
+  const bool sets = asked.action == ClientAction::kSet;
+  operation.type = sets ? OperationType::kSet : OperationType::kDelete;
+  operation.arguments = {asked.key};
+  if (sets) operation.arguments.push_back(asked.value);
+  last_write = std::max(last_write, propose(kFirstDataGroup, std::move(operation), pending));
+}
+
+inline void Process::answer(Pending& pending, const Outcome& outcome) {
+  Reply reply;
+  reply.kind = Reply::Kind::kDone;
+  reply.count = outcome.integer;
+  finish(pending, reply);
+}
+
+inline void Process::answer_read(Pending& pending) {
+  Reply reply;
+  reply.kind = Reply::Kind::kDone;
+  std::string storage;
+  StoredValue value;
+  switch (read_value(storage_.map(kFirstDataGroup), pending.request.key, storage, value)) {
+    case Lookup::kFound:
+      reply.value = std::string(value.data);
+      break;
+    case Lookup::kAbsent:
+      break;
+    default:
+      throw Violation("records", "a value can't be read");
+  }
+  finish(pending, reply);
+}
+
+inline void Process::refuse(Pending& pending, Refusal refusal) {
+  Reply reply;
+  const bool appended = refusal == Refusal::kTimeout || refusal == Refusal::kUnknown;
+  reply.kind = appended ? Reply::Kind::kUnknown : Reply::Kind::kRefused;
+  reply.leader = replica(kFirstDataGroup).raft().leader();
+  if (refusal == Refusal::kUnknown) last_writes_[pending.request.connection] = {};
+  finish(pending, reply);
+}
+
+inline void Process::finish(Pending& pending, const Reply& reply) {
+  must(!pending.answered, "answered twice", name());
+  pending.answered = true;
+  pending.request.answer(reply);
+}
+
+}  // namespace seshat::sim
+
+#endif  // SESHAT_TESTS_SIM_PROCESS_HPP

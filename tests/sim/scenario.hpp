@@ -1,0 +1,336 @@
+// What one seed means: the cluster, its weather, and every fault and client operation, all drawn
+// before the run begins.
+//
+// Faults and operations are numbered in one row, faults first: these are the decisions that can be
+// switched off one by one (--without), by hand or by the shrinker.
+#ifndef SESHAT_TESTS_SIM_SCENARIO_HPP
+#define SESHAT_TESTS_SIM_SCENARIO_HPP
+
+#include <array>
+#include <cstdint>
+#include <iterator>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "seshat/raft.hpp"
+#include "sim/world.hpp"
+
+namespace seshat::sim {
+
+// ---- Faults ---------------------------------------------------------------------------------------
+
+enum class FaultKind : std::uint8_t {
+  kIsolate,      // one node, both ways; clients still reach it
+  kDeaf,         // one node hears nobody
+  kMute,         // nobody hears one node
+  kCutPair,      // two nodes, both ways: a partial partition
+  kOneWay,       // from one node to another
+  kSplit,        // two camps
+  kFlap,         // the links of one node, on and off
+  kLossy,        // most messages are lost
+  kSlowNetwork,  // messages take a tenth of a second and more
+  kBreakStream,  // streams of one node break and are dialed again
+  kKill,         // the process dies; what it wrote stays
+  kPowerCut,     // the machine dies; what was not synced is lost from a drawn point on
+  kPowerCutAll,  // all machines at once
+  kRestart,      // an orderly stop and start
+  kPause,        // the process stands still, its clock does not
+  kSlowDisk,     // each write and sync takes up to seconds
+  kFrozenDisk,   // nothing is written or synced
+  kSyncFails,    // the next fsync fails
+  kWriteFails,   // the next write fails
+  kFullDisk,     // every write fails for a while
+  kTransfer,     // a leader hands over
+  kWallClock,    // the time of day jumps
+  kClientsCut,   // clients lose sight of a node; replies are lost
+};
+inline constexpr std::size_t kFaultKinds = 23;
+
+inline constexpr std::array<std::string_view, kFaultKinds> kFaultNames = {
+    "isolate",   "deaf",      "mute",        "cut pair",    "one way",  "split",
+    "flap",      "lossy",     "slow net",    "break stream", "kill",     "power cut",
+    "power cut of all", "restart", "pause",  "slow disk",   "frozen disk", "fsync fails",
+    "write fails", "full disk", "transfer",  "wall clock",  "clients cut"};
+
+// Whom it meets is found when it comes.
+enum class Aim : std::uint8_t { kAnyone, kLeader, kFollower };
+
+struct Fault {
+  FaultKind kind = FaultKind::kIsolate;
+  Aim aim = Aim::kAnyone;
+  std::uint64_t at_us = 0;
+  std::uint64_t lasts_us = 0;
+  std::uint64_t raw = 0;    // picks nodes, camps, points
+  bool resets = false;      // the streams it cuts break at once, as with a firewall that says so
+};
+
+inline std::string describe(const Fault& fault) {
+  static constexpr const char* kAims[] = {"anyone", "leader", "follower"};
+  return std::string(kFaultNames[static_cast<std::size_t>(fault.kind)]) + ", " +
+         kAims[static_cast<std::size_t>(fault.aim)] + ", " +
+         std::to_string(fault.lasts_us / kMillisecond) + " ms" + (fault.resets ? ", resets" : "");
+}
+
+// ---- Clients --------------------------------------------------------------------------------------
+
+enum class ClientAction : std::uint8_t { kGet, kSet, kDelete };
+
+struct ClientOperation {
+  ClientAction action = ClientAction::kGet;
+  std::uint64_t key = 0;
+  std::uint64_t think_us = 0;  // before it
+  std::uint64_t raw = 0;       // where a client goes that knows no leader
+};
+
+// ---- A scenario -----------------------------------------------------------------------------------
+
+struct NetworkWeather {
+  std::uint64_t min_delay_us = 100;
+  std::uint64_t max_delay_us = 1000;
+  std::uint64_t loss_permille = 0;
+  std::uint64_t duplicate_permille = 0;
+  std::uint64_t straggler_permille = 0;  // come up to half a second late
+  bool in_order = true;                  // as one stream delivers them
+};
+
+struct DiskWeather {
+  std::uint64_t write_us = 50;
+  std::uint64_t min_sync_us = 200;
+  std::uint64_t max_sync_us = 3000;
+};
+
+struct NodeClock {
+  std::int64_t drift_ppm = 0;
+  std::uint64_t boot_ms = 0;        // what it shows when the run begins
+  std::int64_t wall_offset_ms = 0;  // of the time of day
+};
+
+struct Scenario {
+  std::uint64_t seed = 0;
+  std::size_t nodes = 3;
+  raft::Config raft;  // but for id, voters, seed
+  std::uint64_t request_timeout_ms = 3000;
+  std::uint64_t client_timeout_us = 4 * kSecond;
+  std::size_t restored_tail_size_bytes = 4 << 20;
+  bool encode = false;  // messages and stored records go through codec.hpp
+  NetworkWeather network;
+  DiskWeather disk;
+  std::vector<NodeClock> clocks;
+  std::vector<Fault> faults;
+  std::uint64_t faults_end_us = 0;
+  std::vector<std::vector<ClientOperation>> clients;
+  std::uint64_t keys = 3;
+  std::uint64_t keys_with_delete = 1;  // the first ones
+  std::optional<Fault> lasting;        // of a minority, after the others: writes must go on
+
+  [[nodiscard]] std::size_t decisions() const {
+    std::size_t count = faults.size();
+    for (const auto& client : clients) count += client.size();
+    return count;
+  }
+};
+
+// Clocks may drift apart by as much as the 0.85 between lease and withholding allows:
+// (1 + d) / (1 - d) <= 1 / 0.85.
+inline constexpr std::int64_t kMaxDriftPpm = 80'000;
+
+namespace scenario_detail {
+
+inline void draw_raft(Random random, Scenario& scenario) {
+  raft::Config& raft = scenario.raft;
+  switch (random.below(4)) {
+    case 0:
+      break;  // the defaults
+    case 1:   // as short as withholding allows
+      raft.election_timeout_min_ms = 300;
+      raft.election_timeout_max_ms = random.between(350, 600);
+      raft.lease_ms = 255;
+      break;
+    case 2:
+      raft.heartbeat_interval_ms = 50;
+      raft.vote_withhold_ms = 200;
+      raft.lease_ms = 170;
+      raft.election_timeout_min_ms = random.between(200, 300);
+      raft.election_timeout_max_ms = random.between(350, 500);
+      break;
+    default:
+      raft.heartbeat_interval_ms = random.between(50, 150);
+      raft.vote_withhold_ms = random.between(300, 500);
+      raft.lease_ms = raft.vote_withhold_ms * 85 / 100;
+      raft.election_timeout_min_ms = random.between(500, 700);
+      raft.election_timeout_max_ms = random.between(700, 1500);
+      break;
+  }
+  raft.lease_reads = !random.chance(150);
+  if (random.chance(350)) {  // small bounds: many messages, fetches, back pressure
+    raft.max_append_size_bytes = random.scattered(64, 2000);
+    raft.max_inflight_size_bytes = random.scattered(200, 8000);
+    raft.max_apply_size_bytes = random.scattered(64, 4000);
+    raft.applied_tail_size_bytes = random.scattered(1, 4000);
+    scenario.restored_tail_size_bytes = random.scattered(1, 4000);
+    if (random.chance(300)) raft.max_log_memory_size_bytes = random.scattered(4000, 32000);
+  }
+}
+
+inline void draw_weather(Random random, Scenario& scenario) {
+  NetworkWeather& network = scenario.network;
+  network.min_delay_us = 100;
+  network.max_delay_us = random.scattered(200, 20 * kMillisecond);
+  if (random.chance(500)) network.loss_permille = random.scattered(1, 100);
+  if (random.chance(500)) network.duplicate_permille = random.scattered(1, 200);
+  if (random.chance(300)) network.straggler_permille = random.scattered(1, 50);
+  network.in_order = random.chance(500);
+  scenario.disk.write_us = random.scattered(10, 500);
+  scenario.disk.max_sync_us = random.scattered(300, 30 * kMillisecond);
+  scenario.encode = random.chance(150);
+}
+
+inline void draw_clocks(Random random, Scenario& scenario) {
+  const bool drifting = random.chance(600);
+  for (std::size_t i = 0; i < scenario.nodes; ++i) {
+    NodeClock clock;
+    if (drifting) {
+      const auto extremes = static_cast<std::int64_t>(random.below(4));
+      clock.drift_ppm = extremes == 0   ? kMaxDriftPpm
+                        : extremes == 1 ? -kMaxDriftPpm
+                                        : static_cast<std::int64_t>(random.below(
+                                              2 * static_cast<std::uint64_t>(kMaxDriftPpm))) -
+                                              kMaxDriftPpm;
+    }
+    clock.boot_ms = random.between(1, 1'000'000);
+    clock.wall_offset_ms = static_cast<std::int64_t>(random.below(60'000)) - 30'000;
+    scenario.clocks.push_back(clock);
+  }
+}
+
+inline bool is_brief(FaultKind kind) {
+  return kind == FaultKind::kKill || kind == FaultKind::kPowerCut ||
+         kind == FaultKind::kPowerCutAll || kind == FaultKind::kRestart;
+}
+
+inline Fault draw_fault(Random& random, const std::vector<FaultKind>& kinds,
+                        std::uint64_t at_us) {
+  Fault fault;
+  fault.kind = kinds[random.below(kinds.size())];
+  const std::uint64_t aim = random.below(10);
+  fault.aim = aim < 5 ? Aim::kLeader : aim < 7 ? Aim::kFollower : Aim::kAnyone;
+  fault.at_us = at_us;
+  fault.lasts_us = random.scattered(is_brief(fault.kind) ? 5 * kMillisecond : 20 * kMillisecond,
+                                    is_brief(fault.kind) ? 2 * kSecond : 4 * kSecond);
+  fault.raw = random.next();
+  fault.resets = random.chance(600);
+  return fault;
+}
+
+// Each seed knows some kinds of faults only: they reach deeper than a bit of everything.
+inline void draw_faults(Random random, Scenario& scenario) {
+  std::vector<FaultKind> kinds;
+  const std::uint64_t taken_permille = random.chance(300) ? 700 : 250;
+  while (kinds.empty()) {
+    for (std::size_t kind = 0; kind < kFaultKinds; ++kind) {
+      if (random.chance(taken_permille)) kinds.push_back(static_cast<FaultKind>(kind));
+    }
+  }
+  scenario.faults_end_us = random.between(6, 20) * kSecond;
+  const std::uint64_t mean_gap_us = random.scattered(150 * kMillisecond, 2 * kSecond);
+  std::uint64_t at_us = 1500 * kMillisecond;
+  while (scenario.faults.size() < 60) {
+    // Now and then one comes on the heels of another: so do their effects meet.
+    at_us += random.chance(250) ? random.between(1, 150) * kMillisecond
+                                : random.between(mean_gap_us / 4, mean_gap_us * 2);
+    if (at_us >= scenario.faults_end_us) break;
+    scenario.faults.push_back(draw_fault(random, kinds, at_us));
+  }
+  if (random.chance(300)) {
+    static constexpr FaultKind kLasting[] = {
+        FaultKind::kIsolate, FaultKind::kDeaf,       FaultKind::kMute,    FaultKind::kCutPair,
+        FaultKind::kOneWay,  FaultKind::kFlap,       FaultKind::kKill,    FaultKind::kPause,
+        FaultKind::kSlowDisk, FaultKind::kFrozenDisk};
+    Fault fault;
+    fault.kind = kLasting[random.below(std::size(kLasting))];
+    fault.aim = random.chance(700) ? Aim::kLeader : Aim::kAnyone;
+    fault.lasts_us = 3600 * kSecond;
+    fault.raw = random.next();
+    fault.resets = random.chance(500);
+    scenario.lasting = fault;
+  }
+}
+
+inline void draw_clients(Random random, Scenario& scenario) {
+  scenario.keys = random.between(1, 5);
+  scenario.keys_with_delete = random.below(scenario.keys + 1);
+  const std::uint64_t clients = random.between(2, 6);
+  const std::uint64_t think_us = random.scattered(2 * kMillisecond, 200 * kMillisecond);
+  const std::uint64_t gets_permille = random.between(200, 800);
+  for (std::uint64_t c = 0; c < clients; ++c) {
+    std::vector<ClientOperation> operations;
+    std::uint64_t thought_us = 0;
+    while (operations.size() < 300 && thought_us < scenario.faults_end_us) {
+      ClientOperation operation;
+      operation.key = random.below(scenario.keys);
+      operation.action = random.chance(gets_permille) ? ClientAction::kGet : ClientAction::kSet;
+      const bool may_delete = operation.key < scenario.keys_with_delete;
+      if (may_delete && operation.action == ClientAction::kSet && random.chance(300)) {
+        operation.action = ClientAction::kDelete;
+      }
+      operation.think_us = random.between(think_us / 8, think_us * 2);
+      operation.raw = random.next();
+      thought_us += operation.think_us;
+      operations.push_back(operation);
+    }
+    scenario.clients.push_back(std::move(operations));
+  }
+}
+
+}  // namespace scenario_detail
+
+inline Scenario draw_scenario(std::uint64_t seed) {
+  Scenario scenario;
+  scenario.seed = seed;
+  Random random = Random(seed).fork(0x5ce);
+  const std::uint64_t size = random.below(10);
+  scenario.nodes = size < 6 ? 3 : size < 9 ? 5 : 7;
+  scenario_detail::draw_raft(random.fork(1), scenario);
+  scenario_detail::draw_weather(random.fork(2), scenario);
+  scenario_detail::draw_clocks(random.fork(3), scenario);
+  scenario_detail::draw_faults(random.fork(4), scenario);
+  scenario_detail::draw_clients(random.fork(5), scenario);
+  if (random.chance(200)) scenario.request_timeout_ms = random.between(200, 1000);
+  return scenario;
+}
+
+inline std::string describe(const Scenario& scenario) {
+  const auto n = [](std::uint64_t number) { return std::to_string(number); };
+  const raft::Config& raft = scenario.raft;
+  std::string text = "seed " + n(scenario.seed) + ": " + n(scenario.nodes) + " nodes, heartbeat " +
+                     n(raft.heartbeat_interval_ms) + ", election " +
+                     n(raft.election_timeout_min_ms) + " .. " + n(raft.election_timeout_max_ms) +
+                     ", withholding " + n(raft.vote_withhold_ms) + ", lease " +
+                     (raft.lease_reads ? n(raft.lease_ms) : "off") + " ms\n";
+  const NetworkWeather& network = scenario.network;
+  text += "network: up to " + n(network.max_delay_us) + " us, lost " + n(network.loss_permille) +
+          ", doubled " + n(network.duplicate_permille) + ", late " +
+          n(network.straggler_permille) + " of 1000" +
+          (network.in_order ? ", in order\n" : ", in any order\n");
+  text += "disk: a sync takes up to " + n(scenario.disk.max_sync_us) + " us; clocks:";
+  for (const NodeClock& clock : scenario.clocks) text += " " + std::to_string(clock.drift_ppm);
+  text += " ppm\n";
+  for (std::size_t i = 0; i < scenario.faults.size(); ++i) {
+    text += "#" + n(i) + " at " + n(scenario.faults[i].at_us / kMillisecond) + " ms: " +
+            describe(scenario.faults[i]) + "\n";
+  }
+  if (scenario.lasting) text += "lasting: " + describe(*scenario.lasting) + "\n";
+  std::size_t first = scenario.faults.size();
+  for (const auto& client : scenario.clients) {
+    text += "#" + n(first) + " .. #" + n(first + client.size()) + ": a client\n";
+    first += client.size();
+  }
+  return text;
+}
+
+}  // namespace seshat::sim
+
+#endif  // SESHAT_TESTS_SIM_SCENARIO_HPP

@@ -1,0 +1,74 @@
+// Messages and states as a reader of the Raft paper would write them down.
+#ifndef SESHAT_TESTS_SIM_TRACE_HPP
+#define SESHAT_TESTS_SIM_TRACE_HPP
+
+#include <string>
+#include <variant>
+
+#include "seshat/raft.hpp"
+#include "seshat/records.hpp"
+
+namespace seshat::sim {
+
+namespace trace_detail {
+
+inline std::string number(std::uint64_t n) { return std::to_string(n); }
+inline std::string position(Index index, Term term) {
+  return number(index.value) + " (term " + number(term.value) + ")";
+}
+
+inline std::string tell(const raft::RequestVote& m) {
+  return std::string(m.pre_vote ? "PreVote" : "RequestVote") + " log ends at " +
+         position(m.last_log_index, m.last_log_term) + (m.transfer ? ", transfer" : "");
+}
+inline std::string tell(const raft::RequestVoteReply& m) {
+  return std::string(m.pre_vote ? "PreVoteReply" : "RequestVoteReply") +
+         (m.granted ? " granted" : " refused");
+}
+inline std::string tell(const raft::AppendEntries& m) {
+  std::string text = "AppendEntries after " + position(m.prev_log_index, m.prev_log_term);
+  if (m.entries.empty()) {
+    text += ": heartbeat";
+  } else {
+    text += ": " + position(m.entries.front().index, m.entries.front().term);
+    if (m.entries.size() > 1) {
+      text += " .. " + position(m.entries.back().index, m.entries.back().term);
+    }
+  }
+  return text + ", commit " + number(m.commit_index.value) + ", round " + number(m.round);
+}
+inline std::string tell(const raft::AppendEntriesReply& m) {
+  std::string text = "AppendEntriesReply ";
+  if (m.success) {
+    text += "match " + number(m.match_index.value);
+  } else {
+    text += "refused " + number(m.rejected_index.value) + ", look at " +
+            position(m.conflict_index, m.conflict_term);
+  }
+  return text + ", round " + number(m.round);
+}
+inline std::string tell(const raft::TimeoutNow&) { return "TimeoutNow"; }
+
+}  // namespace trace_detail
+
+inline std::string describe(const PeerMessage& message) {
+  const raft::Message& m = message.message;
+  return "n" + std::to_string(m.from.value) + " > n" + std::to_string(m.to.value) + "  group " +
+         std::to_string(message.group.value) + " term " + std::to_string(m.term.value) + "  " +
+         std::visit([](const auto& body) { return trace_detail::tell(body); }, m.body);
+}
+
+inline std::string describe_state(const raft::Raft& raft) {
+  static constexpr const char* kRoles[] = {"follower", "pre-candidate", "candidate", "leader"};
+  std::string text = kRoles[static_cast<int>(raft.role())];
+  text += " in term " + std::to_string(raft.current_term().value);
+  if (raft.leader() != NodeId{}) text += ", leader n" + std::to_string(raft.leader().value);
+  text += ", log ends at " +
+          trace_detail::position(raft.log().last_index(), raft.log().last_term());
+  text += ", committed " + std::to_string(raft.commit_index().value);
+  return text + ", applied " + std::to_string(raft.last_applied().value);
+}
+
+}  // namespace seshat::sim
+
+#endif  // SESHAT_TESTS_SIM_TRACE_HPP
