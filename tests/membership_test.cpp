@@ -2,7 +2,9 @@
 // Failure classes 10 and 11: the same id that comes back with an empty disk must not vote.
 #include "seshat/membership.hpp"
 
+#include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>

@@ -44,7 +44,7 @@ struct Session {
   std::string lib_name;       // CLIENT SETINFO
   std::string lib_version;
   resp::Protocol protocol = resp::Protocol::kResp2;
-  bool read_only = false;     // READONLY
+  bool read_only = false;             // READONLY
   bool refusing_transaction = false;  // MULTI was refused: so is all up to EXEC or DISCARD
   bool close_after_reply = false;     // QUIT
   std::uint64_t connected_at_ms = 0;  // of the loop's clock
@@ -62,7 +62,10 @@ struct ClusterNode {
 
 struct ClusterShard {
   std::vector<SlotRange> slots;
-  NodeId leader;  // 0: not known
+  // The present one; while there is none, the last that was known, as Redis goes on to list a master
+  // that failed: clients that found the shard missing would forget the cluster. 0: never known.
+  NodeId leader;
+  bool is_led = false;
   std::vector<NodeId> replicas;
 };
 
@@ -174,8 +177,8 @@ struct Command {
   int arity = 0;          // with the name; negative: at least so many
   std::uint32_t flags = 0;
   KeyPositions keys = {};
-  std::string_view group = {};      // as COMMAND DOCS names it
-  std::string_view since = {};      // the Redis version it appeared in
+  std::string_view group = {};  // as COMMAND DOCS names it
+  std::string_view since = {};  // the Redis version it appeared in
   std::string_view complexity = {};
   std::string_view summary = {};
   std::string_view arguments = {};  // "name:type" or "name:type:multiple", "...:optional"
@@ -422,8 +425,7 @@ inline void describe_command(const Command& command, resp::Writer& reply) {
 
 // One key and its value of the map that COMMAND DOCS answers.
 inline void document_command(const Command& command, resp::Writer& reply) {
-  const std::vector<std::string_view> arguments =
-      command_detail::split(command.arguments, ' ');
+  const std::vector<std::string_view> arguments = command_detail::split(command.arguments, ' ');
   reply.bulk(command.name);
   reply.map(4 + (arguments.empty() ? 0U : 1U) + (command.subcommands.empty() ? 0U : 1U));
   command_detail::document_text("summary", command.summary, reply);

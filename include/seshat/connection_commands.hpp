@@ -108,8 +108,7 @@ inline constexpr std::size_t kMaxNameSizeBytes = 1024;
 inline std::string name_error(std::string_view what, std::string_view name) {
   const auto fits = [](char c) { return c >= '!' && c <= '~'; };
   if (!std::all_of(name.begin(), name.end(), fits)) {
-    return "ERR " + std::string(what) +
-           " cannot contain spaces, newlines or special characters.";
+    return "ERR " + std::string(what) + " cannot contain spaces, newlines or special characters.";
   }
   if (name.size() <= kMaxNameSizeBytes) return {};
   return "ERR " + std::string(what) + " cannot be longer than " +
@@ -147,7 +146,7 @@ inline std::string parse_hello(Args args, HelloOptions& options) {
 
 inline bool leads_a_shard(const Topology& topology) {
   for (const ClusterShard& shard : topology.shards) {
-    if (shard.leader == topology.self && topology.self != NodeId{}) return true;
+    if (shard.is_led && shard.leader == topology.self) return true;
   }
   return false;
 }
@@ -193,9 +192,10 @@ inline std::string client_line(const Session& session, std::uint64_t now_ms) {
          " laddr=" + session.local_address + " name=" + session.name +
          " age=" + seconds(session.connected_at_ms) + " idle=" + seconds(session.last_active_ms) +
          " flags=" + (session.read_only ? "r" : "N") + " db=0 sub=0 psub=0 ssub=0 multi=-1" +
-         " cmd=" + std::string(session.last_command) + " user=default redir=-1 resp=" +
-         (session.protocol == resp::Protocol::kResp3 ? "3" : "2") + " lib-name=" +
-         session.lib_name + " lib-ver=" + session.lib_version + "\n";
+         " qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0" +
+         " events=r cmd=" + std::string(session.last_command) +
+         " user=default redir=-1 resp=" + (session.protocol == resp::Protocol::kResp3 ? "3" : "2") +
+         " lib-name=" + session.lib_name + " lib-ver=" + session.lib_version + "\n";
 }
 
 }  // namespace detail

@@ -53,7 +53,10 @@ class BootClock final : public Clock {
   [[nodiscard]] std::uint64_t now_ms() const override;
 };
 
-class Node final : public Database, private StoreEvents, private PeerEvents, private LeadershipObserver {
+class Node final : public Database,
+                   private StoreEvents,
+                   private PeerEvents,
+                   private LeadershipObserver {
  public:
   // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
   // something to do. An error: nothing was started.
@@ -162,6 +165,7 @@ class Node final : public Database, private StoreEvents, private PeerEvents, pri
     std::unique_ptr<StateMachine> machine;
     std::unique_ptr<Replica> replica;
     NodeId known_leader;  // as it was logged last
+    NodeId last_leader;   // the last that was known; 0 only before the first
   };
 
   // With no peer to send to.
@@ -580,6 +584,7 @@ inline void Node::fail(std::string what) {
 inline void Node::leadership_changed(GroupId group) {
   const raft::Raft& raft = replica(group).raft();
   const NodeId known = std::exchange(groups_.at(group).known_leader, raft.leader());
+  if (raft.leader() != NodeId{}) groups_.at(group).last_leader = raft.leader();
   if (raft.leader() == known && !raft.is_leader()) return;
   const LogLevel level =
       membership_.initial_members().size() == 1 ? LogLevel::kDebug : LogLevel::kInfo;
@@ -777,9 +782,11 @@ inline Topology Node::topology() const {
   }
   for (const ShardInfo& shard : shard_map_.shards) {
     const raft::Raft& raft = replica(shard.id).raft();
-    topology.shards.push_back({shard.slots, raft.leader(), shard.replicas});
+    const bool is_led = raft.leader() != NodeId{};
+    topology.shards.push_back(
+        {shard.slots, groups_.at(shard.id).last_leader, is_led, shard.replicas});
     topology.epoch = std::max(topology.epoch, raft.current_term());
-    topology.ok = topology.ok && raft.leader() != NodeId{};
+    topology.ok = topology.ok && is_led;
   }
   return topology;
 }

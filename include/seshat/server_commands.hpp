@@ -202,7 +202,7 @@ inline void cluster_nodes(const Call& call) {
   call.reply().verbatim("txt", text);
 }
 
-// A shard without a known leader is left out: clients ask again, instead of trusting a guess.
+// A shard whose leader was never known is left out: clients ask again, instead of trusting a guess.
 inline void cluster_slots(const Call& call) {
   const Topology topology = call.site.topology();
   std::vector<std::pair<SlotRange, const ClusterShard*>> ranges;
