@@ -118,10 +118,16 @@ Frame full_frame() {
   frame.messages = {
       message(raft::RequestVote{Index{5}, Term{4}, true, true}),
       message(raft::RequestVoteReply{true, true}),
-      message(raft::AppendEntries{Index{5}, Term{4}, Index{3}, 8,
-                                  {entry_of(4, 6, "six"), entry_of(9, 7, std::string(300, '7')),
+      message(raft::AppendEntries{Index{5},
+                                  Term{4},
+                                  Index{3},
+                                  8,
+                                  {entry_of(4, 6, "six"),
+                                   entry_of(9, 7, std::string(300, '7')),
                                    {Term{9}, Index{8}, raft::EntryType::kNoOp, nullptr}}}),
-      message(append_reply(true)), message(append_reply(false)), message(raft::TimeoutNow{})};
+      message(append_reply(true)),
+      message(append_reply(false)),
+      message(raft::TimeoutNow{})};
   frame.status = NodeStatus{true};
   return frame;
 }
@@ -159,17 +165,17 @@ std::vector<Sample> samples() {
   const StoredValue value{ValueType::kString, "value", 1, 2, Index{3}};
   const Operation operation{OperationType::kDelete, 12, {"a", "", "ccc"}};
   const raft::HardState hard_state{Term{3}, NodeId{2}, Index{1}};
-  return {sample("entry", encoded(entry_of(7, 42, "data")), codec::decode_entry),
-          sample("hard state", codec::encode(hard_state), codec::decode_hard_state),
-          sample("value", encoded(value), read_value),
-          sample("state", codec::encode(MachineState{Index{1}, Term{2}, 3, 4}),
-                 codec::decode_machine_state),
-          sample("membership", codec::encode(membership()), codec::decode_membership),
-          sample("shard map", codec::encode(shard_map()), codec::decode_shard_map),
-          sample("identity", codec::encode(NodeIdentity{NodeId{1}, 2, "c"}),
-                 codec::decode_identity),
-          sample("operation", codec::encode(operation), read_operation),
-          sample("frame", encoded(full_frame()), codec::decode_frame)};
+  return {
+      sample("entry", encoded(entry_of(7, 42, "data")), codec::decode_entry),
+      sample("hard state", codec::encode(hard_state), codec::decode_hard_state),
+      sample("value", encoded(value), read_value),
+      sample("state", codec::encode(MachineState{Index{1}, Term{2}, 3, 4}),
+             codec::decode_machine_state),
+      sample("membership", codec::encode(membership()), codec::decode_membership),
+      sample("shard map", codec::encode(shard_map()), codec::decode_shard_map),
+      sample("identity", codec::encode(NodeIdentity{NodeId{1}, 2, "c"}), codec::decode_identity),
+      sample("operation", codec::encode(operation), read_operation),
+      sample("frame", encoded(full_frame()), codec::decode_frame)};
 }
 
 // The same bytes in memory of their own, so that ASan sees the first one read beyond them.
@@ -184,8 +190,7 @@ const std::string kNewer = bytes_of({0x08, 0x63});  // field 1, the version: 99
 }  // namespace
 
 TEST_CASE("a log entry has the bytes of the worked example (codec.hpp)", "[codec]") {
-  const std::string bytes =
-      bytes_of({0x08, 1, 0x10, 7, 0x18, 0x2a, 0x2a, 2, 'O', 'K'});
+  const std::string bytes = bytes_of({0x08, 1, 0x10, 7, 0x18, 0x2a, 0x2a, 2, 'O', 'K'});
   CHECK(encoded(entry_of(7, 42, "OK")) == bytes);
   const auto entry = codec::decode_entry(bytes);
   REQUIRE(entry);
@@ -193,8 +198,8 @@ TEST_CASE("a log entry has the bytes of the worked example (codec.hpp)", "[codec
 }
 
 TEST_CASE("log entries of each type come back, with data and without", "[codec]") {
-  for (const auto type : {raft::EntryType::kNormal, raft::EntryType::kConfigChange,
-                          raft::EntryType::kNoOp}) {
+  for (const auto type :
+       {raft::EntryType::kNormal, raft::EntryType::kConfigChange, raft::EntryType::kNoOp}) {
     for (const std::string& data : {std::string(), std::string("\0x\xff", 3)}) {
       raft::Entry entry = entry_of(~0ULL, ~0ULL, data);
       entry.type = type;
@@ -401,11 +406,12 @@ TEST_CASE("types that nobody knows are refused", "[codec]") {
   CHECK_FALSE(codec::decode_entry(version + bytes_of({0x20, 3})));
   CHECK_FALSE(codec::decode_entry(version + bytes_of({0x20, 0x80, 0x80, 0x80, 0x80, 0x08})));
   CHECK_FALSE(codec::decode_stored_value(version + bytes_of({0x10, 1})));
-  CHECK_FALSE(codec::decode_operation(version));                             // type 0
+  CHECK_FALSE(codec::decode_operation(version));                              // type 0
   CHECK_FALSE(codec::decode_operation(version + bytes_of({0x10, 0x80, 2})));  // type 256
 }
 
-TEST_CASE("a Raft message of an unknown type is skipped, and those around it are taken", "[codec]") {
+TEST_CASE("a Raft message of an unknown type is skipped, and those around it are taken",
+          "[codec]") {
   const std::string known = encoded(Frame{{}, {}, {message(raft::TimeoutNow{})}, {}});
   const std::string unknown = bytes_of({0x1a, 2, 0x08, 6});
   const auto frame = codec::decode_frame(known + unknown + known);

@@ -75,7 +75,7 @@ std::string bulk_command(const std::vector<std::string>& words) {
 
 }  // namespace
 
-// ---- Order -----------------------------------------------------------------------------------------
+// ---- Order --------------------------------------------------------------------------------------
 
 TEST_CASE("a local command and a read in memory are answered at once", "[connection]") {
   Client client;
@@ -181,7 +181,7 @@ TEST_CASE("a reply is written in the protocol its request came in", "[connection
   CHECK_THAT(got, EndsWith("*0\r\n_\r\n"));
 }
 
-// ---- Reads from the disk --------------------------------------------------------------------------
+// ---- Reads from the disk ------------------------------------------------------------------------
 
 TEST_CASE("what is not in memory is read by the pool, and answered in its place", "[connection]") {
   Client client;
@@ -204,7 +204,7 @@ TEST_CASE("a disk that can't be read says so", "[connection]") {
   CHECK(client.got() == "-ERR storage failure\r\n");
 }
 
-// ---- Refusals -------------------------------------------------------------------------------------
+// ---- Refusals -----------------------------------------------------------------------------------
 
 TEST_CASE("a refusal at once is answered with the words for its slot", "[connection]") {
   Client client;
@@ -254,7 +254,7 @@ TEST_CASE("MULTI with its commands does nothing, pipelined or not (clients.md)",
                            "+PONG\r\n"));
 }
 
-// ---- The end ----------------------------------------------------------------------------------------
+// ---- The end ------------------------------------------------------------------------------------
 
 TEST_CASE("QUIT is answered after what came before, and nothing after it is done", "[connection]") {
   Client client;
@@ -296,7 +296,7 @@ TEST_CASE("answers that come after the socket is gone are dropped", "[connection
   CHECK_FALSE(client.connection.may_consume());
 }
 
-// ---- Bounds -------------------------------------------------------------------------------------------
+// ---- Bounds -------------------------------------------------------------------------------------
 
 TEST_CASE("a client with too many requests under way is not read from", "[connection]") {
   Client client;
@@ -366,11 +366,12 @@ TEST_CASE("while a write waits for reads, the client is not read from", "[connec
   CHECK(client.db.proposed.size() == 1);
 }
 
-// ---- Whatever comes --------------------------------------------------------------------------------------
+// ---- Whatever comes -----------------------------------------------------------------------------
 
 TEST_CASE("cut anywhere, the same requests get the same replies", "[connection]") {
   const std::string wire = bulk_command({"SET", "k", "a\r\nb"}) + "GET k\r\nPING\r\n\r\n" +
-                           bulk_command({"NOSUCH", ""}) + "DEL k x\r\n" + bulk_command({"GET", "k"});
+                           bulk_command({"NOSUCH", ""}) + "DEL k x\r\n" +
+                           bulk_command({"GET", "k"});
   const auto reply_to = [&](std::size_t cut) {
     Client client;
     const auto serve = [&](std::string_view part) {
@@ -401,8 +402,8 @@ TEST_CASE("every request gets one reply, in order, whatever Raft and the disk do
       if (action == 2 && !client.db.reads.empty()) client.db.read_next();
       if (action == 3) client.db.finish_disk_reads();
       const std::vector<std::string> lines = {"SET k v", "GET k", "EXISTS k", "PING", "NOSUCH"};
-      if (action > 3) client.input += lines[random() % 5] + "\r\nECHO " + std::to_string(sent++) +
-                                      "\r\n";
+      if (action > 3)
+        client.input += lines[random() % 5] + "\r\nECHO " + std::to_string(sent++) + "\r\n";
       client.turn();
     };
     for (int step = 0; step < 200; ++step) act(random() % 8);

@@ -61,16 +61,16 @@ TEST_CASE("a backslash takes the next character as it is, the last one itself", 
 }
 
 TEST_CASE("sets as stringmatchlen reads them (Redis 7.0, util.c)", "[glob]") {
-  CHECK(glob_matches("[z-a]", "m"));      // a range the wrong way round is turned
-  CHECK(glob_matches("[a-]x]", "^"));     // a range from 'a' down to ']'
-  CHECK(glob_matches("[a-]x]", "x"));     // ... in a set that goes on
-  CHECK(glob_matches("[\\]]", "]"));      // an escaped end
-  CHECK(glob_matches("[\\a-c]", "-"));    // an escaped letter begins no range
+  CHECK(glob_matches("[z-a]", "m"));    // a range the wrong way round is turned
+  CHECK(glob_matches("[a-]x]", "^"));   // a range from 'a' down to ']'
+  CHECK(glob_matches("[a-]x]", "x"));   // ... in a set that goes on
+  CHECK(glob_matches("[\\]]", "]"));    // an escaped end
+  CHECK(glob_matches("[\\a-c]", "-"));  // an escaped letter begins no range
   CHECK_FALSE(glob_matches("[\\a-c]", "b"));
-  CHECK(glob_matches("[abc", "b"));       // an open set ends with the pattern
+  CHECK(glob_matches("[abc", "b"));  // an open set ends with the pattern
   CHECK(glob_matches("[abc", "c"));
-  CHECK_FALSE(glob_matches("[]", "a"));   // nothing is in it
-  CHECK(glob_matches("[^]", "a"));        // everything is not in it
+  CHECK_FALSE(glob_matches("[]", "a"));  // nothing is in it
+  CHECK(glob_matches("[^]", "a"));       // everything is not in it
   CHECK_FALSE(glob_matches("[", "a"));
 }
 

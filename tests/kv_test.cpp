@@ -81,7 +81,7 @@ constexpr std::string_view kNode2 = "7365736861742d6e6f64652d0000000000000002";
 
 }  // namespace
 
-// ---- The table -------------------------------------------------------------------------------------
+// ---- The table ----------------------------------------------------------------------------------
 
 TEST_CASE("commands and subcommands are sorted by name, and named once", "[kv]") {
   const auto by_name = [](const Command& a, const Command& b) { return a.name < b.name; };
@@ -158,16 +158,14 @@ TEST_CASE("keys are found where the table says", "[kv]") {
   CHECK_FALSE((is_key(pairs, 0, 5) || is_key(pairs, 5, 5)));
 }
 
-// ---- Errors before anything runs --------------------------------------------------------------------
+// ---- Errors before anything runs ----------------------------------------------------------------
 
 TEST_CASE("unknown commands get Redis' words", "[kv]") {
   Client client;
-  CHECK(client.ask("NOSUCH") ==
-        "-ERR unknown command 'NOSUCH', with args beginning with: \r\n");
+  CHECK(client.ask("NOSUCH") == "-ERR unknown command 'NOSUCH', with args beginning with: \r\n");
   CHECK(client.ask("NOSUCH a bc") ==
         "-ERR unknown command 'NOSUCH', with args beginning with: 'a' 'bc' \r\n");
-  CHECK(client.ask("CLIENT NOSUCH") ==
-        "-ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.\r\n");
+  CHECK(client.ask("CLIENT NOSUCH") == "-ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.\r\n");
 }
 
 TEST_CASE("what an unknown command brings is cut and can't forge a reply", "[kv]") {
@@ -185,10 +183,10 @@ TEST_CASE("wrong arity gets Redis' words", "[kv]") {
     const std::string name = std::string(split(line)[0]);
     CHECK(client.ask(line) == "-ERR wrong number of arguments for '" + name + "' command\r\n");
   }
-  for (const auto& [line, name] : {std::pair("CLIENT ID x", "client|id"),
-                                   std::pair("CLUSTER KEYSLOT", "cluster|keyslot"),
-                                   std::pair("CONFIG GET", "config|get"),
-                                   std::pair("COMMAND GETKEYS get", "command|getkeys")}) {
+  for (const auto& [line, name] :
+       {std::pair("CLIENT ID x", "client|id"), std::pair("CLUSTER KEYSLOT", "cluster|keyslot"),
+        std::pair("CONFIG GET", "config|get"),
+        std::pair("COMMAND GETKEYS get", "command|getkeys")}) {
     CHECK(client.ask(line) ==
           "-ERR wrong number of arguments for '" + std::string(name) + "' command\r\n");
   }
@@ -225,7 +223,7 @@ TEST_CASE("SET with options is refused, not done without them", "[kv]") {
   CHECK(operation.arguments == Words{"a", "b"});
 }
 
-// ---- MULTI ----------------------------------------------------------------------------------------------
+// ---- MULTI --------------------------------------------------------------------------------------
 
 TEST_CASE("once MULTI was refused, so is all up to EXEC (clients.md, a trap)", "[kv]") {
   Client client;
@@ -233,15 +231,14 @@ TEST_CASE("once MULTI was refused, so is all up to EXEC (clients.md, a trap)", "
   for (const char* line : {"SET k v", "GET k", "PING", "MULTI", "CLIENT HELP", "COMMAND"}) {
     CHECK_THAT(client.ask(line), StartsWith("-ERR refused: it came after a MULTI"));
   }
-  CHECK(client.ask("EXEC") ==
-        "-EXECABORT Transaction discarded because of previous errors.\r\n");
+  CHECK(client.ask("EXEC") == "-EXECABORT Transaction discarded because of previous errors.\r\n");
   CHECK(client.ask("SET k v") == "(set)");
 }
 
 TEST_CASE("DISCARD, RESET and QUIT end a refused transaction too", "[kv]") {
-  for (const auto& [line, reply] : {std::pair("DISCARD", "+OK\r\n"),
-                                    std::pair("RESET", "+RESET\r\n"),
-                                    std::pair("QUIT", "+OK\r\n")}) {
+  for (const auto& [line, reply] :
+       {std::pair("DISCARD", "+OK\r\n"), std::pair("RESET", "+RESET\r\n"),
+        std::pair("QUIT", "+OK\r\n")}) {
     Client client;
     client.ask("MULTI");
     CHECK(client.ask(line) == reply);
@@ -254,7 +251,7 @@ TEST_CASE("EXEC and DISCARD without MULTI get Redis' words", "[kv]") {
   CHECK(Client().ask("DISCARD") == "-ERR DISCARD without MULTI\r\n");
 }
 
-// ---- The connection ---------------------------------------------------------------------------------------
+// ---- The connection -----------------------------------------------------------------------------
 
 TEST_CASE("PING, ECHO, SELECT and QUIT answer as Redis", "[kv]") {
   Client client;
@@ -289,8 +286,7 @@ TEST_CASE("HELLO greets with the bytes of Redis, in the protocol it chooses", "[
 TEST_CASE("HELLO refuses with Redis' words, and then changes nothing", "[kv]") {
   Client client;
   CHECK(client.ask("HELLO 4") == "-NOPROTO unsupported protocol version\r\n");
-  CHECK(client.ask("HELLO x") ==
-        "-ERR Protocol version is not an integer or out of range\r\n");
+  CHECK(client.ask("HELLO x") == "-ERR Protocol version is not an integer or out of range\r\n");
   CHECK(client.ask("HELLO 3 SETNAME") == "-ERR Syntax error in HELLO option 'SETNAME'\r\n");
   CHECK(client.ask("HELLO 3 SETNAME n AUTH bob x") ==
         "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
@@ -343,7 +339,7 @@ TEST_CASE("RESET makes the connection as new", "[kv]") {
   CHECK_FALSE((client.session.read_only || client.session.refusing_transaction));
 }
 
-// ---- COMMAND ----------------------------------------------------------------------------------------------
+// ---- COMMAND ------------------------------------------------------------------------------------
 
 TEST_CASE("COMMAND INFO get has the bytes of Redis 7.0.15, in both protocols", "[kv]") {
   Client client;
@@ -362,9 +358,10 @@ TEST_CASE("COMMAND INFO get has the bytes of Redis 7.0.15, in both protocols", "
 }
 
 TEST_CASE("COMMAND INFO of a subcommand names its container", "[kv]") {
-  CHECK(Client().ask("COMMAND INFO client|id") ==
-        "*1\r\n*10\r\n$9\r\nclient|id\r\n:2\r\n*3\r\n+noscript\r\n+loading\r\n+stale\r\n:0\r\n:0\r\n"
-        ":0\r\n*2\r\n+@slow\r\n+@connection\r\n*0\r\n*0\r\n*0\r\n");
+  CHECK(
+      Client().ask("COMMAND INFO client|id") ==
+      "*1\r\n*10\r\n$9\r\nclient|id\r\n:2\r\n*3\r\n+noscript\r\n+loading\r\n+stale\r\n:0\r\n:0\r\n"
+      ":0\r\n*2\r\n+@slow\r\n+@connection\r\n*0\r\n*0\r\n*0\r\n");
 }
 
 TEST_CASE("flags and categories are those of Redis 7.0.15", "[kv]") {
@@ -379,7 +376,8 @@ TEST_CASE("flags and categories are those of Redis 7.0.15", "[kv]") {
   };
   CHECK(words("asking") == "fast @fast @connection ");
   CHECK(words("client") == "@slow ");
-  CHECK(words("client|list") == "admin noscript loading stale @admin @slow @dangerous @connection ");
+  CHECK(words("client|list") ==
+        "admin noscript loading stale @admin @slow @dangerous @connection ");
   CHECK(words("cluster|slots") == "stale @slow ");
   CHECK(words("command|docs") == "loading stale @slow @connection ");
   CHECK(words("config|get") == "admin noscript loading stale @admin @slow @dangerous ");
@@ -441,7 +439,7 @@ TEST_CASE("COMMAND GETKEYS finds keys or says why not, in Redis' words", "[kv]")
   CHECK(client.ask("COMMAND LIST FILTERBY") == "-ERR syntax error\r\n");
 }
 
-// ---- INFO, CONFIG, CLUSTER -------------------------------------------------------------------------------------
+// ---- INFO, CONFIG, CLUSTER ----------------------------------------------------------------------
 
 TEST_CASE("INFO shows all sections, or those asked for, as Redis lays them out", "[kv]") {
   Client client;
@@ -508,6 +506,15 @@ TEST_CASE("without a leader that can be named, CLUSTER SLOTS guesses none", "[kv
   CHECK_THAT(client.reply("CLUSTER NODES").text, !ContainsSubstring("master"));
 }
 
+TEST_CASE("a leader that was lost goes on being listed, and says itself that it leads nothing",
+          "[kv]") {
+  Client client;
+  client.site.shown.shards[0].leader = NodeId{1};
+  client.site.shown.shards[0].is_led = false;
+  CHECK_THAT(client.ask("CLUSTER SLOTS"), StartsWith("*1\r\n*4\r\n:0\r\n:16383\r\n"));
+  CHECK_THAT(client.ask("HELLO"), ContainsSubstring(bulk("role") + bulk("replica")));
+}
+
 TEST_CASE("CLUSTER SHARDS has the shape of Redis, in both protocols", "[kv]") {
   for (const bool resp3 : {false, true}) {
     Client client;
@@ -525,7 +532,7 @@ TEST_CASE("CLUSTER SHARDS has the shape of Redis, in both protocols", "[kv]") {
   }
 }
 
-// ---- Keys and values -----------------------------------------------------------------------------------------
+// ---- Keys and values ----------------------------------------------------------------------------
 
 TEST_CASE("GET and EXISTS answer from the map, and count repeats", "[kv]") {
   MemoryMap map;

@@ -87,7 +87,8 @@ TEST_CASE("what may be lost is refused at the bound, what may not is taken", "[m
   CHECK(box.push_droppable(5));  // there is room again
 }
 
-TEST_CASE("a box with no room for what may be lost loses all of it, and wakes nobody", "[mailbox]") {
+TEST_CASE("a box with no room for what may be lost loses all of it, and wakes nobody",
+          "[mailbox]") {
   Counted counted;
   Mailbox<int> box(counted.wake(), 0);
   CHECK_FALSE(box.push_droppable(1));

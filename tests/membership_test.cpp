@@ -63,15 +63,15 @@ ClusterMembership record_of(std::initializer_list<std::uint64_t> known) {
   return record;
 }
 
-// ---- A small cluster: what node.hpp does with Membership, with elections in one step ---------------
+// ---- A small cluster: what node.hpp does with Membership, with elections in one step ------------
 
 struct Founder {
   std::unique_ptr<Membership> membership;  // null: it is down
   // On its disk
   std::uint64_t incarnation = 0;
-  std::uint64_t log = 0;       // how many entries
+  std::uint64_t log = 0;  // how many entries
   std::uint64_t term = 0;
-  std::uint64_t vote = 0;      // in that term
+  std::uint64_t vote = 0;  // in that term
   std::optional<ClusterMembership> record;
   // In its process
   bool has_voted = false;
@@ -206,7 +206,7 @@ Town founded() {
 
 }  // namespace
 
-// ---- Handshakes ------------------------------------------------------------------------------------
+// ---- Handshakes ---------------------------------------------------------------------------------
 
 TEST_CASE("founders with the same list welcome each other", "[membership]") {
   CHECK_FALSE(node(1).judge(hello_of(2)));
@@ -228,7 +228,8 @@ TEST_CASE("a handshake says who a node is", "[membership]") {
 TEST_CASE("what is wrong with a peer is said, and what to do", "[membership]") {
   Hello other_protocol = hello_of(2);
   other_protocol.protocol_version = 9;
-  CHECK_THAT(*node(1).judge(other_protocol), StartsWith("node 2 speaks peer protocol 9, this node 1"));
+  CHECK_THAT(*node(1).judge(other_protocol),
+             StartsWith("node 2 speaks peer protocol 9, this node 1"));
   CHECK_THAT(*node(1).judge(hello_of(1, 7)), StartsWith("node 1 has this node's own id"));
   CHECK_THAT(*node(1).judge(hello_of(4)), StartsWith("node 4 is not a member of this cluster"));
   const Membership stranger(self_of(2), addresses(5));
@@ -267,7 +268,7 @@ TEST_CASE("before there is a record, the incarnation seen first counts", "[membe
   CHECK_FALSE(one.judge(hello_of(2, 999)));
 }
 
-// ---- What the leader records --------------------------------------------------------------------------
+// ---- What the leader records --------------------------------------------------------------------
 
 TEST_CASE("the first leader draws the cluster id and records whom it has heard", "[membership]") {
   Membership leader = node(1);
@@ -337,7 +338,7 @@ TEST_CASE("addresses: what a node said itself, else what was recorded, never a g
   CHECK(one.addr(NodeId{9}).empty());
 }
 
-// ---- Who may vote ---------------------------------------------------------------------------------------
+// ---- Who may vote -------------------------------------------------------------------------------
 
 TEST_CASE("a new node votes as long as everybody who answers is new too", "[membership]") {
   Membership fresh = node(1);
@@ -373,7 +374,7 @@ TEST_CASE("a node that the record doesn't know yet waits to be admitted", "[memb
   CHECK(late.may_vote(false));
 }
 
-// ---- Founding a cluster ------------------------------------------------------------------------------------
+// ---- Founding a cluster -------------------------------------------------------------------------
 
 TEST_CASE("three empty nodes found a cluster, and all may vote", "[membership]") {
   Town town = founded();
@@ -450,7 +451,7 @@ TEST_CASE("the leader crashed before the record, and only those who were led are
   CHECK(town.elect());
 }
 
-// ---- A wipe --------------------------------------------------------------------------------------------------
+// ---- A wipe -------------------------------------------------------------------------------------
 
 TEST_CASE("a wiped node is refused by all and elects nobody (class 11)", "[membership]") {
   for (std::uint64_t id = 1; id <= 3; ++id) {

@@ -144,7 +144,7 @@ class FixedSite final : public Site {
       const auto peer_port = static_cast<std::uint16_t>(7378 + id);
       shown.nodes.push_back({NodeId{id}, "10.0.0." + std::to_string(id), port, peer_port, id == 2});
     }
-    shown.shards = {{{{0, 16383}}, NodeId{2}, {NodeId{1}, NodeId{2}, NodeId{3}}}};
+    shown.shards = {{{{0, 16383}}, NodeId{2}, true, {NodeId{1}, NodeId{2}, NodeId{3}}}};
   }
   [[nodiscard]] Topology topology() const override { return shown; }
   void append_info(std::string_view section, std::string& out) const override {

@@ -104,9 +104,9 @@ class Group {
       for (std::uint64_t voter = 1; voter <= size; ++voter) config.voters.push_back(NodeId{voter});
       if (tweak) tweak(config);
       Node& node = at(id);
-      node.replica = std::make_unique<Replica>(
-          kFirstDataGroup, config, raft::Restored{}, kRequestTimeoutMs,
-          Replica::Environment{clock, node, node, node, node});
+      node.replica =
+          std::make_unique<Replica>(kFirstDataGroup, config, raft::Restored{}, kRequestTimeoutMs,
+                                    Replica::Environment{clock, node, node, node, node});
     }
   }
 
@@ -170,7 +170,7 @@ void no_lease(raft::Config& config) { config.lease_reads = false; }
 
 }  // namespace
 
-// ---- One node -----------------------------------------------------------------------------------------
+// ---- One node -----------------------------------------------------------------------------------
 
 TEST_CASE("one node alone leads at once and answers with the outcome of the entry", "[replica]") {
   Group group(1);
@@ -219,7 +219,7 @@ TEST_CASE("many proposals are answered in order, each with its own outcome", "[r
   CHECK(group.replica(1).waiting() == 0);
 }
 
-// ---- Three nodes: proposals -----------------------------------------------------------------------------
+// ---- Three nodes: proposals ---------------------------------------------------------------------
 
 TEST_CASE("a proposal is applied on every node, and answered by the leader once", "[replica]") {
   Group group(3);
@@ -311,7 +311,7 @@ TEST_CASE("a full log refuses and says so", "[replica]") {
   CHECK(taken.heard.empty());
 }
 
-// ---- No quorum ----------------------------------------------------------------------------------------------
+// ---- No quorum ----------------------------------------------------------------------------------
 
 TEST_CASE("a node that led and lost its majority says no quorum at once", "[replica]") {
   Group group(3);
@@ -344,7 +344,7 @@ TEST_CASE("a follower without a leader waits one election timeout before it says
   CHECK_FALSE(group.replica(follower).lacks_quorum());
 }
 
-// ---- Reads -----------------------------------------------------------------------------------------------------
+// ---- Reads --------------------------------------------------------------------------------------
 
 TEST_CASE("with a lease a read needs no message", "[replica]") {
   Group group(3);
@@ -471,7 +471,7 @@ TEST_CASE("a read that waits too long is told timeout, once", "[replica]") {
   CHECK(read.heard.size() == 1);
 }
 
-// ---- Asking again from inside ------------------------------------------------------------------------------------
+// ---- Asking again from inside -------------------------------------------------------------------
 
 TEST_CASE("who hears may propose and read again from inside", "[replica]") {
   Group group(1);
@@ -524,7 +524,7 @@ TEST_CASE("who loses with the leader may ask again from inside, and is refused o
   for (const Recorder& waiter : again) CHECK(waiter.last == Refusal::kNoQuorum);
 }
 
-// ---- Storage that failed, leadership that moved ----------------------------------------------------------------------
+// ---- Storage that failed, leadership that moved -------------------------------------------------
 
 TEST_CASE("when storage fails, everybody hears, and whoever comes later is refused (class 22)",
           "[replica]") {

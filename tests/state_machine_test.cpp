@@ -1,4 +1,4 @@
-// The state machines over a map in memory: what operations do, and that every replica does the same.
+// The state machines over a map in memory: what operations do, and that all replicas do the same.
 #include "seshat/state_machine.hpp"
 
 #include <initializer_list>
@@ -274,7 +274,7 @@ TEST_CASE("reading tells absent, not in memory and damaged apart", "[state_machi
   CHECK(read_value(map, "k", storage, value) == Lookup::kFailed);
 }
 
-// ---- The system group ------------------------------------------------------------------------------
+// ---- The system group ---------------------------------------------------------------------------
 
 TEST_CASE("a membership is kept if it follows the one that stands", "[state_machine]") {
   System system;

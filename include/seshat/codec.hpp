@@ -40,7 +40,7 @@
 
 namespace seshat::codec {
 
-// ---- Persisted records ---------------------------------------------------------------------------
+// ---- Persisted records --------------------------------------------------------------------------
 
 // VersionedLogEntry; appended to `out`.
 void encode(const raft::Entry& entry, std::string& out);
@@ -65,12 +65,12 @@ void encode(const StoredValue& value, std::string& out);
 [[nodiscard]] std::string encode(const NodeIdentity& identity);
 [[nodiscard]] Result<NodeIdentity> decode_identity(std::string_view bytes);
 
-// ---- Operations ------------------------------------------------------------------------------------
+// ---- Operations ---------------------------------------------------------------------------------
 
 [[nodiscard]] std::string encode(const Operation& operation);
 [[nodiscard]] Result<Operation> decode_operation(std::string_view bytes);
 
-// ---- Peer channel ------------------------------------------------------------------------------------
+// ---- Peer channel -------------------------------------------------------------------------------
 
 // Appended to `out`.
 void encode(const Frame& frame, std::string& out);
@@ -486,7 +486,7 @@ inline bool decode_shards(pb_istream_t* stream, const pb_field_t*, void** arg) {
 
 }  // namespace detail
 
-// ---- Log entries and hard state -----------------------------------------------------------------------
+// ---- Log entries and hard state -----------------------------------------------------------------
 
 inline void encode(const raft::Entry& entry, std::string& out) {
   const std::string_view data = detail::payload_of(entry);
@@ -499,15 +499,16 @@ inline Result<raft::Entry> decode_entry(std::string_view bytes) {
   std::string_view data;
   detail::ViewTarget<std::string_view> target{bytes, data};
   record.data = detail::decoder(&detail::decode_view, target);
-  if (auto error = detail::decode_record("VersionedLogEntry", bytes, seshat_proto_VersionedLogEntry_fields, record)) {
+  if (auto error = detail::decode_record("VersionedLogEntry", bytes,
+                                         seshat_proto_VersionedLogEntry_fields, record)) {
     return *error;
   }
   const std::uint32_t type = detail::number_of(record.entry_type);
   if (type > seshat_proto_EntryType_ENTRY_NO_OP) {
     return detail::undecodable("VersionedLogEntry", "its entry type is unknown");
   }
-  raft::Entry entry{Term{record.term}, Index{record.index},
-                    static_cast<raft::EntryType>(type), nullptr};
+  raft::Entry entry{Term{record.term}, Index{record.index}, static_cast<raft::EntryType>(type),
+                    nullptr};
   if (!data.empty()) entry.data = std::make_shared<const std::string>(data);
   return entry;
 }
@@ -525,13 +526,14 @@ inline std::string encode(const raft::HardState& state) {
 
 inline Result<raft::HardState> decode_hard_state(std::string_view bytes) {
   seshat_proto_RaftHardState record = seshat_proto_RaftHardState_init_zero;
-  if (auto error = detail::decode_record("RaftHardState", bytes, seshat_proto_RaftHardState_fields, record)) {
+  if (auto error = detail::decode_record("RaftHardState", bytes, seshat_proto_RaftHardState_fields,
+                                         record)) {
     return *error;
   }
   return raft::HardState{Term{record.term}, NodeId{record.vote}, Index{record.commit}};
 }
 
-// ---- Values and state machines ---------------------------------------------------------------------------
+// ---- Values and state machines ------------------------------------------------------------------
 
 inline void encode(const StoredValue& value, std::string& out) {
   seshat_proto_StoredValue record = seshat_proto_StoredValue_init_zero;
@@ -551,7 +553,8 @@ inline Result<StoredValue> decode_stored_value(std::string_view bytes) {
   StoredValue value;
   detail::ViewTarget<std::string_view> target{bytes, value.data};
   record.data = detail::decoder(&detail::decode_view, target);
-  if (auto error = detail::decode_record("StoredValue", bytes, seshat_proto_StoredValue_fields, record)) {
+  if (auto error =
+          detail::decode_record("StoredValue", bytes, seshat_proto_StoredValue_fields, record)) {
     return *error;
   }
   if (detail::number_of(record.type) != seshat_proto_ValueType_VALUE_STRING) {
@@ -577,14 +580,15 @@ inline std::string encode(const MachineState& state) {
 
 inline Result<MachineState> decode_machine_state(std::string_view bytes) {
   seshat_proto_MachineState record = seshat_proto_MachineState_init_zero;
-  if (auto error = detail::decode_record("MachineState", bytes, seshat_proto_MachineState_fields, record)) {
+  if (auto error =
+          detail::decode_record("MachineState", bytes, seshat_proto_MachineState_fields, record)) {
     return *error;
   }
   return MachineState{Index{record.applied_index}, Term{record.applied_term}, record.key_count,
                       record.time_ms};
 }
 
-// ---- The cluster --------------------------------------------------------------------------------------------
+// ---- The cluster --------------------------------------------------------------------------------
 
 inline std::string encode(const ClusterMembership& membership) {
   seshat_proto_ClusterMembership record = seshat_proto_ClusterMembership_init_zero;
@@ -601,7 +605,8 @@ inline Result<ClusterMembership> decode_membership(std::string_view bytes) {
   seshat_proto_ClusterMembership record = seshat_proto_ClusterMembership_init_zero;
   ClusterMembership membership;
   record.members = detail::decoder(&detail::decode_members, membership.members);
-  if (auto error = detail::decode_record("ClusterMembership", bytes, seshat_proto_ClusterMembership_fields, record)) {
+  if (auto error = detail::decode_record("ClusterMembership", bytes,
+                                         seshat_proto_ClusterMembership_fields, record)) {
     return *error;
   }
   membership.membership_version = record.membership_version;
@@ -643,13 +648,14 @@ inline std::string encode(const NodeIdentity& identity) {
 
 inline Result<NodeIdentity> decode_identity(std::string_view bytes) {
   seshat_proto_NodeIdentity record = seshat_proto_NodeIdentity_init_zero;
-  if (auto error = detail::decode_record("NodeIdentity", bytes, seshat_proto_NodeIdentity_fields, record)) {
+  if (auto error =
+          detail::decode_record("NodeIdentity", bytes, seshat_proto_NodeIdentity_fields, record)) {
     return *error;
   }
   return NodeIdentity{NodeId{record.id}, record.incarnation, record.cluster_id};
 }
 
-// ---- Operations ------------------------------------------------------------------------------------------------
+// ---- Operations ---------------------------------------------------------------------------------
 
 inline std::string encode(const Operation& operation) {
   seshat_proto_Operation record = seshat_proto_Operation_init_zero;
@@ -667,7 +673,8 @@ inline Result<Operation> decode_operation(std::string_view bytes) {
   Operation operation;
   detail::ViewTarget<std::vector<std::string_view>> target{bytes, operation.arguments};
   record.arguments = detail::decoder(&detail::decode_views, target);
-  if (auto error = detail::decode_record("Operation", bytes, seshat_proto_Operation_fields, record, kOperationVersion)) {
+  if (auto error = detail::decode_record("Operation", bytes, seshat_proto_Operation_fields, record,
+                                         kOperationVersion)) {
     return *error;
   }
   if (record.type == 0 || record.type > 0xff) {
@@ -678,7 +685,7 @@ inline Result<Operation> decode_operation(std::string_view bytes) {
   return operation;
 }
 
-// ---- Peer channel ----------------------------------------------------------------------------------------------
+// ---- Peer channel -------------------------------------------------------------------------------
 
 inline void encode(const Frame& frame, std::string& out) {
   seshat_proto_Frame record = seshat_proto_Frame_init_zero;

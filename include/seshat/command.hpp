@@ -33,7 +33,7 @@
 
 namespace seshat {
 
-// ---- Where a command runs -------------------------------------------------------------------------
+// ---- Where a command runs -----------------------------------------------------------------------
 
 // What a connection remembers about its client.
 struct Session {
@@ -62,8 +62,9 @@ struct ClusterNode {
 
 struct ClusterShard {
   std::vector<SlotRange> slots;
-  // The present one; while there is none, the last that was known, as Redis goes on to list a master
-  // that failed: clients that found the shard missing would forget the cluster. 0: never known.
+  // The present one; while there is none, the last that was known, as Redis goes on to list a
+  // master that failed: clients that found the shard missing would forget the cluster. 0: never
+  // known.
   NodeId leader;
   bool is_led = false;
   std::vector<NodeId> replicas;
@@ -123,7 +124,7 @@ inline constexpr std::array<std::string_view, 9> kInfoSections = {
     "server", "clients",     "memory",  "persistence", "stats",
     "raft",   "replication", "cluster", "keyspace"};
 
-// ---- The table --------------------------------------------------------------------------------------
+// ---- The table ----------------------------------------------------------------------------------
 
 struct Command;
 using Args = std::span<const std::string_view>;  // the command's name first

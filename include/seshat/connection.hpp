@@ -9,8 +9,8 @@
 // Keeps:    replies in the order of requests, however many are under way; a read sees the writes
 //           that came before it on its connection, and none that came after (a write waits until
 //           the reads before it are served).
-// Bounds:   what is under way, with room for the replies it may bring, and the output. A client that
-//           reaches one is not read from until that changes.
+// Bounds:   what is under way, with room for the replies it may bring, and the output. A client
+//           that reaches one is not read from until that changes.
 // Threads:  the loop; what reads from the disk runs on the pool and touches its own Request only.
 //           Never touches a socket: server.hpp moves the bytes.
 // Needs:    kv (and the Database and Site of command.hpp), resp.
@@ -93,8 +93,8 @@ class Connection {
     void failed(Refusal refusal) override { connection.on_failed(*this, refusal); }
 
     Connection& connection;
-    const Command* command;    // null: it was answered when it came
-    resp::Protocol protocol;   // as of the request: a HELLO may follow before the reply is written
+    const Command* command;   // null: it was answered when it came
+    resp::Protocol protocol;  // as of the request: a HELLO may follow before the reply is written
     GroupId group;
     Slot slot = 0;
     bool answered = false;
@@ -135,7 +135,7 @@ class Connection {
   std::deque<Request> pending_;
   std::size_t pending_size_bytes_ = 0;
   std::size_t waiting_reads_ = 0;
-  bool write_waits_ = false;  // for those reads; it is still in the input
+  bool write_waits_ = false;              // for those reads; it is still in the input
   std::map<GroupId, Index> last_writes_;  // reads of this connection must see them
   std::string output_;
   std::string scratch_;
@@ -224,7 +224,7 @@ inline void Connection::run(const Command& command, Args args) {
   closing_ = closing_ || session_.close_after_reply;
 }
 
-// ---- Reads -------------------------------------------------------------------------------------
+// ---- Reads --------------------------------------------------------------------------------------
 
 // All keys of a request are in one group, or it is refused before anything is done.
 inline std::optional<GroupId> Connection::group_of_keys(const Command& command, Args args) {
@@ -295,7 +295,7 @@ inline void Connection::read_from_disk(Request& request) {
   });
 }
 
-// ---- Writes ------------------------------------------------------------------------------------
+// ---- Writes -------------------------------------------------------------------------------------
 
 inline void Connection::run_write(const Command& command, Args args) {
   const std::optional<GroupId> group = group_of_keys(command, args);
@@ -324,7 +324,7 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
   answer(request);
 }
 
-// ---- Order -------------------------------------------------------------------------------------
+// ---- Order --------------------------------------------------------------------------------------
 
 template <class Write>
 void Connection::reply_at_once(Write write) {

@@ -97,7 +97,7 @@ inline void reset(const Call& call) {
   call.reply().simple_string("RESET");
 }
 
-// ---- HELLO ------------------------------------------------------------------------------------------
+// ---- HELLO --------------------------------------------------------------------------------------
 
 namespace detail {
 
@@ -120,8 +120,8 @@ struct HelloOptions {
   std::optional<std::string_view> name;
 };
 
-// An error text, or the options in `options`. Without a password of its own, Redis takes any for the
-// default user, and so clients that always send one can connect.
+// An error text, or the options in `options`. Without a password of its own, Redis takes any for
+// the default user, and so clients that always send one can connect.
 inline std::string parse_hello(Args args, HelloOptions& options) {
   if (args.size() < 2) return {};
   const auto version = resp::parse_integer(args[1]);
@@ -179,7 +179,7 @@ inline void hello(const Call& call) {
   reply.array(0);
 }
 
-// ---- CLIENT -------------------------------------------------------------------------------------------
+// ---- CLIENT -------------------------------------------------------------------------------------
 
 namespace detail {
 
@@ -246,7 +246,7 @@ inline void client_set_info(const Call& call) {
   call.reply().simple_string("OK");
 }
 
-// ---- MULTI ----------------------------------------------------------------------------------------------
+// ---- MULTI --------------------------------------------------------------------------------------
 
 inline void multi(const Call& call) {
   call.session.refusing_transaction = true;

@@ -272,7 +272,7 @@ inline void reply_outcome(const Outcome& outcome, resp::Writer& reply) {
   reply.simple_string("OK");
 }
 
-// ---- Keys and values ------------------------------------------------------------------------------
+// ---- Keys and values ----------------------------------------------------------------------------
 
 inline Lookup get(const OrderedMap& map, Args args, resp::Writer& reply) {
   std::string storage;

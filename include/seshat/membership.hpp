@@ -31,8 +31,8 @@ class Membership {
   struct Self {
     NodeId id;
     std::uint64_t incarnation = 0;
-    std::string cluster_id;   // as the data directory has it; empty: not known yet
-    std::string client_addr;  // what MOVED shall name
+    std::string cluster_id;     // as the data directory has it; empty: not known yet
+    std::string client_addr;    // what MOVED shall name
     bool new_at_start = false;  // the data directory had no log and no vote
   };
 

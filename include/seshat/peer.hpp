@@ -18,14 +18,15 @@
 //           defaults a link has to carry about 350 KB/s.
 // Dialing:  attempts are 100 ms to 1 s apart; a peer that dials us is dialed at once. One log line
 //           when a peer is up, down, refuses us, or can't be reached for long; none for a retry.
-// Hostile:  who can connect can send anything: a frame before the handshake, a second handshake, a
-//           frame that can't be read or is too large end their stream with a status and a log line
-//           (one a second at most). At most 64 streams may wait for their handshake.
-// Threads:  PeerEvents are called on gRPC's threads, one at a time for a stream. send, send_status
-//           and flush belong to one owner thread; all else may be called on any. Nothing blocks but
-//           start and the destructor. gRPC does part of its work on the thread that calls flush:
-//           framing, and a sendmsg that doesn't wait.
-// Needs:    peer_stream.hpp and with it libgrpc++; replica.hpp (Transport).
+// Hostile:  who can connect can send anything. A frame before the handshake, a second handshake, a
+//           frame that can't be read end their stream with a status and a log line (one a second at
+//           most); a frame over the limit ends it as well. At most 16 streams may wait for their
+//           handshake: until then, each may make gRPC hold one frame of the largest size.
+// Threads:  send, send_status and flush belong to one owner thread, all else may be called on any;
+//           only start and the destructor wait, and neither may be called from PeerEvents. Encoding
+//           and part of gRPC's work (framing, a sendmsg that doesn't wait) happen on the thread
+//           that calls flush, for the first frame; for those that follow it on gRPC's.
+// Needs:    peer_stream.hpp, peer_listener.hpp and with them libgrpc++; replica.hpp (Transport).
 //
 //   auto peers = seshat::Peers::start({.self = {1}, .listen_addr = "0.0.0.0:7379",
 //                                      .dial = {{{2}, "kv-2:7379"}}}, events, log);
@@ -42,6 +43,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -54,6 +56,7 @@
 
 #include "seshat/log.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_listener.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
@@ -87,8 +90,8 @@ class Peers final : public Transport {
   // way to. What gathers during a write follows by itself.
   void flush();
 
-  // Ends the streams to and from `peer`; on_peer_down follows for each that was up. It is dialed
-  // again after a second, and may dial again.
+  // Ends the streams to and from `peer`; on_peer_down follows for each that was up. It may dial
+  // again, and is dialed again after a second, or when it is accepted.
   void disconnect(NodeId peer, std::string reason);
 
   [[nodiscard]] std::map<NodeId, PeerStats> stats() const;
@@ -110,8 +113,22 @@ class Peers final : public Transport {
 
 namespace peer_detail {
 
-// Why the system won't bind host:port, if so. Asked before gRPC tries, which would give its reason
-// to stderr only.
+// ---- The address ---------------------------------------------------------------------------------
+
+// nullopt: bound, and let go of again.
+[[nodiscard]] inline std::optional<std::string> why_not_bound(const addrinfo& address) {
+  const int fd = ::socket(address.ai_family, address.ai_socktype, address.ai_protocol);
+  if (fd < 0) return std::strerror(errno);
+  const int yes = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  std::optional<std::string> why;
+  if (::bind(fd, address.ai_addr, address.ai_addrlen) != 0) why = std::strerror(errno);
+  ::close(fd);
+  return why;
+}
+
+// Why the system won't bind any address of host:port, if so. Asked before gRPC tries, which would
+// give its reason to stderr only.
 [[nodiscard]] inline std::optional<std::string> why_not_bound(const std::string& addr) {
   const std::size_t colon = addr.rfind(':');
   if (colon == std::string::npos) return "it is not host:port";
@@ -123,17 +140,81 @@ namespace peer_detail {
   addrinfo* found = nullptr;
   const int fault = ::getaddrinfo(host.c_str(), addr.substr(colon + 1).c_str(), &wanted, &found);
   if (fault != 0) return ::gai_strerror(fault);
-  std::optional<std::string> why;
-  const int fd = ::socket(found->ai_family, found->ai_socktype, found->ai_protocol);
-  const int yes = 1;
-  if (fd >= 0) ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  if (fd < 0 || ::bind(fd, found->ai_addr, found->ai_addrlen) != 0) why = std::strerror(errno);
-  if (fd >= 0) ::close(fd);
+  std::optional<std::string> why = "it has no address";
+  for (const addrinfo* each = found; each != nullptr && why; each = each->ai_next) {
+    why = why_not_bound(*each);
+  }
   ::freeaddrinfo(found);
   return why;
 }
 
+// ---- The timer's thread: ticks, dials, and destroys our streams ------------------------------------
+
+// False: too late for a new stream.
+[[nodiscard]] inline bool keep(Core& core, const std::shared_ptr<Outgoing>& stream) {
+  const std::lock_guard lock(core.mutex);
+  if (core.stopping()) return false;
+  core.outgoing.emplace(stream.get(), stream);
+  return true;
+}
+
+inline void dial_due_peers(Core& core) {
+  const std::optional<Hello> hello = core.current_hello();
+  if (!hello) return;
+  for (auto& [id, peer] : core.peers) {
+    std::shared_ptr<Outgoing> stream;
+    {
+      const std::lock_guard lock(peer.mutex);
+      if (peer.stream || !peer.link.dial_due(core.now_ms)) continue;
+      stream = peer.stream = std::make_shared<Outgoing>(core.shared_from_this(), peer);
+      peer.link.dialed(core.now_ms);
+    }
+    if (keep(core, stream)) {
+      stream->start(*hello);
+    } else {
+      const std::lock_guard lock(peer.mutex);
+      peer.stream = nullptr;
+    }
+  }
+}
+
+inline void tick(Core& core) {
+  core.now_ms += core.tick_ms;
+  for (const auto& stream : core.streams(core.incoming)) stream->tick();
+  for (auto& [id, peer] : core.peers) {
+    if (const auto stream = peer.current()) stream->tick();
+  }
+}
+
+// Returns when the channel is stopping and no stream of ours is left. Streams end here because the
+// last channel of a process to go joins gRPC's callback threads (1.51): it must not go on one.
+inline void run_timer(Core& core) {
+  using SteadyClock = std::chrono::steady_clock;
+  const std::chrono::milliseconds interval(core.tick_ms);
+  auto next = SteadyClock::now() + interval;
+  std::unique_lock lock(core.mutex);
+  while (!core.stopping() || !core.outgoing.empty() || !core.finished.empty()) {
+    core.changed.wait_until(lock, next, [&] {
+      return core.dial_now || !core.finished.empty() || (core.stopping() && core.outgoing.empty());
+    });
+    core.dial_now = false;
+    std::vector<std::shared_ptr<Outgoing>> gone = std::exchange(core.finished, {});
+    lock.unlock();
+    gone.clear();
+    if (const auto now = SteadyClock::now(); now >= next) {
+      next = now + interval;  // a late tick counts once
+      if (!core.stopping()) tick(core);
+    }
+    if (!core.stopping()) dial_due_peers(core);
+    lock.lock();
+  }
+  core.ended = true;
+  core.changed.notify_all();
+}
+
 }  // namespace peer_detail
+
+// ---- Peers ---------------------------------------------------------------------------------------
 
 inline Peers::Peers(std::shared_ptr<peer_detail::Core> core)
     : core_(std::move(core)), listener_(std::make_unique<peer_detail::Listener>(core_)) {}
@@ -141,12 +222,13 @@ inline Peers::Peers(std::shared_ptr<peer_detail::Core> core)
 inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEvents& events,
                                                    const Logger& log) {
   const std::string failure = "can't listen on " + options.listen_addr + " for peers: ";
-  if (const auto why = peer_detail::why_not_bound(options.listen_addr))
+  if (const auto why = peer_detail::why_not_bound(options.listen_addr)) {
     return Error{failure + *why};
+  }
   std::unique_ptr<Peers> peers(
       new Peers(std::make_shared<peer_detail::Core>(std::move(options), events, log)));
   if (!peers->listener_->start()) return Error{failure + "gRPC gives no reason"};
-  peers->timer_ = std::thread([core = peers->core_] { core->run(); });
+  peers->timer_ = std::thread([core = peers->core_] { peer_detail::run_timer(*core); });
   return peers;
 }
 

@@ -36,7 +36,9 @@ namespace seshat {
 struct PeerQueueLimits {
   std::size_t max_messages = 4096;
   std::size_t max_size_bytes = 64u << 20;
-  std::size_t max_message_size_bytes = 64u << 20;
+  // The same on all nodes, and above the largest log entry: what is larger is neither sent nor
+  // taken in.
+  std::size_t max_message_size_bytes = 32u << 20;
   // A frame ends before it would pass this, so that heartbeats don't wait behind much; only a
   // single message may be larger.
   std::size_t frame_size_bytes = 1u << 20;
@@ -61,13 +63,12 @@ struct PeerOptions {
   std::map<NodeId, std::string> dial;        // each peer, and what to dial for it
   std::uint64_t rpc_timeout_ms = 5000;       // a handshake is answered within this, or ended
   std::uint64_t liveness_timeout_ms = 3000;  // a stream that is silent for this long is broken
-  // Of the queue to each peer. `max_message_size_bytes` must be the same on all nodes and above the
-  // largest log entry: what is larger is neither sent nor taken in.
-  PeerQueueLimits limits;
+  PeerQueueLimits limits;                    // of the queue to each peer
 };
 
-// Called on gRPC's threads: implementations post to their own thread and return. What they are
-// told after Peers was destroyed: nothing.
+// Called on threads of the channel, from before start() returns until the destructor has: one call
+// at a time for a stream, but calls for different streams at once. Implementations post to their
+// own thread and return.
 class PeerEvents {
  public:
   // An incoming stream introduced itself. Call `answer` once, on any thread, now or later (within
@@ -112,7 +113,7 @@ class PeerLink {
   [[nodiscard]] bool dial_due(std::uint64_t now_ms) const { return now_ms >= dial_at_ms_; }
   void dial_at_once() { dial_at_ms_ = 0; }
   void dialed(std::uint64_t now_ms) { dialed_at_ms_ = now_ms; }
-  void up();
+  void up(std::uint64_t now_ms);
   // It was up. Loses what is queued.
   void down(std::uint64_t now_ms);
   // Never again at once: it was asked and said no, or it was sent away.
@@ -122,7 +123,6 @@ class PeerLink {
   [[nodiscard]] bool failed(std::uint64_t now_ms, std::uint64_t patience_ms);
   // True: this should be logged, it is not what was said last time.
   [[nodiscard]] bool refused(std::uint64_t now_ms, const std::string& reason);
-  [[nodiscard]] bool is_up() const { return stats_.up; }
 
   // ---- counts
   [[nodiscard]] const PeerStats& stats() const { return stats_; }
@@ -145,10 +145,11 @@ class PeerLink {
 
   std::uint64_t dial_at_ms_ = 0;
   std::uint64_t dialed_at_ms_ = 0;
-  std::uint64_t down_since_ms_ = 0;
-  std::uint32_t failures_ = 0;  // these three: since it was last up
-  bool unreachable_logged_ = false;
-  std::string refusal_logged_;
+  std::uint64_t up_at_ms_ = 0;
+  std::uint64_t down_at_ms_ = 0;
+  std::uint32_t failures_ = 0;       // since it was last up for a while
+  bool unreachable_logged_ = false;  // since it was last up
+  std::string refusal_logged_;       // since it was last up
   std::mt19937_64 random_;
 };
 
@@ -188,7 +189,7 @@ inline std::optional<Frame> PeerLink::take(std::size_t& size_bytes) {
   size_bytes = 64;
   if (!stats_.up || (queue_.empty() && !speak_)) return std::nullopt;
   Frame frame;
-  frame.messages.reserve(queue_.size());
+  frame.messages.reserve(std::min<std::size_t>(queue_.size(), 64));
   while (!queue_.empty()) {
     Queued& next = queue_.front();
     const bool fits = size_bytes + next.size_bytes <= limits_.frame_size_bytes;
@@ -210,9 +211,9 @@ inline void PeerLink::set_status(NodeStatus status) {
 
 // ---- The schedule --------------------------------------------------------------------------------
 
-inline void PeerLink::up() {
+inline void PeerLink::up(std::uint64_t now_ms) {
   stats_.up = true;
-  failures_ = 0;
+  up_at_ms_ = now_ms;
   unreachable_logged_ = false;
   refusal_logged_.clear();
   speak_ = status_.has_value();
@@ -223,7 +224,9 @@ inline void PeerLink::down(std::uint64_t now_ms) {
   stats_.dropped_messages += queue_.size();
   stats_.queued_messages = stats_.queued_size_bytes = 0;
   queue_.clear();
-  down_since_ms_ = now_ms;
+  down_at_ms_ = now_ms;
+  // One that comes and goes is as good as one that doesn't come.
+  failures_ = now_ms - up_at_ms_ < kMaxDialDelayMs ? failures_ + 1 : 0;
   dial_at_ms_ = now_ms + next_delay_ms();
 }
 
@@ -238,7 +241,7 @@ inline std::uint64_t PeerLink::next_delay_ms() {
 inline bool PeerLink::failed(std::uint64_t now_ms, std::uint64_t patience_ms) {
   dial_at_ms_ = dialed_at_ms_ + next_delay_ms();
   ++failures_;
-  if (now_ms < down_since_ms_ + patience_ms) return false;
+  if (now_ms < down_at_ms_ + patience_ms) return false;
   return !std::exchange(unreachable_logged_, true);
 }
 

@@ -1,6 +1,6 @@
-// seshat/peer_stream.hpp - one gRPC stream of the peer channel, seen from either end.
+// seshat/peer_stream.hpp - our gRPC stream to a peer, and what all streams of the channel share.
 //
-//   Outgoing: ours to a peer         Incoming: a peer's to us         Listener: takes them in
+//   Outgoing (here)                  Incoming (peer_listener.hpp)
 //         ── Hello ──────────────────────> on_hello
 //         <───────────── HelloReply ────── answer
 //         ── Frame{messages} ────────────> on_frame       one frame a write: all that gathered
@@ -11,39 +11,33 @@
 // Core outlives every one of them.
 //
 // Keeps:    one write at a time on a stream; its bytes live until OnWriteDone. No lock is held while
-//           gRPC or PeerEvents are called, or while a frame is encoded.
+//           a call on a stream or of PeerEvents is made, or while a frame is encoded.
 // Dialing:  every attempt has a channel, a connection and a name lookup of its own. None of gRPC's
 //           backoff (up to 120 s) outlives it, and a new stream never lands on a dead connection.
 // Liveness: time is counted in ticks, and a late tick counts once: a process that was stopped for a
 //           while doesn't take its own pause for the silence of others.
 // Threads:  as peer.hpp says. Needs: codec.hpp, log.hpp, peer_link.hpp; libgrpc++.
-//           The only header that includes gRPC.
+//           Beside peer_listener.hpp the only header that includes gRPC.
 #ifndef SESHAT_PEER_STREAM_HPP
 #define SESHAT_PEER_STREAM_HPP
 
-#include <grpc/grpc.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
-#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
-#include <grpcpp/security/server_credentials.h>
-#include <grpcpp/server.h>
-#include <grpcpp/server_builder.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/client_callback.h>
-#include <grpcpp/support/server_callback.h>
 #include <grpcpp/support/slice.h>
 #include <grpcpp/support/status.h>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -66,7 +60,7 @@ namespace peer_detail {
 
 inline constexpr const char* kMethod = "/seshat.Peer/Stream";
 inline constexpr std::size_t kMaxHelloSizeBytes = 16 * 1024;
-inline constexpr std::size_t kMaxStrangers = 64;  // incoming streams that are not accepted (yet)
+inline constexpr std::size_t kMaxStrangers = 16;  // incoming streams that are not accepted (yet)
 inline constexpr int kConnectTimeoutMs = 1000;
 inline constexpr int kKeepaliveTimeMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5000;
@@ -98,7 +92,8 @@ inline Result<Frame> to_frame(const grpc::ByteBuffer& buffer) {
 }
 
 // gRPC runs a reaction after the operation that it answers, often on another thread. It keeps that
-// order in its own way, which tools that don't see into it (ThreadSanitizer) miss: say it again.
+// order in its own way, which a tool that doesn't see into gRPC (ThreadSanitizer) misses. This says
+// it again, at the cost of one atomic addition.
 class Order {
  public:
   void before_operation() { turns_.fetch_add(1, std::memory_order_release); }
@@ -108,8 +103,9 @@ class Order {
   std::atomic<std::uint64_t> turns_ = 0;
 };
 
-inline int max_frame_size_bytes(const PeerOptions& options) {
-  return static_cast<int>(options.limits.max_message_size_bytes + options.limits.frame_size_bytes);
+inline int max_frame_size_bytes(const PeerQueueLimits& limits) {
+  const std::size_t size_bytes = limits.max_message_size_bytes + limits.frame_size_bytes;
+  return static_cast<int>(std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max()));
 }
 
 // ---- What the streams share ----------------------------------------------------------------------
@@ -150,10 +146,11 @@ struct Core : std::enable_shared_from_this<Core> {
   std::mutex mutex;  // guards all below; never held together with a peer's or a stream's
   std::condition_variable changed;
   bool dial_now = false;
+  bool ended = false;  // the timer's thread is done
   std::optional<Hello> hello;
   // Streams that gRPC is not done with; this keeps them alive.
   std::map<Outgoing*, std::shared_ptr<Outgoing>> outgoing;
-  std::vector<std::shared_ptr<Outgoing>> finished;  // for the timer thread to let go of
+  std::vector<std::shared_ptr<Outgoing>> finished;  // for the timer's thread to let go of
   std::map<Incoming*, std::shared_ptr<Incoming>> incoming;
   std::map<NodeId, Incoming*> accepted;  // the newest of each peer
   std::optional<std::uint64_t> complained_at_ms;
@@ -178,16 +175,7 @@ struct Core : std::enable_shared_from_this<Core> {
   // From here on tell() does nothing. Returns when no call of it is under way any more.
   void stop_telling();
 
-  // The timer thread: ticks, dials, and destroys our streams. The last channel of a process to go
-  // joins gRPC's callback threads (1.51), so none may be destroyed on one of them. Returns when
-  // stopping and no stream is left.
-  void run();
-  bool ended = false;  // run() has nothing more to do
-
  private:
-  void dial_due_peers();
-  void tick();
-
   PeerEvents& events_;
   const Logger log_;
   std::atomic<bool> stopping_ = false;
@@ -211,6 +199,61 @@ void Core::tell(Told told) {
   if (--telling_ > 0 || !stopping_) return;
   const std::lock_guard lock(mutex);
   changed.notify_all();
+}
+
+inline Core::Core(PeerOptions given, PeerEvents& told, const Logger& logger)
+    : options(std::move(given)),
+      tick_ms(std::clamp<std::uint64_t>(options.liveness_timeout_ms / 30, 5, 100)),
+      sign_of_life_ms(options.liveness_timeout_ms / 3),
+      events_(told),
+      log_(logger) {
+  for (const auto& [id, addr] : options.dial) peers.try_emplace(id, id, addr, options);
+}
+
+inline Peer* Core::peer(NodeId id) {
+  const auto found = peers.find(id);
+  return found == peers.end() ? nullptr : &found->second;
+}
+
+inline std::optional<Hello> Core::current_hello() {
+  const std::lock_guard lock(mutex);
+  return hello;
+}
+
+inline void Core::wake_dialer() {
+  const std::lock_guard lock(mutex);
+  dial_now = true;
+  changed.notify_all();
+}
+
+inline void Core::stop_telling() {
+  std::unique_lock lock(mutex);
+  stopping_ = true;
+  changed.notify_all();
+  changed.wait(lock, [&] { return telling_ == 0; });
+}
+
+inline void Core::complain(std::string_view what, NodeId peer, std::string_view from) {
+  std::uint64_t withheld = 0;
+  {
+    const std::lock_guard lock(mutex);
+    if (complained_at_ms && now_ms < *complained_at_ms + 1000) {
+      ++complaints_withheld;
+      return;
+    }
+    complained_at_ms = now_ms;
+    withheld = std::exchange(complaints_withheld, 0);
+  }
+  tell([&](PeerEvents&, const Logger& log) {
+    log.warn(what, {{"peer", peer}, {"from", from}, {"withheld", withheld}});
+  });
+}
+
+inline void Core::drop_foreign(NodeId from, Frame& frame) {
+  const std::size_t dropped = std::erase_if(frame.messages, [&](const PeerMessage& message) {
+    return message.message.from != from || message.message.to != options.self;
+  });
+  if (dropped != 0) complain("dropped messages that are not this peer's to us", from, "");
 }
 
 // ---- Our stream to a peer ------------------------------------------------------------------------
@@ -279,7 +322,7 @@ inline grpc::ChannelArguments channel_arguments(const PeerOptions& options) {
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxHelloSizeBytes));  // replies, signs
-  arguments.SetMaxSendMessageSize(max_frame_size_bytes(options));
+  arguments.SetMaxSendMessageSize(max_frame_size_bytes(options.limits));
   return arguments;
 }
 
@@ -398,7 +441,7 @@ inline void Outgoing::on_reply(const HelloReply& reply) {
     if (!refusal.empty()) ended_at_ms_ = core_->now_ms;
     state_ = refusal.empty() ? State::kUp : State::kRefused;
     wrote_at_ms_ = core_->now_ms;
-    if (state_ == State::kUp) peer_.link.up();
+    if (state_ == State::kUp) peer_.link.up(core_->now_ms);
   }
   if (!refusal.empty()) return context_.TryCancel();
   core_->tell([&](PeerEvents& events, const Logger& log) {
@@ -465,436 +508,6 @@ inline bool Outgoing::account() {
   }
   if (hold_off_) peer_.link.hold_off(now_ms);
   return log_it;
-}
-
-// ---- A peer's stream to us -----------------------------------------------------------------------
-
-//   silent ── Hello ──> asking ── answer ──> accepted ───────┐
-//                          └──────────> refused, reply sent ─┴──> ending ──> Finish ──> OnDone
-//
-// gRPC wants exactly one Finish, not during a write, and no call on the stream after it. So whoever
-// is about to call gRPC takes a claim; Finish is called by who gives back the last one once the
-// stream is ending.
-class Incoming final : public grpc::ServerGenericBidiReactor,
-                       public std::enable_shared_from_this<Incoming> {
- public:
-  Incoming(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
-      : core_(std::move(core)),
-        context_(context),
-        from_(context->peer()),
-        began_at_ms_(core_->now_ms) {}
-
-  void start();  // reads
-  void tick();
-  // Any thread. The first reason stays.
-  void end(std::string reason, grpc::StatusCode code);
-
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnDone() override;
-
- private:
-  enum class State : std::uint8_t { kSilent, kAsking, kAccepted, kRefused };
-
-  [[nodiscard]] bool claim();
-  void give_back();
-  void cancel(std::string reason);
-  // These return what is wrong with what was read, if something is.
-  [[nodiscard]] std::optional<std::string> receive();
-  [[nodiscard]] std::optional<std::string> receive_hello(Frame frame);
-  void answer(HelloReply reply);
-  void enter();
-  void write(const Frame& frame);
-
-  const std::shared_ptr<Core> core_;
-  grpc::GenericCallbackServerContext* const context_;  // valid with a claim
-  const std::string from_;
-  Order order_;
-  grpc::ByteBuffer in_;   // the outstanding read's
-  grpc::ByteBuffer out_;  // belongs to whoever set writing_
-
-  std::mutex mutex_;  // guards all below
-  State state_ = State::kSilent;
-  NodeId peer_;
-  int claims_ = 0;
-  bool writing_ = false;
-  bool ending_ = false;
-  bool finished_ = false;
-  std::string reason_;
-  grpc::StatusCode code_ = grpc::StatusCode::OK;
-  std::uint64_t began_at_ms_;
-  std::uint64_t heard_at_ms_ = 0;
-  std::uint64_t wrote_at_ms_ = 0;
-};
-
-inline void Incoming::start() {
-  order_.before_operation();
-  StartRead(&in_);
-}
-
-inline bool Incoming::claim() {
-  const std::lock_guard lock(mutex_);
-  if (finished_) return false;
-  ++claims_;
-  return true;
-}
-
-inline void Incoming::give_back() {
-  grpc::Status status;
-  {
-    const std::lock_guard lock(mutex_);
-    if (--claims_ > 0 || !ending_ || finished_) return;
-    finished_ = true;
-    if (code_ != grpc::StatusCode::OK) status = {code_, reason_};
-  }
-  order_.before_operation();
-  Finish(std::move(status));
-}
-
-inline void Incoming::end(std::string reason, grpc::StatusCode code) {
-  if (!claim()) return;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!std::exchange(ending_, true)) {
-      reason_ = std::move(reason);
-      code_ = code;
-    }
-  }
-  give_back();
-}
-
-// For a stream that may not take a status any more.
-inline void Incoming::cancel(std::string reason) {
-  if (!claim()) return;
-  context_->TryCancel();
-  end(std::move(reason), grpc::StatusCode::CANCELLED);
-  give_back();
-}
-
-inline void Incoming::tick() {
-  const std::uint64_t now_ms = core_->now_ms;
-  const std::uint64_t liveness_ms = core_->options.liveness_timeout_ms;
-  const char* broken = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    const bool accepted = state_ == State::kAccepted;
-    if (!accepted && now_ms - began_at_ms_ > core_->options.rpc_timeout_ms) {
-      broken = "its handshake took too long";
-    } else if (accepted && now_ms - heard_at_ms_ > liveness_ms) {
-      broken = "nothing was heard from it within the liveness timeout";
-    } else if (writing_ && now_ms - wrote_at_ms_ > liveness_ms) {
-      broken = "a write was stuck for the liveness timeout";
-    } else if (!accepted || ending_ || writing_ || now_ms - wrote_at_ms_ < core_->sign_of_life_ms) {
-      return;
-    } else {
-      wrote_at_ms_ = now_ms;
-      writing_ = true;
-      ++claims_;
-    }
-  }
-  broken != nullptr ? cancel(broken) : write({});
-}
-
-// With a claim, and writing_ set: OnWriteDone gives both back.
-inline void Incoming::write(const Frame& frame) {
-  out_ = to_buffer(encoded(frame));
-  order_.before_operation();
-  StartWrite(&out_);
-}
-
-inline void Incoming::OnWriteDone(bool) {  // of a failed one the read hears as well
-  order_.in_reaction();
-  {
-    const std::lock_guard lock(mutex_);
-    writing_ = false;
-    if (state_ == State::kRefused) ending_ = true;
-  }
-  give_back();
-}
-
-inline void Incoming::OnReadDone(bool ok) {
-  order_.in_reaction();
-  if (!ok) return end("the stream ended", grpc::StatusCode::CANCELLED);
-  if (const std::optional<std::string> fault = receive()) {
-    core_->complain("ended a stream from a peer: " + *fault, peer_, from_);
-    return end(*fault, grpc::StatusCode::INVALID_ARGUMENT);
-  }
-  if (!claim()) return;
-  start();
-  give_back();
-}
-
-inline std::optional<std::string> Incoming::receive() {
-  State state{};
-  {
-    const std::lock_guard lock(mutex_);
-    heard_at_ms_ = core_->now_ms;
-    state = state_;
-  }
-  const std::size_t size_bytes = in_.Length();
-  if (state == State::kAsking || state == State::kRefused) return "a frame before it was accepted";
-  if (state == State::kSilent && size_bytes > kMaxHelloSizeBytes) return "a frame before Hello";
-  Result<Frame> frame = to_frame(in_);
-  if (!frame) return frame.error().text;
-  if (state == State::kSilent) return receive_hello(std::move(*frame));
-  if (frame->hello || frame->hello_reply) return "a second handshake";
-  if (Peer* peer = core_->peer(peer_)) {
-    const std::lock_guard lock(peer->mutex);
-    peer->link.count_received(size_bytes);
-  }
-  core_->drop_foreign(peer_, *frame);
-  if (frame->messages.empty() && !frame->status) return std::nullopt;  // just a sign of life
-  core_->tell(
-      [&](PeerEvents& events, const Logger&) { events.on_frame(peer_, std::move(*frame)); });
-  return std::nullopt;
-}
-
-inline std::optional<std::string> Incoming::receive_hello(Frame frame) {
-  if (!frame.hello || frame.hello_reply || !frame.messages.empty()) return "a frame before Hello";
-  {
-    const std::lock_guard lock(mutex_);
-    state_ = State::kAsking;
-    peer_ = frame.hello->node_id;
-  }
-  core_->tell([&](PeerEvents& events, const Logger&) {
-    events.on_hello(std::move(*frame.hello), [weak = weak_from_this()](HelloReply reply) {
-      if (const auto self = weak.lock()) self->answer(std::move(reply));
-    });
-  });
-  return std::nullopt;
-}
-
-inline void Incoming::answer(HelloReply reply) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (state_ != State::kAsking || ending_) return;
-    state_ = reply.accepted ? State::kAccepted : State::kRefused;
-    heard_at_ms_ = wrote_at_ms_ = core_->now_ms;
-    writing_ = true;
-    ++claims_;
-  }
-  if (reply.accepted) enter();
-  if (reply.self.node_id == NodeId{}) reply.self = core_->current_hello().value_or(Hello{});
-  Frame frame;
-  frame.hello_reply = std::move(reply);
-  write(frame);
-}
-
-// Takes the place of an older stream of the same peer, and has the peer dialed: it is there.
-inline void Incoming::enter() {
-  std::shared_ptr<Incoming> older;
-  {
-    const std::lock_guard lock(core_->mutex);
-    Incoming*& place = core_->accepted[peer_];
-    if (place != nullptr) older = place->shared_from_this();
-    place = this;
-  }
-  if (older) older->end("a newer stream took its place", grpc::StatusCode::ABORTED);
-  Peer* peer = core_->peer(peer_);
-  if (peer == nullptr) return;
-  {
-    const std::lock_guard lock(peer->mutex);
-    peer->link.dial_at_once();
-  }
-  core_->wake_dialer();
-}
-
-inline void Incoming::OnDone() {
-  order_.in_reaction();
-  const std::shared_ptr<Core> core = core_;
-  std::shared_ptr<Incoming> self;
-  bool was_up = false;
-  {
-    const std::lock_guard lock(core->mutex);
-    const auto place = core->accepted.find(peer_);
-    was_up = place != core->accepted.end() && place->second == this;
-    if (was_up) core->accepted.erase(place);
-  }
-  if (was_up) {
-    core->tell([&](PeerEvents& events, const Logger& log) {
-      log.debug("a stream from a peer ended", {{"peer", peer_}, {"reason", reason_}});
-      events.on_peer_down(peer_, reason_);
-    });
-  }
-  const std::lock_guard lock(core->mutex);
-  self = std::move(core->incoming.at(this));
-  core->incoming.erase(this);
-}
-
-// ---- Core ----------------------------------------------------------------------------------------
-
-inline Core::Core(PeerOptions given, PeerEvents& told, const Logger& logger)
-    : options(std::move(given)),
-      tick_ms(std::clamp<std::uint64_t>(options.liveness_timeout_ms / 30, 5, 100)),
-      sign_of_life_ms(options.liveness_timeout_ms / 3),
-      events_(told),
-      log_(logger) {
-  for (const auto& [id, addr] : options.dial) peers.try_emplace(id, id, addr, options);
-}
-
-inline Peer* Core::peer(NodeId id) {
-  const auto found = peers.find(id);
-  return found == peers.end() ? nullptr : &found->second;
-}
-
-inline std::optional<Hello> Core::current_hello() {
-  const std::lock_guard lock(mutex);
-  return hello;
-}
-
-inline void Core::wake_dialer() {
-  const std::lock_guard lock(mutex);
-  dial_now = true;
-  changed.notify_all();
-}
-
-inline void Core::stop_telling() {
-  std::unique_lock lock(mutex);
-  stopping_ = true;
-  changed.notify_all();
-  changed.wait(lock, [&] { return telling_ == 0; });
-}
-
-inline void Core::complain(std::string_view what, NodeId peer, std::string_view from) {
-  std::uint64_t withheld = 0;
-  {
-    const std::lock_guard lock(mutex);
-    if (complained_at_ms && now_ms < *complained_at_ms + 1000) {
-      ++complaints_withheld;
-      return;
-    }
-    complained_at_ms = now_ms;
-    withheld = std::exchange(complaints_withheld, 0);
-  }
-  tell([&](PeerEvents&, const Logger& log) {
-    log.warn(what, {{"peer", peer}, {"from", from}, {"withheld", withheld}});
-  });
-}
-
-inline void Core::drop_foreign(NodeId from, Frame& frame) {
-  const std::size_t dropped = std::erase_if(frame.messages, [&](const PeerMessage& message) {
-    return message.message.from != from || message.message.to != options.self;
-  });
-  if (dropped != 0) complain("dropped messages that are not this peer's to us", from, "");
-}
-
-inline void Core::run() {
-  using SteadyClock = std::chrono::steady_clock;
-  const std::chrono::milliseconds interval(tick_ms);
-  auto next = SteadyClock::now() + interval;
-  std::unique_lock lock(mutex);
-  while (!stopping_ || !outgoing.empty() || !finished.empty()) {
-    changed.wait_until(lock, next, [&] { return stopping_ || dial_now || !finished.empty(); });
-    if (stopping_ && finished.empty()) changed.wait_until(lock, next);
-    dial_now = false;
-    std::vector<std::shared_ptr<Outgoing>> gone = std::exchange(finished, {});
-    lock.unlock();
-    gone.clear();
-    if (const auto now = SteadyClock::now(); now >= next) {
-      next = now + interval;  // a late tick counts once
-      if (!stopping_) tick();
-    }
-    if (!stopping_) dial_due_peers();
-    lock.lock();
-  }
-  ended = true;
-  changed.notify_all();
-}
-
-inline void Core::dial_due_peers() {
-  const std::optional<Hello> said = current_hello();
-  if (!said) return;
-  for (auto& [id, peer] : peers) {
-    std::shared_ptr<Outgoing> stream;
-    {
-      const std::lock_guard lock(peer.mutex);
-      if (peer.stream || !peer.link.dial_due(now_ms)) continue;
-      stream = peer.stream = std::make_shared<Outgoing>(shared_from_this(), peer);
-      peer.link.dialed(now_ms);
-    }
-    {
-      const std::lock_guard lock(mutex);
-      if (stopping_) return;
-      outgoing.emplace(stream.get(), stream);
-    }
-    stream->start(*said);
-  }
-}
-
-inline void Core::tick() {
-  now_ms += tick_ms;
-  for (const auto& stream : streams(incoming)) stream->tick();
-  for (auto& [id, peer] : peers) {
-    if (const auto stream = peer.current()) stream->tick();
-  }
-}
-
-// ---- Where peers' streams arrive -----------------------------------------------------------------
-
-// A stream that ends before it began.
-class TurnedAway final : public grpc::ServerGenericBidiReactor {
- public:
-  explicit TurnedAway(const char* why) { Finish({grpc::StatusCode::UNAVAILABLE, why}); }
-  void OnDone() override { delete this; }
-};
-
-class Listener final : public grpc::CallbackGenericService {
- public:
-  explicit Listener(std::shared_ptr<Core> core) : core_(std::move(core)) {}
-
-  // False: can't listen there.
-  [[nodiscard]] bool start();
-  // Ends all streams and connections; returns when gRPC is done with the streams.
-  void stop();
-  [[nodiscard]] int port() const { return port_; }
-
-  grpc::ServerGenericBidiReactor* CreateReactor(
-      grpc::GenericCallbackServerContext* context) override;
-
- private:
-  const std::shared_ptr<Core> core_;
-  std::unique_ptr<grpc::Server> server_;
-  int port_ = 0;
-};
-
-// gRPC shuts itself down when its last object goes, in a thread that may take 10 s, for which the
-// next start would wait.
-inline void keep_grpc() { [[maybe_unused]] static const bool kept = (grpc_init(), true); }
-
-inline bool Listener::start() {
-  keep_grpc();
-  const PeerOptions& options = core_->options;
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort(options.listen_addr, grpc::InsecureServerCredentials(), &port_);
-  builder.RegisterCallbackGenericService(this);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // or two nodes could share the port
-  // Rids us of connections whose other end is gone; streams have their own, quicker check.
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                             kKeepaliveTimeMs / 2);
-  builder.SetMaxReceiveMessageSize(max_frame_size_bytes(options));
-  server_ = builder.BuildAndStart();
-  return server_ != nullptr && port_ != 0;
-}
-
-inline void Listener::stop() {
-  if (!server_) return;
-  server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(kShutdownMs));
-}
-
-inline grpc::ServerGenericBidiReactor* Listener::CreateReactor(
-    grpc::GenericCallbackServerContext* context) {
-  if (context->method() != kMethod) return CallbackGenericService::CreateReactor(context);
-  const std::lock_guard lock(core_->mutex);
-  if (core_->stopping()) return new TurnedAway("the node is stopping");
-  if (core_->incoming.size() >= core_->accepted.size() + kMaxStrangers) {
-    return new TurnedAway("too many streams wait for a handshake");
-  }
-  const auto stream = std::make_shared<Incoming>(core_, context);
-  core_->incoming.emplace(stream.get(), stream);
-  stream->start();  // begins when gRPC has taken what is returned
-  return stream.get();
 }
 
 }  // namespace peer_detail

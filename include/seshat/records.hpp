@@ -32,7 +32,7 @@ inline constexpr std::uint32_t kProtocolVersion = 1;   // of the peer channel
 inline constexpr GroupId kSystemGroup{0};
 inline constexpr GroupId kFirstDataGroup{1};
 
-// ---- Values -----------------------------------------------------------------------------------
+// ---- Values -------------------------------------------------------------------------------------
 
 enum class ValueType : std::uint8_t { kString = 0 };
 
@@ -73,7 +73,7 @@ struct Operation {
   std::vector<std::string_view> arguments;
 };
 
-// ---- The cluster, as the system group keeps it ----------------------------------------------------
+// ---- The cluster, as the system group keeps it --------------------------------------------------
 
 enum class MemberState : std::uint8_t { kActive = 0, kJoining = 1, kLeaving = 2, kRemoved = 3 };
 
@@ -132,13 +132,13 @@ struct NodeIdentity {
   friend bool operator==(const NodeIdentity&, const NodeIdentity&) = default;
 };
 
-// ---- The peer channel -------------------------------------------------------------------------------
+// ---- The peer channel ---------------------------------------------------------------------------
 
 // The first message of a stream; the listener answers with its own, or with a refusal.
 struct Hello {
   std::uint32_t protocol_version = kProtocolVersion;
-  std::string cluster_id;           // empty: not known yet
-  std::uint64_t members_hash = 0;   // of initial_members: compared while a cluster id is unknown
+  std::string cluster_id;          // empty: not known yet
+  std::uint64_t members_hash = 0;  // of initial_members: compared while a cluster id is unknown
   NodeId node_id;
   std::uint64_t incarnation = 0;
   bool empty = false;  // has no log and no vote: new, or wiped

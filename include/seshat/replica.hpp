@@ -32,7 +32,7 @@
 
 namespace seshat {
 
-// ---- What a replica needs ------------------------------------------------------------------------
+// ---- What a replica needs -----------------------------------------------------------------------
 
 // Milliseconds of a clock that never goes back and goes on while the machine sleeps.
 class Clock {
@@ -73,7 +73,7 @@ class Applier {
   virtual void apply(GroupId group, std::vector<raft::Entry> entries) = 0;
 };
 
-// ---- Those who wait ----------------------------------------------------------------------------------
+// ---- Those who wait -----------------------------------------------------------------------------
 
 // Why a request was not served.
 enum class Refusal : std::uint8_t {
@@ -104,7 +104,7 @@ class LeadershipObserver {
   virtual void leadership_changed(GroupId group) = 0;
 };
 
-// ---- Replica ---------------------------------------------------------------------------------------------
+// ---- Replica ------------------------------------------------------------------------------------
 
 class Replica {
  public:
@@ -180,8 +180,8 @@ class Replica {
   Environment environment_;
   raft::Raft raft_;
 
-  std::deque<Proposal> proposals_;              // by index, and so by deadline
-  std::map<std::uint64_t, Read> reads_;         // by id: asked, not yet confirmed
+  std::deque<Proposal> proposals_;                // by index, and so by deadline
+  std::map<std::uint64_t, Read> reads_;           // by id: asked, not yet confirmed
   std::multimap<Index, std::uint64_t> applying_;  // confirmed reads, by the index they wait for
   std::uint64_t next_read_id_ = 1;
   bool abandoned_ = false;
@@ -207,8 +207,7 @@ inline Replica::Replica(GroupId group, raft::Config config, raft::Restored resto
 inline bool Replica::lacks_quorum() const {
   if (raft_.leader() != NodeId{}) return false;
   if (raft_.lost_quorum()) return true;
-  const std::uint64_t leaderless_ms =
-      environment_.clock.now_ms() - raft_.leaderless_since_ms();
+  const std::uint64_t leaderless_ms = environment_.clock.now_ms() - raft_.leaderless_since_ms();
   return leaderless_ms > raft_.config().election_timeout_max_ms;
 }
 
@@ -219,7 +218,9 @@ inline Refusal Replica::refusal() const {
 
 // A write that timed out and was then overwritten by another leader's is nobody's any more: a read
 // would wait for its index for ever.
-inline Index Replica::in_log(Index after) const { return std::min(after, raft_.log().last_index()); }
+inline Index Replica::in_log(Index after) const {
+  return std::min(after, raft_.log().last_index());
+}
 
 inline Index Replica::propose(std::string data, Waiter& waiter) {
   if (abandoned_) {
@@ -230,8 +231,7 @@ inline Index Replica::propose(std::string data, Waiter& waiter) {
   const raft::Proposed proposed =
       raft_.propose(now_ms, std::make_shared<const std::string>(std::move(data)));
   if (proposed.status == raft::ProposeStatus::kAccepted) {
-    proposals_.push_back(
-        {proposed.index, proposed.term, now_ms + request_timeout_ms_, &waiter});
+    proposals_.push_back({proposed.index, proposed.term, now_ms + request_timeout_ms_, &waiter});
     return proposed.index;
   }
   const bool full = proposed.status == raft::ProposeStatus::kLogFull;
@@ -239,8 +239,8 @@ inline Index Replica::propose(std::string data, Waiter& waiter) {
   return {};
 }
 
-// The lease is judged by a clock read after the request came in: a pause in between can only make it
-// end.
+// The lease is judged by a clock read after the request came in: a pause in between can only make
+// it end.
 inline bool Replica::readable(Index after) const {
   if (abandoned_) return false;
   const auto index = raft_.lease_read(environment_.clock.now_ms());
@@ -275,8 +275,7 @@ inline void Replica::on_synced(std::uint64_t write_id) {
   raft_.synced(environment_.clock.now_ms(), write_id);
 }
 
-inline void Replica::on_fetched(NodeId peer, Term prev_log_term,
-                                std::vector<raft::Entry> entries) {
+inline void Replica::on_fetched(NodeId peer, Term prev_log_term, std::vector<raft::Entry> entries) {
   raft_.fetched(environment_.clock.now_ms(), peer, prev_log_term, std::move(entries));
 }
 

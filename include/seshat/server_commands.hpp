@@ -39,7 +39,7 @@ void command_get_keys(CommandTable table, Args args, resp::Writer& reply);
 // Bodies
 // =================================================================================================
 
-// ---- INFO, CONFIG ---------------------------------------------------------------------------------
+// ---- INFO, CONFIG -------------------------------------------------------------------------------
 
 // INFO [section ...]; no section, "default", "all" and "everything" mean all there are.
 inline void info(const Call& call) {
@@ -80,7 +80,7 @@ inline void config_get(const Call& call) {
   }
 }
 
-// ---- CLUSTER ----------------------------------------------------------------------------------------
+// ---- CLUSTER ------------------------------------------------------------------------------------
 
 inline void cluster_info(const Call& call) {
   const Topology topology = call.site.topology();
@@ -92,15 +92,14 @@ inline void cluster_info(const Call& call) {
   const std::string assigned = std::to_string(slots);
   const std::string size = std::to_string(topology.shards.size());
   call.reply().verbatim(
-      "txt", "cluster_state:" + std::string(topology.ok ? "ok" : "fail") +
-                 "\r\ncluster_slots_assigned:" + assigned + "\r\ncluster_slots_ok:" +
-                 (topology.ok ? assigned : "0") + "\r\ncluster_slots_pfail:0\r\n" +
-                 "cluster_slots_fail:" + (topology.ok ? "0" : assigned) +
-                 "\r\ncluster_known_nodes:" + std::to_string(topology.nodes.size()) +
-                 "\r\ncluster_size:" + size + "\r\ncluster_current_epoch:" + epoch +
-                 "\r\ncluster_my_epoch:" + epoch + "\r\ncluster_stats_messages_sent:0\r\n" +
-                 "cluster_stats_messages_received:0\r\n" +
-                 "total_cluster_links_buffer_limit_exceeded:0\r\n");
+      "txt",
+      "cluster_state:" + std::string(topology.ok ? "ok" : "fail") + "\r\ncluster_slots_assigned:" +
+          assigned + "\r\ncluster_slots_ok:" + (topology.ok ? assigned : "0") +
+          "\r\ncluster_slots_pfail:0\r\n" + "cluster_slots_fail:" + (topology.ok ? "0" : assigned) +
+          "\r\ncluster_known_nodes:" + std::to_string(topology.nodes.size()) + "\r\ncluster_size:" +
+          size + "\r\ncluster_current_epoch:" + epoch + "\r\ncluster_my_epoch:" + epoch +
+          "\r\ncluster_stats_messages_sent:0\r\n" + "cluster_stats_messages_received:0\r\n" +
+          "total_cluster_links_buffer_limit_exceeded:0\r\n");
 }
 
 inline void cluster_key_slot(const Call& call) { call.reply().integer(slot_of(call.args[2])); }
@@ -244,7 +243,7 @@ inline void cluster_shards(const Call& call) {
   }
 }
 
-// ---- COMMAND --------------------------------------------------------------------------------------------
+// ---- COMMAND ------------------------------------------------------------------------------------
 
 inline void command_all(CommandTable table, resp::Writer& reply) {
   reply.array(table.size());

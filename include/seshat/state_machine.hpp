@@ -39,7 +39,7 @@
 
 namespace seshat {
 
-// ---- The ordered map it lives in --------------------------------------------------------------------
+// ---- The ordered map it lives in ----------------------------------------------------------------
 
 enum class Lookup : std::uint8_t {
   kFound,
@@ -61,7 +61,7 @@ class Batch : public OrderedMap {
   virtual void erase(std::string_view key) = 0;
 };
 
-// ---- State machines -----------------------------------------------------------------------------------
+// ---- State machines -----------------------------------------------------------------------------
 
 class StateMachine {
  public:
@@ -115,7 +115,7 @@ class SystemMachine final : public StateMachine {
   std::optional<ShardMap> restored_shard_map_;
 };
 
-// ---- Keys and reads --------------------------------------------------------------------------------------
+// ---- Keys and reads -----------------------------------------------------------------------------
 
 inline constexpr std::string_view kDataStateKey{"\x00", 1};
 inline constexpr char kValuePrefix = '\x10';
@@ -235,15 +235,14 @@ Result<std::vector<Outcome>> apply_all(Batch& batch, const std::vector<raft::Ent
 }  // namespace detail
 
 inline Result<std::optional<ClusterMembership>> read_membership(const OrderedMap& map) {
-  return detail::read_record<ClusterMembership>(map, kMembershipKey,
-                                                codec::decode_membership);
+  return detail::read_record<ClusterMembership>(map, kMembershipKey, codec::decode_membership);
 }
 
 inline Result<std::optional<ShardMap>> read_shard_map(const OrderedMap& map) {
   return detail::read_record<ShardMap>(map, kShardMapKey, codec::decode_shard_map);
 }
 
-// ---- KeyValueMachine --------------------------------------------------------------------------------------
+// ---- KeyValueMachine ----------------------------------------------------------------------------
 
 inline Result<MachineState> KeyValueMachine::restore(const OrderedMap& map) {
   Result<MachineState> state = detail::read_state(map, kDataStateKey);
@@ -272,8 +271,7 @@ inline Result<Outcome> KeyValueMachine::apply_one(Batch& batch, const raft::Entr
   }
 }
 
-inline Result<Outcome> KeyValueMachine::set(Batch& batch, const Operation& operation,
-                                            Index index) {
+inline Result<Outcome> KeyValueMachine::set(Batch& batch, const Operation& operation, Index index) {
   if (operation.arguments.size() != 2) return Error{"SET needs a key and a value"};
   value_key(operation.arguments[0], key_scratch_);
   const Lookup before = batch.get(key_scratch_, value_scratch_);
@@ -302,7 +300,7 @@ inline Result<Outcome> KeyValueMachine::del(Batch& batch, const Operation& opera
   return outcome;
 }
 
-// ---- SystemMachine -------------------------------------------------------------------------------------------
+// ---- SystemMachine ------------------------------------------------------------------------------
 
 inline Result<MachineState> SystemMachine::restore(const OrderedMap& map) {
   Result<MachineState> state = detail::read_state(map, kSystemStateKey);
@@ -317,8 +315,8 @@ inline Result<MachineState> SystemMachine::restore(const OrderedMap& map) {
   return state;
 }
 
-inline Result<std::vector<Outcome>> SystemMachine::apply(
-    Batch& batch, const std::vector<raft::Entry>& entries) {
+inline Result<std::vector<Outcome>> SystemMachine::apply(Batch& batch,
+                                                         const std::vector<raft::Entry>& entries) {
   return detail::apply_all(batch, entries, state_, kSystemStateKey,
                            [&](const raft::Entry& entry) { return apply_one(batch, entry); });
 }

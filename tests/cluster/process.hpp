@@ -127,7 +127,11 @@ class Process {
     reap(0);
   }
   void terminate() { send(SIGTERM); }
-  void stop() { send(SIGSTOP); }
+  // SIGSTOP, and standing still when this returns.
+  void stop() {
+    send(SIGSTOP);
+    if (!status_) reap(WUNTRACED);
+  }
   void go_on() { send(SIGCONT); }
 
   [[nodiscard]] bool running() {
@@ -223,7 +227,7 @@ inline void Process::reap(int options) {
   do {
     reaped = ::waitpid(pid_, &status, options);
   } while (reaped < 0 && errno == EINTR);
-  if (reaped != pid_) return;
+  if (reaped != pid_ || WIFSTOPPED(status)) return;
   if (WIFEXITED(status)) status_ = ExitStatus{WEXITSTATUS(status), 0};
   if (WIFSIGNALED(status)) status_ = ExitStatus{-1, WTERMSIG(status)};
 }

@@ -111,10 +111,11 @@ inline bool Checks::same(const raft::Entry& a, const raft::Entry& b) {
 
 inline void Checks::started(NodeId node, GroupId id, const raft::Raft& raft) {
   Group& group = groups_[id];
-  must(raft.current_term() >= group.promised_terms[node], "term forgotten",
-       name(node) + " sent messages of term " +
+  must(raft.current_term() >= group.promised_terms[node], "term forgotten", [&] {
+    return name(node) + " sent messages of term " +
            std::to_string(group.promised_terms[node].value) + " and restarts in " +
-           std::to_string(raft.current_term().value));
+           std::to_string(raft.current_term().value);
+  });
   View view;
   view.log = durable(node, id).log;
   view.term = raft.current_term();
@@ -122,12 +123,12 @@ inline void Checks::started(NodeId node, GroupId id, const raft::Raft& raft) {
   view.applied = raft.last_applied();
   for (std::size_t i = 0; i < view.log.size(); ++i) {
     const auto known = group.entries.find({view.log[i].index, view.log[i].term});
-    must(known != group.entries.end(), "Log Matching", name(node) + " restarts with an entry " +
-                                                           std::to_string(i + 1) +
-                                                           " that nobody wrote");
+    must(known != group.entries.end(), "Log Matching", [&] {
+      return name(node) + " restarts with an entry " + std::to_string(i + 1) + " that nobody wrote";
+    });
   }
   must(raft.last_applied().value <= group.committed.size(), "State Machine Safety",
-       name(node) + " restarts with applied entries that were never committed");
+       [&] { return name(node) + " restarts with applied entries that were never committed"; });
   group.views[node] = std::move(view);
   look(node, id, raft);
 }
@@ -141,9 +142,9 @@ inline void Checks::ended(NodeId node) {
 inline void Checks::look(NodeId node, GroupId id, const raft::Raft& raft) {
   Group& group = groups_[id];
   View& view = group.views.at(node);
-  must(raft.current_term() >= view.term, "term fell", name(node));
-  must(raft.commit_index() >= view.commit, "commit index fell", name(node));
-  must(raft.last_applied() >= view.applied, "applied index fell", name(node));
+  must(raft.current_term() >= view.term, "term fell", [&] { return name(node); });
+  must(raft.commit_index() >= view.commit, "commit index fell", [&] { return name(node); });
+  must(raft.last_applied() >= view.applied, "applied index fell", [&] { return name(node); });
   view.applied = raft.last_applied();
   look_at_log(group, node, raft);
   look_at_leader(group, id, node, raft);
@@ -158,13 +159,14 @@ inline void Checks::look_at_log(Group& group, NodeId node, const raft::Raft& raf
   const raft::Log& log = raft.log();
   const bool leads_on = raft.is_leader() && view.leads_in == raft.current_term();
   std::size_t i = std::max(log.base_index(), view.commit).value;
-  must(i <= view.log.size(), "Log Matching", name(node) + " has committed what it never had");
+  must(i <= view.log.size(), "Log Matching",
+       [&] { return name(node) + " has committed what it never had"; });
   while (i < view.log.size() && i < log.last_index().value &&
          same(view.log[i], log.at(Index{i + 1}))) {
     ++i;
   }
   must(!leads_on || i >= view.log.size(), "Leader Append-Only",
-       name(node) + " changed entry " + std::to_string(i + 1) + " while it led");
+       [&] { return name(node) + " changed entry " + std::to_string(i + 1) + " while it led"; });
   view.log.resize(i);
   for (; i < log.last_index().value; ++i) {
     view.log.push_back(log.at(Index{i + 1}));
@@ -178,11 +180,12 @@ inline void Checks::know_entry(Group& group, const raft::Entry& entry,
   const Term prev = entry.index == Index{1} ? Term{} : log[entry.index.value - 2].term;
   const auto known = group.entries.try_emplace({entry.index, entry.term}, Known{entry.data, prev});
   const Known& first = known.first->second;
-  const bool same_data = first.data == entry.data ||
-                         (first.data && entry.data && *first.data == *entry.data);
-  must(same_data && first.prev == prev, "Log Matching",
-       "two entries " + std::to_string(entry.index.value) + " of term " +
-           std::to_string(entry.term.value));
+  const bool same_data =
+      first.data == entry.data || (first.data && entry.data && *first.data == *entry.data);
+  must(same_data && first.prev == prev, "Log Matching", [&] {
+    return "two entries " + std::to_string(entry.index.value) + " of term " +
+           std::to_string(entry.term.value);
+  });
 }
 
 inline void Checks::look_at_leader(Group& group, GroupId id, NodeId node, const raft::Raft& raft) {
@@ -190,18 +193,21 @@ inline void Checks::look_at_leader(Group& group, GroupId id, NodeId node, const 
   view.leads_in = raft.is_leader() ? raft.current_term() : Term{};
   if (!raft.is_leader()) return;
   const auto [leader, is_new] = group.leaders.emplace(raft.current_term(), node);
-  must(leader->second == node, "Election Safety",
-       "group " + std::to_string(id.value) + ", term " +
+  must(leader->second == node, "Election Safety", [&] {
+    return "group " + std::to_string(id.value) + ", term " +
            std::to_string(raft.current_term().value) + ": " + name(leader->second) + " and " +
-           name(node));
+           name(node);
+  });
   if (!is_new) return;
   ++world_.counters().elections;
   for (const Committed& committed : group.committed) {
     if (committed.in_term >= raft.current_term()) continue;
     const std::size_t at = committed.entry.index.value;
     must(at <= view.log.size() && same(view.log[at - 1], committed.entry), "Leader Completeness",
-         name(node) + " leads term " + std::to_string(raft.current_term().value) +
-             " without committed entry " + std::to_string(at));
+         [&] {
+           return name(node) + " leads term " + std::to_string(raft.current_term().value) +
+                  " without committed entry " + std::to_string(at);
+         });
   }
 }
 
@@ -210,18 +216,20 @@ inline void Checks::look_at_commit(Group& group, GroupId id, NodeId node, const 
   while (view.commit < raft.commit_index()) {
     ++view.commit;
     const std::size_t at = view.commit.value;
-    must(at <= view.log.size(), "commit", name(node) + " committed beyond its log");
+    must(at <= view.log.size(), "commit", [&] { return name(node) + " committed beyond its log"; });
     const raft::Entry& entry = view.log[at - 1];
     if (at <= group.committed.size()) {
-      must(same(entry, group.committed[at - 1].entry), "State Machine Safety",
-           "two entries are committed at " + std::to_string(at) + ", seen at " + name(node));
+      must(same(entry, group.committed[at - 1].entry), "State Machine Safety", [&] {
+        return "two entries are committed at " + std::to_string(at) + ", seen at " + name(node);
+      });
       continue;
     }
     std::size_t holders = 0;
     for (const auto& [other, disk] : disks_) holders += durable(other, id).holds(entry) ? 1 : 0;
-    must(holders > nodes_ / 2, "committed without a majority",
-         "entry " + std::to_string(at) + " at " + name(node) + " is on " +
-             std::to_string(holders) + " disks");
+    must(holders > nodes_ / 2, "committed without a majority", [&] {
+      return "entry " + std::to_string(at) + " at " + name(node) + " is on " +
+             std::to_string(holders) + " disks";
+    });
     group.committed.push_back({entry, raft.current_term()});
     apply(group, id, entry);
     ++world_.counters().entries;
@@ -232,15 +240,18 @@ inline void Checks::look_at_durable(Group& group, GroupId id, NodeId node, const
   const View& view = group.views.at(node);
   const Index on_disk = raft.durable_index();
   if (on_disk != Index{}) {
-    must(on_disk.value <= view.log.size() &&
-             durable(node, id).holds(view.log[on_disk.value - 1]),
-         "durable index", name(node) + " takes entry " + std::to_string(on_disk.value) +
-                              " for durable, and it is not");
+    must(on_disk.value <= view.log.size() && durable(node, id).holds(view.log[on_disk.value - 1]),
+         "durable index", [&] {
+           return name(node) + " takes entry " + std::to_string(on_disk.value) +
+                  " for durable, and it is not";
+         });
   }
   must(raft.last_applied() <= raft.commit_index() && raft.last_applied() <= on_disk,
-       "applied too early", name(node) + " applied " + std::to_string(raft.last_applied().value) +
-                                ", durable " + std::to_string(on_disk.value) + ", committed " +
-                                std::to_string(raft.commit_index().value));
+       "applied too early", [&] {
+         return name(node) + " applied " + std::to_string(raft.last_applied().value) +
+                ", durable " + std::to_string(on_disk.value) + ", committed " +
+                std::to_string(raft.commit_index().value);
+       });
 }
 
 // ---- Messages (Figure 2: "before responding to RPCs")
@@ -249,27 +260,28 @@ inline void Checks::promised(GroupId id, const raft::Message& message) {
   const auto* request = std::get_if<raft::RequestVote>(&message.body);
   const auto* vote = std::get_if<raft::RequestVoteReply>(&message.body);
   const auto* ack = std::get_if<raft::AppendEntriesReply>(&message.body);
-  const bool is_pre_vote = (request != nullptr && request->pre_vote) ||
-                           (vote != nullptr && vote->pre_vote);
+  const bool is_pre_vote =
+      (request != nullptr && request->pre_vote) || (vote != nullptr && vote->pre_vote);
   if (is_pre_vote) return;
   Group& group = groups_[id];
   const GroupImage& disk = durable(message.from, id);
   const std::string who = name(message.from) + ", term " + std::to_string(message.term.value);
   group.promised_terms[message.from] = std::max(group.promised_terms[message.from], message.term);
   must(disk.hard_state.term >= message.term, "promise not durable",
-       who + ": sent before the term was on disk");
+       [&] { return who + ": sent before the term was on disk"; });
   const bool votes = request != nullptr || (vote != nullptr && vote->granted);
   if (votes) {
     const NodeId candidate = request != nullptr ? message.from : message.to;
     must(disk.hard_state.term != message.term || disk.hard_state.vote == candidate,
-         "promise not durable", who + ": a vote left before it was on disk");
+         "promise not durable", [&] { return who + ": a vote left before it was on disk"; });
     const auto first = group.votes.emplace(std::pair(message.from, message.term), candidate).first;
-    must(first->second == candidate, "two votes in one term", who);
+    must(first->second == candidate, "two votes in one term", [&] { return who; });
   }
   if (ack != nullptr && ack->success) {
-    must(ack->match_index.value <= disk.log.size(), "promise not durable",
-         who + ": acknowledged " + std::to_string(ack->match_index.value) + ", on disk " +
-             std::to_string(disk.log.size()));
+    must(ack->match_index.value <= disk.log.size(), "promise not durable", [&] {
+      return who + ": acknowledged " + std::to_string(ack->match_index.value) + ", on disk " +
+             std::to_string(disk.log.size());
+    });
   }
 }
 
@@ -280,7 +292,7 @@ inline void Checks::apply(Group& group, GroupId id, const raft::Entry& entry) {
   if (!group.machine) group.machine = std::make_unique<KeyValueMachine>();
   ChangeBatch batch(group.records);
   const auto outcomes = group.machine->apply(batch, {entry});
-  must(bool(outcomes), "apply", outcomes ? "" : outcomes.error().text);
+  must(bool(outcomes), "apply", [&] { return outcomes ? "" : outcomes.error().text; });
   change(group.records, batch.changes());
   group.states.push_back(hash_of(group.records));
 }
@@ -288,26 +300,31 @@ inline void Checks::apply(Group& group, GroupId id, const raft::Entry& entry) {
 inline void Checks::state_written(NodeId node, GroupId id, Index applied, std::uint64_t hash) {
   if (applied == Index{}) return;
   Group& group = groups_[id];
-  must(applied.value <= group.committed.size(), "State Machine Safety",
-       name(node) + " applied " + std::to_string(applied.value) + ", which is not committed");
-  must(durable(node, id).holds(group.committed[applied.value - 1].entry), "applied too early",
-       name(node) + " applied " + std::to_string(applied.value) + " before it was durable here");
-  must(group.states[applied.value - 1] == hash, "State Machine Safety",
-       name(node) + " is in another state after entry " + std::to_string(applied.value));
+  must(applied.value <= group.committed.size(), "State Machine Safety", [&] {
+    return name(node) + " applied " + std::to_string(applied.value) + ", which is not committed";
+  });
+  must(durable(node, id).holds(group.committed[applied.value - 1].entry), "applied too early", [&] {
+    return name(node) + " applied " + std::to_string(applied.value) + " before it was durable here";
+  });
+  must(group.states[applied.value - 1] == hash, "State Machine Safety", [&] {
+    return name(node) + " is in another state after entry " + std::to_string(applied.value);
+  });
 }
 
 // ---- Leases
 
 inline void Checks::leases(GroupId id, const std::vector<Lease>& held) {
   if (held.empty()) return;
-  must(held.size() == 1, "two leases",
-       name(held.front().node) + " and " + name(held.back().node) + ", group " +
-           std::to_string(id.value));
+  must(held.size() == 1, "two leases", [&] {
+    return name(held.front().node) + " and " + name(held.back().node) + ", group " +
+           std::to_string(id.value);
+  });
   for (const Lease& lease : held) {
     if (!lease.readable) continue;
-    must(*lease.readable >= committed(id), "stale lease",
-         name(lease.node) + " would read at " + std::to_string(lease.readable->value) +
-             ", committed is " + std::to_string(committed(id).value));
+    must(*lease.readable >= committed(id), "stale lease", [&] {
+      return name(lease.node) + " would read at " + std::to_string(lease.readable->value) +
+             ", committed is " + std::to_string(committed(id).value);
+    });
   }
 }
 

@@ -90,9 +90,7 @@ class Clients {
   void record(const Call& call, const Reply& reply);
   void try_again(const CallPtr& call, NodeId leader);
   void finish(const CallPtr& call);
-  [[nodiscard]] std::uint64_t delay_us(Client& client) {
-    return client.random.between(100, 3000);
-  }
+  [[nodiscard]] std::uint64_t delay_us(Client& client) { return client.random.between(100, 3000); }
   [[nodiscard]] static std::string tell(const Call& call) {
     static constexpr const char* kNames[] = {"GET k", "SET k", "DEL k"};
     return kNames[static_cast<int>(call.operation.action)] + std::to_string(call.operation.key) +
@@ -150,9 +148,8 @@ inline void Clients::attempt(const CallPtr& call) {
     world_.trace(name(*call), tell(*call) + " > n" + std::to_string(call->node.value));
   }
   if (cut_[call->node.value] == 0) {
-    world_.after(delay_us(client), [this, node = call->node, request = std::move(request)] {
-      send_(node, request);
-    });
+    world_.after(delay_us(client),
+                 [this, node = call->node, request = std::move(request)] { send_(node, request); });
   }
   world_.at(call->give_up_us, [this, call, number] {
     if (call->attempt == number) hear(call, Reply{});
@@ -173,13 +170,17 @@ inline void Clients::hear(const CallPtr& call, const Reply& reply) {
 
 inline void Clients::try_again(const CallPtr& call, NodeId leader) {
   Client& client = clients_[call->client];
-  const std::uint64_t pause_us = client.random.between(kMillisecond, 50 * kMillisecond);
+  const std::uint64_t pause_us = client.random.between(10, 120) * kMillisecond;
   if (world_.now_us() + pause_us >= call->give_up_us) {
     if (world_.tracing()) world_.trace(name(*call), tell(*call) + " -> given up, never done");
     ++world_.counters().refused;
     return finish(call);
   }
   const bool told = leader != NodeId{} && leader != call->node;
+  if (world_.tracing()) {
+    const std::string hint = told ? ", n" + std::to_string(leader.value) + " leads" : "";
+    world_.trace(name(*call), tell(*call) + " -> refused" + hint);
+  }
   call->node = told ? leader : NodeId{1 + client.random.below(scenario_.nodes)};
   client.leader = call->node;
   const std::uint64_t number = call->attempt;

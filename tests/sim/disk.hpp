@@ -403,10 +403,9 @@ inline void Storage::wake_sync() {
   syncing_ = true;
   unsynced_ = false;
   const std::uint64_t up_to = disk_.last_write();
-  on_disk(random_.between(scenario_.disk.min_sync_us, scenario_.disk.max_sync_us),
-          [this, up_to, reported = std::exchange(to_report_, {})] {
-            finish_sync(up_to, reported);
-          });
+  on_disk(
+      random_.between(scenario_.disk.min_sync_us, scenario_.disk.max_sync_us),
+      [this, up_to, reported = std::exchange(to_report_, {})] { finish_sync(up_to, reported); });
 }
 
 inline void Storage::finish_sync(std::uint64_t up_to,

@@ -50,8 +50,8 @@ class Network {
     if (scenario_.encode) recode(packet);
     const auto shared = std::make_shared<const Packet>(std::move(packet));
     const NetworkWeather& weather = scenario_.network;
-    const bool lost = on.random.chance(weather.loss_permille) ||
-                      (on.lossy > 0 && on.random.chance(600));
+    const bool lost =
+        on.random.chance(weather.loss_permille) || (on.lossy > 0 && on.random.chance(600));
     const bool doubled = on.random.chance(weather.duplicate_permille);
     if (!lost) post(on, shared);
     if (lost) ++world_.counters().lost_messages;

@@ -53,9 +53,9 @@ class MachineClock final : public Clock {
   // The time of day, since 1970.
   [[nodiscard]] std::uint64_t wall_ms() const {
     constexpr std::int64_t kEpochMs = 1'700'000'000'000;
-    return static_cast<std::uint64_t>(
-        kEpochMs + static_cast<std::int64_t>(world_.now_us() / kMillisecond) +
-        clock_.wall_offset_ms);
+    return static_cast<std::uint64_t>(kEpochMs +
+                                      static_cast<std::int64_t>(world_.now_us() / kMillisecond) +
+                                      clock_.wall_offset_ms);
   }
   void jump_wall(std::int64_t ms) { clock_.wall_offset_ms += ms; }
 
@@ -152,6 +152,10 @@ class Process final : private StorageEvents, private Transport, private Leadersh
   struct Group {
     std::unique_ptr<StateMachine> machine;
     std::unique_ptr<Replica> replica;
+    // Check quorum (thesis 6.2): when this life began to lead, and when each peer last answered.
+    Term leads_in;
+    std::uint64_t leads_since_tick = 0;
+    std::map<NodeId, std::uint64_t> answered_at_tick;
   };
   struct Peer {
     bool up = false;                  // our stream to it was accepted
@@ -196,6 +200,7 @@ class Process final : private StorageEvents, private Transport, private Leadersh
   void schedule_tick();
   void tick();
   void check();
+  void check_quorum(GroupId id, Group& group);
 
   // StorageEvents: on its threads
   void on_synced(GroupId group, std::uint64_t write_id) override;
@@ -248,6 +253,7 @@ class Process final : private StorageEvents, private Transport, private Leadersh
   std::vector<std::function<void()>> mailbox_;
   bool awake_ = false;
   bool tick_waits_ = false;
+  std::uint64_t ticks_ = 0;
   std::list<Pending> pending_;
   std::map<std::uint64_t, Index> last_writes_;  // of each connection
   SystemProposal system_proposal_;
@@ -377,6 +383,7 @@ inline void Process::schedule_tick() {
 
 inline void Process::tick() {
   tick_waits_ = false;
+  ++ticks_;
   for (auto& [id, group] : groups_) group.replica->tick();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
   if (stopping_) {
@@ -389,8 +396,36 @@ inline void Process::tick() {
 }
 
 inline void Process::check() {
-  for (const auto& [id, group] : groups_) checks_.look(machine_.id, id, group.replica->raft());
+  for (auto& [id, group] : groups_) {
+    checks_.look(machine_.id, id, group.replica->raft());
+    check_quorum(id, group);
+  }
   host_.turn_ended();
+}
+
+// A leader that no majority answers steps down within a maximum election timeout of the last answer
+// that completed a round, and the others of that round may have come as long before. Counted in its
+// ticks: what waits unread during a pause is no silence.
+inline void Process::check_quorum(GroupId id, Group& group) {
+  const raft::Raft& raft = group.replica->raft();
+  const Term leads_in = raft.is_leader() ? raft.current_term() : Term{};
+  if (leads_in != group.leads_in) {
+    group.leads_in = leads_in;
+    group.leads_since_tick = ticks_;
+    group.answered_at_tick.clear();
+  }
+  if (!raft.is_leader()) return;
+  const std::uint64_t patience_ticks =
+      2 * scenario_.raft.election_timeout_max_ms / scenario_.raft.tick_interval_ms + 8;
+  std::size_t answered = 1;
+  for (const auto& [peer, tick] : group.answered_at_tick) {
+    answered += tick + patience_ticks >= ticks_ ? 1 : 0;
+  }
+  must(group.leads_since_tick + patience_ticks >= ticks_ || answered > scenario_.nodes / 2,
+       "check quorum", [&] {
+         return name() + " leads group " + std::to_string(id.value) +
+                " though no majority answers it";
+       });
 }
 
 inline bool Process::may_stop() const {
@@ -509,7 +544,11 @@ inline void Process::handle_frame(const Packet& packet) {
   peer.heard_at_ms = machine_.clock.now_ms();
   for (const PeerMessage& message : packet.frame.messages) {
     if (world_.tracing()) trace("<- " + describe(message));
-    groups_.at(message.group).replica->receive(message.message);
+    Group& group = groups_.at(message.group);
+    if (std::holds_alternative<raft::AppendEntriesReply>(message.message.body)) {
+      group.answered_at_tick[packet.from] = ticks_;
+    }
+    group.replica->receive(message.message);
   }
 }
 
@@ -522,8 +561,8 @@ inline void Process::handle_hello(const Packet& packet) {
   reply.accepted = !problem;
   reply.reason = problem.value_or("");
   reply.self = own_hello();
-  must(!problem, "handshake", name() + " refuses n" + std::to_string(packet.from.value) + ": " +
-                                  reply.reason);
+  must(!problem, "handshake",
+       name() + " refuses n" + std::to_string(packet.from.value) + ": " + reply.reason);
   // A new life: the stream to the old one is gone.
   if (peer.up && peer.accepted_life != 0 && packet.life > peer.accepted_life) down(packet.from);
   peer.accepted_life = packet.life;

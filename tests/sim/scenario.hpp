@@ -50,10 +50,12 @@ enum class FaultKind : std::uint8_t {
 inline constexpr std::size_t kFaultKinds = 23;
 
 inline constexpr std::array<std::string_view, kFaultKinds> kFaultNames = {
-    "isolate",   "deaf",      "mute",        "cut pair",    "one way",  "split",
-    "flap",      "lossy",     "slow net",    "break stream", "kill",     "power cut",
-    "power cut of all", "restart", "pause",  "slow disk",   "frozen disk", "fsync fails",
-    "write fails", "full disk", "transfer",  "wall clock",  "clients cut"};
+    "isolate",          "deaf",         "mute",        "cut pair",
+    "one way",          "split",        "flap",        "lossy",
+    "slow net",         "break stream", "kill",        "power cut",
+    "power cut of all", "restart",      "pause",       "slow disk",
+    "frozen disk",      "fsync fails",  "write fails", "full disk",
+    "transfer",         "wall clock",   "clients cut"};
 
 // Whom it meets is found when it comes.
 enum class Aim : std::uint8_t { kAnyone, kLeader, kFollower };
@@ -63,8 +65,8 @@ struct Fault {
   Aim aim = Aim::kAnyone;
   std::uint64_t at_us = 0;
   std::uint64_t lasts_us = 0;
-  std::uint64_t raw = 0;    // picks nodes, camps, points
-  bool resets = false;      // the streams it cuts break at once, as with a firewall that says so
+  std::uint64_t raw = 0;  // picks nodes, camps, points
+  bool resets = false;    // the streams it cuts break at once, as with a firewall that says so
 };
 
 inline std::string describe(const Fault& fault) {
@@ -124,6 +126,7 @@ struct Scenario {
   std::vector<std::vector<ClientOperation>> clients;
   std::uint64_t keys = 3;
   std::uint64_t keys_with_delete = 1;  // the first ones
+  bool hunts_leases = false;           // see draw_hunt
   std::optional<Fault> lasting;        // of a minority, after the others: writes must go on
 
   [[nodiscard]] std::size_t decisions() const {
@@ -211,8 +214,7 @@ inline bool is_brief(FaultKind kind) {
          kind == FaultKind::kPowerCutAll || kind == FaultKind::kRestart;
 }
 
-inline Fault draw_fault(Random& random, const std::vector<FaultKind>& kinds,
-                        std::uint64_t at_us) {
+inline Fault draw_fault(Random& random, const std::vector<FaultKind>& kinds, std::uint64_t at_us) {
   Fault fault;
   fault.kind = kinds[random.below(kinds.size())];
   const std::uint64_t aim = random.below(10);
@@ -226,7 +228,7 @@ inline Fault draw_fault(Random& random, const std::vector<FaultKind>& kinds,
 }
 
 // Each seed knows some kinds of faults only: they reach deeper than a bit of everything.
-inline void draw_faults(Random random, Scenario& scenario) {
+inline std::vector<FaultKind> draw_kinds(Random& random) {
   std::vector<FaultKind> kinds;
   const std::uint64_t taken_permille = random.chance(300) ? 700 : 250;
   while (kinds.empty()) {
@@ -234,41 +236,85 @@ inline void draw_faults(Random random, Scenario& scenario) {
       if (random.chance(taken_permille)) kinds.push_back(static_cast<FaultKind>(kind));
     }
   }
+  return kinds;
+}
+
+// Now and then one comes on the heels of another: so do their effects meet.
+inline void draw_faults(Random random, Scenario& scenario) {
+  const std::vector<FaultKind> kinds = draw_kinds(random);
   scenario.faults_end_us = random.between(6, 20) * kSecond;
   const std::uint64_t mean_gap_us = random.scattered(150 * kMillisecond, 2 * kSecond);
   std::uint64_t at_us = 1500 * kMillisecond;
   while (scenario.faults.size() < 60) {
-    // Now and then one comes on the heels of another: so do their effects meet.
     at_us += random.chance(250) ? random.between(1, 150) * kMillisecond
                                 : random.between(mean_gap_us / 4, mean_gap_us * 2);
     if (at_us >= scenario.faults_end_us) break;
     scenario.faults.push_back(draw_fault(random, kinds, at_us));
   }
-  if (random.chance(300)) {
-    static constexpr FaultKind kLasting[] = {
-        FaultKind::kIsolate, FaultKind::kDeaf,       FaultKind::kMute,    FaultKind::kCutPair,
-        FaultKind::kOneWay,  FaultKind::kFlap,       FaultKind::kKill,    FaultKind::kPause,
-        FaultKind::kSlowDisk, FaultKind::kFrozenDisk};
-    Fault fault;
-    fault.kind = kLasting[random.below(std::size(kLasting))];
-    fault.aim = random.chance(700) ? Aim::kLeader : Aim::kAnyone;
-    fault.lasts_us = 3600 * kSecond;
-    fault.raw = random.next();
-    fault.resets = random.chance(500);
-    scenario.lasting = fault;
+}
+
+// A minority, or what one node does to the rest, for good.
+inline void draw_lasting(Random random, Scenario& scenario) {
+  static constexpr FaultKind kLasting[] = {
+      FaultKind::kIsolate,  FaultKind::kDeaf,      FaultKind::kMute, FaultKind::kCutPair,
+      FaultKind::kOneWay,   FaultKind::kFlap,      FaultKind::kKill, FaultKind::kPause,
+      FaultKind::kSlowDisk, FaultKind::kFrozenDisk};
+  Fault fault;
+  fault.kind = kLasting[random.below(std::size(kLasting))];
+  fault.aim = random.chance(700) ? Aim::kLeader : Aim::kAnyone;
+  fault.lasts_us = 3600 * kSecond;
+  fault.raw = random.next();
+  fault.resets = random.chance(500);
+  scenario.lasting = fault;
+}
+
+// A lease is in danger only in the few milliseconds between its end and the end of withholding: the
+// leader's clock is slow, all others are fast, the rest is quick, and those who lose the leader
+// hear of it at once.
+inline void draw_hunt(Random random, Scenario& scenario) {
+  scenario.hunts_leases = true;
+  scenario.raft.lease_reads = true;
+  scenario.raft.heartbeat_interval_ms = random.between(30, 120);
+  scenario.raft.vote_withhold_ms = 300;
+  scenario.raft.lease_ms = 255;
+  scenario.raft.election_timeout_min_ms = 300;
+  scenario.raft.election_timeout_max_ms = random.between(310, 500);
+  scenario.network.max_delay_us = random.scattered(150, 2 * kMillisecond);
+  scenario.network.straggler_permille = 0;
+  scenario.disk.max_sync_us = random.scattered(250, 2 * kMillisecond);
+  const std::uint64_t slow = random.below(scenario.nodes);
+  for (std::size_t i = 0; i < scenario.nodes; ++i) {
+    scenario.clocks[i].drift_ppm = i == slow ? -kMaxDriftPpm : kMaxDriftPpm;
+  }
+  static constexpr FaultKind kPool[] = {
+      FaultKind::kIsolate, FaultKind::kIsolate,     FaultKind::kMute,        FaultKind::kDeaf,
+      FaultKind::kCutPair, FaultKind::kSlowNetwork, FaultKind::kTransfer,    FaultKind::kKill,
+      FaultKind::kPause,   FaultKind::kRestart,     FaultKind::kBreakStream, FaultKind::kPowerCut};
+  std::vector<FaultKind> kinds;
+  while (kinds.size() < 4) kinds.push_back(kPool[random.below(std::size(kPool))]);
+  scenario.faults.clear();
+  std::uint64_t at_us = 1500 * kMillisecond;
+  while (at_us < scenario.faults_end_us && scenario.faults.size() < 60) {
+    Fault fault = draw_fault(random, kinds, at_us);
+    fault.resets = random.chance(800);
+    fault.lasts_us = is_brief(fault.kind) ? random.between(1, 60) * kMillisecond
+                                          : random.scattered(100, 1200) * kMillisecond;
+    scenario.faults.push_back(fault);
+    at_us += random.chance(400) ? random.between(1, 250) * kMillisecond
+                                : random.between(300, 1200) * kMillisecond;
   }
 }
 
 inline void draw_clients(Random random, Scenario& scenario) {
-  scenario.keys = random.between(1, 5);
+  scenario.keys = random.between(2, 8);
   scenario.keys_with_delete = random.below(scenario.keys + 1);
   const std::uint64_t clients = random.between(2, 6);
-  const std::uint64_t think_us = random.scattered(2 * kMillisecond, 200 * kMillisecond);
+  const std::uint64_t think_us = random.scattered(5 * kMillisecond, 200 * kMillisecond);
   const std::uint64_t gets_permille = random.between(200, 800);
   for (std::uint64_t c = 0; c < clients; ++c) {
     std::vector<ClientOperation> operations;
     std::uint64_t thought_us = 0;
-    while (operations.size() < 300 && thought_us < scenario.faults_end_us) {
+    while (operations.size() < 160 && thought_us < scenario.faults_end_us) {
       ClientOperation operation;
       operation.key = random.below(scenario.keys);
       operation.action = random.chance(gets_permille) ? ClientAction::kGet : ClientAction::kSet;
@@ -297,6 +343,8 @@ inline Scenario draw_scenario(std::uint64_t seed) {
   scenario_detail::draw_weather(random.fork(2), scenario);
   scenario_detail::draw_clocks(random.fork(3), scenario);
   scenario_detail::draw_faults(random.fork(4), scenario);
+  if (random.chance(300)) scenario_detail::draw_lasting(random.fork(6), scenario);
+  if (random.chance(250)) scenario_detail::draw_hunt(random.fork(7), scenario);
   scenario_detail::draw_clients(random.fork(5), scenario);
   if (random.chance(200)) scenario.request_timeout_ms = random.between(200, 1000);
   return scenario;
@@ -312,15 +360,14 @@ inline std::string describe(const Scenario& scenario) {
                      (raft.lease_reads ? n(raft.lease_ms) : "off") + " ms\n";
   const NetworkWeather& network = scenario.network;
   text += "network: up to " + n(network.max_delay_us) + " us, lost " + n(network.loss_permille) +
-          ", doubled " + n(network.duplicate_permille) + ", late " +
-          n(network.straggler_permille) + " of 1000" +
-          (network.in_order ? ", in order\n" : ", in any order\n");
+          ", doubled " + n(network.duplicate_permille) + ", late " + n(network.straggler_permille) +
+          " of 1000" + (network.in_order ? ", in order\n" : ", in any order\n");
   text += "disk: a sync takes up to " + n(scenario.disk.max_sync_us) + " us; clocks:";
   for (const NodeClock& clock : scenario.clocks) text += " " + std::to_string(clock.drift_ppm);
   text += " ppm\n";
   for (std::size_t i = 0; i < scenario.faults.size(); ++i) {
-    text += "#" + n(i) + " at " + n(scenario.faults[i].at_us / kMillisecond) + " ms: " +
-            describe(scenario.faults[i]) + "\n";
+    text += "#" + n(i) + " at " + n(scenario.faults[i].at_us / kMillisecond) +
+            " ms: " + describe(scenario.faults[i]) + "\n";
   }
   if (scenario.lasting) text += "lasting: " + describe(*scenario.lasting) + "\n";
   std::size_t first = scenario.faults.size();

@@ -89,29 +89,31 @@ struct Shrunk {
   std::set<std::size_t> without;
 };
 
-inline Shrunk shrink(std::uint64_t seed,
-                     const std::function<void(const std::string&)>& progress = {}) {
+// Tells how a run ends without some decisions; empty if well.
+using Attempt = std::function<std::string(const std::set<std::size_t>& without)>;
+using Progress = std::function<void(const std::string&)>;
+
+inline Shrunk shrink(std::size_t decisions, const Attempt& outcome, const Progress& progress = {}) {
   Shrunk shrunk;
-  shrunk.outcome = outcome_of(seed, {});
+  shrunk.outcome = outcome({});
   if (shrunk.outcome.empty()) return shrunk;
   std::vector<std::size_t> left;
-  const std::size_t decisions = draw_scenario(seed).decisions();
   for (std::size_t i = 0; i < decisions; ++i) left.push_back(i);
   std::size_t piece = std::max<std::size_t>(1, left.size() / 2);
   while (!left.empty()) {
     bool smaller = false;
     for (std::size_t from = 0; from < left.size();) {
-      const std::size_t to = std::min(from + piece, left.size());
+      const auto begin = left.begin() + static_cast<std::ptrdiff_t>(from);
+      const auto end =
+          left.begin() + static_cast<std::ptrdiff_t>(std::min(from + piece, left.size()));
       std::set<std::size_t> without = shrunk.without;
-      without.insert(left.begin() + static_cast<std::ptrdiff_t>(from),
-                     left.begin() + static_cast<std::ptrdiff_t>(to));
-      if (outcome_of(seed, without) == shrunk.outcome) {
+      without.insert(begin, end);
+      if (outcome(without) == shrunk.outcome) {
         shrunk.without = std::move(without);
-        left.erase(left.begin() + static_cast<std::ptrdiff_t>(from),
-                   left.begin() + static_cast<std::ptrdiff_t>(to));
+        left.erase(begin, end);
         smaller = true;
       } else {
-        from = to;
+        from += piece;
       }
     }
     if (progress) {
@@ -122,6 +124,12 @@ inline Shrunk shrink(std::uint64_t seed,
     piece = std::max<std::size_t>(1, piece / 2);
   }
   return shrunk;
+}
+
+inline Shrunk shrink_seed(std::uint64_t seed, const Progress& progress) {
+  return shrink(
+      draw_scenario(seed).decisions(),
+      [seed](const std::set<std::size_t>& without) { return outcome_of(seed, without); }, progress);
 }
 
 }  // namespace seshat::sim

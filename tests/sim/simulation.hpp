@@ -55,8 +55,8 @@ class Simulation final : private ProcessHost {
                  [this](NodeId node, Request request) { serve(node, std::move(request)); }),
         random_(world_.random(0xfa1)) {
     for (std::size_t i = 1; i <= scenario.nodes; ++i) {
-      auto& node = nodes_.emplace_back(std::make_unique<Node>(world_, NodeId{i},
-                                                              scenario.clocks[i - 1]));
+      auto& node =
+          nodes_.emplace_back(std::make_unique<Node>(world_, NodeId{i}, scenario.clocks[i - 1]));
       checks_.know_disk(NodeId{i}, node->machine.disk);
     }
   }
@@ -74,9 +74,9 @@ class Simulation final : private ProcessHost {
   struct Node {
     Node(const World& world, NodeId id, NodeClock clock) : machine(world, id, clock) {}
     Machine machine;
-    std::unique_ptr<Process> process;                // null: it is down
-    std::vector<std::unique_ptr<Process>> remains;   // events may still point to them
-    int held_down = 0;                               // by faults
+    std::unique_ptr<Process> process;               // null: it is down
+    std::vector<std::unique_ptr<Process>> remains;  // events may still point to them
+    int held_down = 0;                              // by faults
     int pauses = 0;
   };
   using Links = std::vector<std::pair<NodeId, NodeId>>;
@@ -249,13 +249,10 @@ inline void Simulation::end_process(NodeId id) {
 inline void Simulation::power_cut(NodeId id, std::uint64_t raw) {
   Disk& disk = at(id).machine.disk;
   const std::size_t unsynced = disk.unsynced();
-  const std::size_t kept = raw % 3 == 0   ? 0
-                           : raw % 3 == 1 ? unsynced
-                                          : (raw >> 8) % (unsynced + 1);
+  const std::size_t kept = raw % 3 == 0 ? 0 : raw % 3 == 1 ? unsynced : (raw >> 8) % (unsynced + 1);
   if (world_.tracing()) {
     world_.trace("n" + std::to_string(id.value), "disk keeps " + std::to_string(kept) + " of " +
-                                                     std::to_string(unsynced) +
-                                                     " unsynced writes");
+                                                     std::to_string(unsynced) + " unsynced writes");
   }
   disk.cut_power(kept);
 }
@@ -409,8 +406,8 @@ inline Simulation::Undo Simulation::cut_for(const Fault& fault, NodeId victim) {
   if (fault.kind == FaultKind::kSplit) {
     for (const auto& a : nodes_) {
       for (const NodeId b : others(a->machine.id)) {
-        const bool apart = ((fault.raw >> (8 + a->machine.id.value)) ^
-                            (fault.raw >> (8 + b.value))) & 1;
+        const bool apart =
+            ((fault.raw >> (8 + a->machine.id.value)) ^ (fault.raw >> (8 + b.value))) & 1;
         if (apart) links.emplace_back(a->machine.id, b);
       }
     }

@@ -63,8 +63,8 @@ inline std::string describe_state(const raft::Raft& raft) {
   std::string text = kRoles[static_cast<int>(raft.role())];
   text += " in term " + std::to_string(raft.current_term().value);
   if (raft.leader() != NodeId{}) text += ", leader n" + std::to_string(raft.leader().value);
-  text += ", log ends at " +
-          trace_detail::position(raft.log().last_index(), raft.log().last_term());
+  text +=
+      ", log ends at " + trace_detail::position(raft.log().last_index(), raft.log().last_term());
   text += ", committed " + std::to_string(raft.commit_index().value);
   return text + ", applied " + std::to_string(raft.last_applied().value);
 }

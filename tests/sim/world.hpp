@@ -14,6 +14,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -29,8 +30,15 @@ struct Violation : std::runtime_error {
   std::string kind;
 };
 
-inline void must(bool holds, const char* kind, const std::string& detail) {
-  if (!holds) throw Violation(kind, detail);
+// `detail` gives the text, and is asked only if there is something to tell.
+template <class Detail>
+void must(bool holds, const char* kind, Detail detail) {
+  if (holds) return;
+  if constexpr (std::is_invocable_v<Detail>) {
+    throw Violation(kind, detail());
+  } else {
+    throw Violation(kind, detail);
+  }
 }
 
 inline std::uint64_t mix(std::uint64_t x) {  // splitmix64, by Sebastiano Vigna
@@ -80,8 +88,8 @@ class Trace {
     std::snprintf(time, sizeof(time), "%4llu.%06llu  ",
                   static_cast<unsigned long long>(now_us / kSecond),
                   static_cast<unsigned long long>(now_us % kSecond));
-    const std::string text = time + who + std::string(who.size() < 8 ? 8 - who.size() : 1, ' ') +
-                             what + "\n";
+    const std::string text =
+        time + who + std::string(who.size() < 8 ? 8 - who.size() : 1, ' ') + what + "\n";
     for (const char c : text) hash_ = (hash_ ^ static_cast<unsigned char>(c)) * 0x100000001b3;
     ++lines_;
     if (mode_ == Mode::kPrint) std::fputs(text.c_str(), stdout);

@@ -102,16 +102,16 @@ inline void print(const Counters& counters, std::uint64_t seeds, double wall_sec
       "histories undecided\n",
       n(seeds), hours, wall_seconds, static_cast<double>(seeds) / wall_seconds,
       hours / wall_seconds, n(counters.faults), n(counters.restarts), n(counters.elections),
-      n(counters.messages), n(counters.lost_messages), n(counters.entries),
-      n(counters.operations), n(counters.unknown), n(counters.refused), n(counters.undecided));
+      n(counters.messages), n(counters.lost_messages), n(counters.entries), n(counters.operations),
+      n(counters.unknown), n(counters.refused), n(counters.undecided));
 }
 
 inline int report(std::uint64_t seed, const Result& result, const std::string& without) {
   if (!result.violation) return 0;
   std::printf("VIOLATION seed %llu: %s\n", static_cast<unsigned long long>(seed),
               result.detail.c_str());
-  std::printf("replay: scripts/sim --seed %llu%s --trace\n",
-              static_cast<unsigned long long>(seed), without.c_str());
+  std::printf("replay: scripts/sim --seed %llu%s --trace\n", static_cast<unsigned long long>(seed),
+              without.c_str());
   return 1;
 }
 
@@ -163,7 +163,7 @@ inline int describe_one(std::uint64_t seed) {
 }
 
 inline int shrink_one(std::uint64_t seed) {
-  const Shrunk shrunk = shrink(seed, [](const std::string& progress) {
+  const Shrunk shrunk = shrink_seed(seed, [](const std::string& progress) {
     std::printf("%s\n", progress.c_str());
     std::fflush(stdout);
   });

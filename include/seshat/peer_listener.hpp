@@ -1,0 +1,362 @@
+// seshat/peer_listener.hpp - where peers' gRPC streams to us arrive, and their side of the handshake.
+//
+// Keeps:    at most kMaxStrangers streams wait for their handshake. Of two accepted streams of one
+//           peer the newer stays: the older is most likely half dead.
+// Threads:  as peer.hpp says; what else holds for streams stands in peer_stream.hpp.
+// Needs:    peer_stream.hpp; libgrpc++.
+#ifndef SESHAT_PEER_LISTENER_HPP
+#define SESHAT_PEER_LISTENER_HPP
+
+#include <grpc/grpc.h>
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/server_callback.h>
+#include <grpcpp/support/status.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "seshat/log.hpp"
+#include "seshat/peer_link.hpp"
+#include "seshat/peer_stream.hpp"
+#include "seshat/raft.hpp"
+#include "seshat/records.hpp"
+#include "seshat/result.hpp"
+
+namespace seshat::peer_detail {
+
+// ---- A peer's stream to us -----------------------------------------------------------------------
+
+//   silent ── Hello ──> asking ── answer ──> accepted ───────┐
+//                          └──────────> refused, reply sent ─┴──> ending ──> Finish ──> OnDone
+//
+// gRPC wants exactly one Finish, not during a write, and no call on the stream after it. So whoever
+// is about to call gRPC takes a claim; Finish is called by who gives back the last one once the
+// stream is ending.
+class Incoming final : public grpc::ServerGenericBidiReactor,
+                       public std::enable_shared_from_this<Incoming> {
+ public:
+  Incoming(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
+      : core_(std::move(core)),
+        context_(context),
+        from_(context->peer()),
+        began_at_ms_(core_->now_ms) {}
+
+  void start();  // reads
+  void tick();
+  // Any thread. The first reason stays.
+  void end(std::string reason, grpc::StatusCode code);
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnDone() override;
+
+ private:
+  enum class State : std::uint8_t { kSilent, kAsking, kAccepted, kRefused };
+
+  [[nodiscard]] bool claim();
+  void give_back();
+  void cancel(std::string reason);
+  // These return what is wrong with what was read, if something is.
+  [[nodiscard]] std::optional<std::string> receive();
+  [[nodiscard]] std::optional<std::string> receive_hello(Frame frame);
+  void answer(HelloReply reply);
+  void enter();
+  void write(const Frame& frame);
+
+  const std::shared_ptr<Core> core_;
+  grpc::GenericCallbackServerContext* const context_;  // valid with a claim
+  const std::string from_;
+  Order order_;
+  grpc::ByteBuffer in_;   // the outstanding read's
+  grpc::ByteBuffer out_;  // belongs to whoever set writing_
+
+  std::mutex mutex_;  // guards all below
+  State state_ = State::kSilent;
+  NodeId peer_;
+  int claims_ = 0;
+  bool writing_ = false;
+  bool ending_ = false;
+  bool finished_ = false;
+  std::string reason_;
+  grpc::StatusCode code_ = grpc::StatusCode::OK;
+  std::uint64_t began_at_ms_;
+  std::uint64_t heard_at_ms_ = 0;
+  std::uint64_t wrote_at_ms_ = 0;
+};
+
+inline void Incoming::start() {
+  order_.before_operation();
+  StartRead(&in_);
+}
+
+inline bool Incoming::claim() {
+  const std::lock_guard lock(mutex_);
+  if (finished_) return false;
+  ++claims_;
+  return true;
+}
+
+inline void Incoming::give_back() {
+  grpc::Status status;
+  {
+    const std::lock_guard lock(mutex_);
+    if (--claims_ > 0 || !ending_ || finished_) return;
+    finished_ = true;
+    if (code_ != grpc::StatusCode::OK) status = {code_, reason_};
+  }
+  order_.before_operation();
+  Finish(std::move(status));
+}
+
+inline void Incoming::end(std::string reason, grpc::StatusCode code) {
+  if (!claim()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(ending_, true)) {
+      reason_ = std::move(reason);
+      code_ = code;
+    }
+  }
+  give_back();
+}
+
+// For a stream that may not take a status any more.
+inline void Incoming::cancel(std::string reason) {
+  if (!claim()) return;
+  context_->TryCancel();
+  end(std::move(reason), grpc::StatusCode::CANCELLED);
+  give_back();
+}
+
+inline void Incoming::tick() {
+  const std::uint64_t now_ms = core_->now_ms;
+  const std::uint64_t liveness_ms = core_->options.liveness_timeout_ms;
+  const char* broken = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    const bool accepted = state_ == State::kAccepted;
+    if (!accepted && now_ms - began_at_ms_ > core_->options.rpc_timeout_ms) {
+      broken = "its handshake took too long";
+    } else if (accepted && now_ms - heard_at_ms_ > liveness_ms) {
+      broken = "nothing was heard from it within the liveness timeout";
+    } else if (writing_ && now_ms - wrote_at_ms_ > liveness_ms) {
+      broken = "a write was stuck for the liveness timeout";
+    } else if (!accepted || ending_ || writing_ || now_ms - wrote_at_ms_ < core_->sign_of_life_ms) {
+      return;
+    } else {
+      wrote_at_ms_ = now_ms;
+      writing_ = true;
+      ++claims_;
+    }
+  }
+  broken != nullptr ? cancel(broken) : write({});
+}
+
+// With a claim, and writing_ set: OnWriteDone gives both back.
+inline void Incoming::write(const Frame& frame) {
+  out_ = to_buffer(encoded(frame));
+  order_.before_operation();
+  StartWrite(&out_);
+}
+
+inline void Incoming::OnWriteDone(bool) {  // of a failed one the read hears as well
+  order_.in_reaction();
+  {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    if (state_ == State::kRefused) ending_ = true;
+  }
+  give_back();
+}
+
+inline void Incoming::OnReadDone(bool ok) {
+  order_.in_reaction();
+  if (!ok) return end("the stream ended", grpc::StatusCode::CANCELLED);
+  if (const std::optional<std::string> fault = receive()) {
+    core_->complain("ended a stream from a peer: " + *fault, peer_, from_);
+    return end(*fault, grpc::StatusCode::INVALID_ARGUMENT);
+  }
+  if (!claim()) return;
+  start();
+  give_back();
+}
+
+inline std::optional<std::string> Incoming::receive() {
+  State state{};
+  {
+    const std::lock_guard lock(mutex_);
+    heard_at_ms_ = core_->now_ms;
+    state = state_;
+  }
+  const std::size_t size_bytes = in_.Length();
+  if (state == State::kAsking || state == State::kRefused) return "a frame before it was accepted";
+  if (state == State::kSilent && size_bytes > kMaxHelloSizeBytes) return "a frame before Hello";
+  Result<Frame> frame = to_frame(in_);
+  if (!frame) return frame.error().text;
+  if (state == State::kSilent) return receive_hello(std::move(*frame));
+  if (frame->hello || frame->hello_reply) return "a second handshake";
+  if (Peer* peer = core_->peer(peer_)) {
+    const std::lock_guard lock(peer->mutex);
+    peer->link.count_received(size_bytes);
+  }
+  core_->drop_foreign(peer_, *frame);
+  if (frame->messages.empty() && !frame->status) return std::nullopt;  // just a sign of life
+  core_->tell(
+      [&](PeerEvents& events, const Logger&) { events.on_frame(peer_, std::move(*frame)); });
+  return std::nullopt;
+}
+
+inline std::optional<std::string> Incoming::receive_hello(Frame frame) {
+  if (!frame.hello || frame.hello_reply || !frame.messages.empty()) return "a frame before Hello";
+  {
+    const std::lock_guard lock(mutex_);
+    state_ = State::kAsking;
+    peer_ = frame.hello->node_id;
+  }
+  core_->tell([&](PeerEvents& events, const Logger&) {
+    events.on_hello(std::move(*frame.hello), [weak = weak_from_this()](HelloReply reply) {
+      if (const auto self = weak.lock()) self->answer(std::move(reply));
+    });
+  });
+  return std::nullopt;
+}
+
+inline void Incoming::answer(HelloReply reply) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (state_ != State::kAsking || ending_) return;
+    state_ = reply.accepted ? State::kAccepted : State::kRefused;
+    heard_at_ms_ = wrote_at_ms_ = core_->now_ms;
+    writing_ = true;
+    ++claims_;
+  }
+  if (reply.accepted) enter();
+  if (reply.self.node_id == NodeId{}) reply.self = core_->current_hello().value_or(Hello{});
+  Frame frame;
+  frame.hello_reply = std::move(reply);
+  write(frame);
+}
+
+// Takes the place of an older stream of the same peer, and has the peer dialed: it is there.
+inline void Incoming::enter() {
+  std::shared_ptr<Incoming> older;
+  {
+    const std::lock_guard lock(core_->mutex);
+    Incoming*& place = core_->accepted[peer_];
+    if (place != nullptr) older = place->shared_from_this();
+    place = this;
+  }
+  if (older) older->end("a newer stream took its place", grpc::StatusCode::ABORTED);
+  Peer* peer = core_->peer(peer_);
+  if (peer == nullptr) return;
+  {
+    const std::lock_guard lock(peer->mutex);
+    peer->link.dial_at_once();
+  }
+  core_->wake_dialer();
+}
+
+inline void Incoming::OnDone() {
+  order_.in_reaction();
+  const std::shared_ptr<Core> core = core_;
+  std::shared_ptr<Incoming> self;
+  bool was_up = false;
+  {
+    const std::lock_guard lock(core->mutex);
+    const auto place = core->accepted.find(peer_);
+    was_up = place != core->accepted.end() && place->second == this;
+    if (was_up) core->accepted.erase(place);
+  }
+  if (was_up) {
+    core->tell([&](PeerEvents& events, const Logger& log) {
+      log.debug("a stream from a peer ended", {{"peer", peer_}, {"reason", reason_}});
+      events.on_peer_down(peer_, reason_);
+    });
+  }
+  const std::lock_guard lock(core->mutex);
+  self = std::move(core->incoming.at(this));
+  core->incoming.erase(this);
+}
+
+// ---- Where peers' streams arrive -----------------------------------------------------------------
+
+// A stream that ends before it began.
+class TurnedAway final : public grpc::ServerGenericBidiReactor {
+ public:
+  explicit TurnedAway(const char* why) { Finish({grpc::StatusCode::UNAVAILABLE, why}); }
+  void OnDone() override { delete this; }
+};
+
+class Listener final : public grpc::CallbackGenericService {
+ public:
+  explicit Listener(std::shared_ptr<Core> core) : core_(std::move(core)) {}
+
+  // False: can't listen there.
+  [[nodiscard]] bool start();
+  // Ends all streams and connections; returns when gRPC is done with the streams.
+  void stop();
+  [[nodiscard]] int port() const { return port_; }
+
+  grpc::ServerGenericBidiReactor* CreateReactor(
+      grpc::GenericCallbackServerContext* context) override;
+
+ private:
+  const std::shared_ptr<Core> core_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+// gRPC shuts itself down when its last object goes, in a thread that may take 10 s, for which the
+// next start would wait.
+inline void keep_grpc() { [[maybe_unused]] static const bool kept = (grpc_init(), true); }
+
+inline bool Listener::start() {
+  keep_grpc();
+  const PeerOptions& options = core_->options;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(options.listen_addr, grpc::InsecureServerCredentials(), &port_);
+  builder.RegisterCallbackGenericService(this);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // or two nodes could share the port
+  // Rids us of connections whose other end is gone; streams have their own, quicker check.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                             kKeepaliveTimeMs / 2);
+  builder.SetMaxReceiveMessageSize(max_frame_size_bytes(options.limits));
+  server_ = builder.BuildAndStart();
+  return server_ != nullptr && port_ != 0;
+}
+
+inline void Listener::stop() {
+  if (!server_) return;
+  server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(kShutdownMs));
+}
+
+inline grpc::ServerGenericBidiReactor* Listener::CreateReactor(
+    grpc::GenericCallbackServerContext* context) {
+  if (context->method() != kMethod) return CallbackGenericService::CreateReactor(context);
+  const std::lock_guard lock(core_->mutex);
+  if (core_->stopping()) return new TurnedAway("the node is stopping");
+  if (core_->incoming.size() >= core_->accepted.size() + kMaxStrangers) {
+    return new TurnedAway("too many streams wait for a handshake");
+  }
+  const auto stream = std::make_shared<Incoming>(core_, context);
+  core_->incoming.emplace(stream.get(), stream);
+  stream->start();  // begins when gRPC has taken what is returned
+  return stream.get();
+}
+
+}  // namespace seshat::peer_detail
+
+#endif  // SESHAT_PEER_LISTENER_HPP
