@@ -374,6 +374,16 @@ TEST_CASE("a node that the record doesn't know yet waits to be admitted", "[memb
   CHECK(late.may_vote(false));
 }
 
+TEST_CASE("a new node that a member has refused does not vote until that member takes it in",
+          "[membership]") {
+  Membership fresh = node(1);
+  fresh.note_peer(hello_of(2));
+  fresh.note_refusal(NodeId{3});
+  CHECK_FALSE(fresh.may_vote(false));
+  fresh.note_acceptance(NodeId{3});
+  CHECK(fresh.may_vote(false));
+}
+
 // ---- Founding a cluster -------------------------------------------------------------------------
 
 TEST_CASE("three empty nodes found a cluster, and all may vote", "[membership]") {
@@ -474,8 +484,8 @@ TEST_CASE("two of three wiped do not found another cluster beside the third", "[
   town.wipe(2);
   town.start(1);
   CHECK_FALSE(town.connected(1, 3));
-  // 3 turned it away; what 1 heard of 3 tells it that there is a cluster.
-  town.at(1).membership->note_peer(town.at(3).membership->hello(false, false));
+  // 3 turned it away, which tells it that there is a cluster.
+  town.at(1).membership->note_refusal(NodeId{3});
   town.start(2);
   CHECK_FALSE(town.may_vote(1));
   CHECK(town.campaign(2) < 2);

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -46,6 +47,9 @@ class Membership {
   [[nodiscard]] std::optional<std::string> judge(const Hello& hello) const;
   // A peer was accepted and said this of itself.
   void note_peer(const Hello& hello);
+  // A peer answered, with a refusal: it has a past that this node has no part in.
+  void note_refusal(NodeId id) { refused_by_.insert(id); }
+  void note_acceptance(NodeId id) { refused_by_.erase(id); }
   void forget_peer(NodeId id) { peers_.erase(id); }
   // What it said last; nullopt: it was not accepted since the start.
   [[nodiscard]] std::optional<Hello> peer(NodeId id) const;
@@ -82,6 +86,7 @@ class Membership {
   Self self_;
   std::map<NodeId, std::string> addresses_;
   std::map<NodeId, Hello> peers_;  // as last accepted
+  std::set<NodeId> refused_by_;    // who has refused this node since it last accepted it
   std::optional<ClusterMembership> record_;
 };
 
@@ -207,13 +212,14 @@ inline bool Membership::was_wiped() const {
 // - Recorded with our incarnation: a leader has admitted us.
 // - A record that doesn't know us (yet): a leader exists, it will admit us.
 // - No record: the cluster is being founded. A node that has a past goes on with it; a new one
-//   votes as long as everybody who has answered is new too.
+//   votes as long as everybody who has answered is new too, and nobody has turned it away.
 inline bool Membership::may_vote(bool has_voted) const {
   if (record_) {
     const auto member = record_->members.find(self_.id);
     return member != record_->members.end() && member->second.incarnation == self_.incarnation;
   }
   if (!self_.new_at_start || has_voted) return true;
+  if (!refused_by_.empty()) return false;
   for (const auto& [id, hello] : peers_) {
     if (!hello.empty) return false;
   }

@@ -553,6 +553,7 @@ inline void Node::handle(PeerUp& event) {
     return;
   }
   membership_.note_peer(event.hello);
+  membership_.note_acceptance(event.peer);
   peer_states_[event.peer].connected = true;
   peer_states_[event.peer].refused.clear();
   logger_.debug("peer is up", {{"peer", event.peer}});
@@ -561,6 +562,7 @@ inline void Node::handle(PeerUp& event) {
 inline void Node::handle(PeerRefused& event) {
   PeerState& state = peer_states_[event.peer];
   state.connected = false;
+  membership_.note_refusal(event.peer);
   if (state.refused == event.reason) return;
   state.refused = event.reason;
   logger_.error("a peer refuses this node", {{"peer", event.peer}, {"reason", event.reason}});

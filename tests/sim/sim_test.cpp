@@ -47,7 +47,7 @@ Mutation put(const std::string& key, const std::string& value) {
 
 }  // namespace
 
-TEST_CASE("seeds 1 to 150 break no promise", "[sim]") { run_seeds(1, 150); }
+TEST_CASE("seeds 1 to 400 break no promise", "[sim]") { run_seeds(1, 400); }
 
 TEST_CASE("the same seed gives the same run, byte for byte", "[sim]") {
   Options traced;
