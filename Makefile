@@ -44,15 +44,17 @@ COPYABLE      := $(filter $(HEADERS),$(patsubst %,include/seshat/%.hpp,resp raft
 DAEMON_SRCS   := $(sort $(wildcard src/*.cpp))
 UNIT_SRCS     := $(sort $(wildcard tests/*_test.cpp))
 SIM_SRCS      := $(sort $(wildcard tests/sim/*.cpp))
+SIM_DRIVER    := $(wildcard tests/sim/driver/main.cpp)
 CLUSTER_SRCS  := $(sort $(wildcard tests/cluster/*.cpp))
 SHIM_SRCS     := $(sort $(wildcard tests/cluster/*_shim.c))
 UMBRELLA      := $(wildcard include/seshat/seshat.hpp)
 UNITS_SRCS    := $(if $(UMBRELLA),$(sort $(wildcard tests/headers/two_units_*.cpp)))
 CATCH_MAIN    := $(wildcard tests/main.cpp)
-CXX_SRCS      := $(DAEMON_SRCS) $(CATCH_MAIN) $(UNIT_SRCS) $(SIM_SRCS) $(CLUSTER_SRCS) $(UNITS_SRCS)
+CXX_SRCS      := $(DAEMON_SRCS) $(CATCH_MAIN) $(UNIT_SRCS) $(SIM_SRCS) $(SIM_DRIVER) $(CLUSTER_SRCS) \
+                   $(UNITS_SRCS)
 PROTOS        := $(wildcard proto/*.proto)
 FORMAT_SRCS   := $(HEADERS) $(sort $(wildcard src/*.cpp tests/*.cpp tests/*.hpp tests/*/*.cpp \
-                   tests/*/*.hpp tests/*/*.c))
+                   tests/*/*.hpp tests/*/*.c tests/*/*/*.cpp tests/*/*/*.hpp))
 
 # ---- Flags ---------------------------------------------------------------------------------------
 
@@ -203,6 +205,9 @@ $(B)/unit_tests: $(MAIN_O) $(call objects,$(UNIT_SRCS)) $(PB_OBJS) $(B)/link-fla
 	$(link) $(CATCH_LIBS) $(LINK_LIBS)
 $(B)/sim_tests: $(MAIN_O) $(call objects,$(SIM_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(CATCH_LIBS) $(LINK_LIBS)
+# One program for random, replayed and shrunk runs; the fixed seeds of `make test` are tests/sim/*.cpp.
+$(B)/sim: $(call objects,$(SIM_DRIVER)) $(PB_OBJS) $(B)/link-flags
+	$(link) $(NANOPB_LIBS) -pthread $(LDLIBS)
 $(B)/cluster_tests: $(MAIN_O) $(call objects,$(CLUSTER_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(CATCH_LIBS) $(LINK_LIBS)
 $(B)/two_units: $(call objects,$(UNITS_SRCS)) $(PB_OBJS) $(B)/link-flags
@@ -237,6 +242,13 @@ cluster-test: all $(CLUSTER_BIN) $(SHIMS) ## real processes: kill -9, partitions
 clients-test: all ## Redis' own tools and the common client libraries
 	@if [ -x tests/clients/run ]; then SESHAT_BIN=$(CURDIR)/seshat PYTHON=$(PYTHON) tests/clients/run; \
 	else echo "no tests in tests/clients"; fi
+
+.PHONY: sim sim-mutants
+sim: $(B)/sim ## random simulated clusters for SIM_SECONDS=600
+	@SIM_BIN=$(CURDIR)/$(B)/sim scripts/sim
+
+sim-mutants: $(B)/sim ## plants deliberate bugs and shows that the simulator finds each
+	@scripts/sim-mutants
 
 asan: ## unit tests and simulator under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) VARIANT=asan unit-test

@@ -105,6 +105,8 @@ class Cluster {
   [[nodiscard]] std::vector<int> followers() { return others(leader()); }
   // Until every running node has applied everything that the leader has in its log.
   [[nodiscard]] bool caught_up(Milliseconds bound = 20s);
+  // Until, beside that, every running node knows who is in the cluster: what keeps a wiped node out.
+  [[nodiscard]] bool settled(Milliseconds bound = 20s);
   [[nodiscard]] bool log_says(int node, const std::string& text, Milliseconds bound = 5s) const;
 
  private:
@@ -323,6 +325,21 @@ inline bool Cluster::caught_up(Milliseconds bound) {
     }
     return true;
   });
+}
+
+// The system group holds a no-op, the membership and, once nothing is missing in that, the shard map.
+inline bool Cluster::settled(Milliseconds bound) {
+  return caught_up(bound) && eventually(bound, [this] {
+           std::set<std::string> seen;
+           for (const int node : nodes()) {
+             if (!running(node) || paused_.contains(node)) continue;
+             const std::optional<Info> raft = info(node, "raft");
+             if (!raft || number(*raft, "raft_group_0_applied_index") < 3) return false;
+             seen.insert(raft->at("raft_group_0_applied_index"));
+             seen.insert(raft->at("raft_group_0_last_index"));
+           }
+           return seen.size() == 1;
+         });
 }
 
 inline bool Cluster::log_says(int node, const std::string& text, Milliseconds bound) const {

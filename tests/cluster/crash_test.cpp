@@ -168,6 +168,7 @@ TEST_CASE(
 TEST_CASE(
     "a wiped node is told what to do, has no vote and serves nothing; what it held is not lost") {
   Cluster cluster;
+  REQUIRE(cluster.settled());
   Writers writers(cluster);
   REQUIRE(writers.await_more(500));
   const int leader = cluster.leader();
@@ -195,7 +196,7 @@ TEST_CASE(
 TEST_CASE("a node wiped while all were down does not found a new cluster with the next one") {
   Cluster cluster;
   REQUIRE(cluster.cluster_client().ask("SET", "kept", "yes") == "+OK");
-  REQUIRE(cluster.caught_up());
+  REQUIRE(cluster.settled());
   cluster.kill(cluster.nodes());
   cluster.wipe(1);
   cluster.start(1);
