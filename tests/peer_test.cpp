@@ -62,7 +62,7 @@ std::chrono::milliseconds since(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
 }
 
-// ---- Sockets -------------------------------------------------------------------------------------
+// ---- Sockets ------------------------------------------------------------------------------------
 
 sockaddr_in loopback(int port) {
   sockaddr_in addr{};
@@ -185,7 +185,7 @@ class Proxy {
   std::thread thread_;
 };
 
-// ---- Nodes ---------------------------------------------------------------------------------------
+// ---- Nodes --------------------------------------------------------------------------------------
 
 Hello hello_of(std::uint64_t id) {
   Hello hello;
@@ -372,7 +372,7 @@ std::uint64_t round_of(const PeerMessage& message) {
   return std::get<raft::AppendEntries>(message.message.body).round;
 }
 
-// ---- Callers that break the rules ----------------------------------------------------------------
+// ---- Callers that break the rules ---------------------------------------------------------------
 
 // A stream to the peer port whose bytes the test chooses.
 class RawStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
@@ -469,7 +469,7 @@ std::unique_ptr<Node> lonely_node() {
 
 }  // namespace
 
-// ---- The account of one peer ---------------------------------------------------------------------
+// ---- The account of one peer --------------------------------------------------------------------
 
 TEST_CASE("a peer's queue takes nothing before it is up and keeps nothing afterwards") {
   PeerLink link({}, 1);
@@ -566,7 +566,7 @@ TEST_CASE("an outage is logged once, when it has lasted; a refusal when its reas
   CHECK(link.refused(15'000, "another cluster"));
 }
 
-// ---- The handshake -------------------------------------------------------------------------------
+// ---- The handshake ------------------------------------------------------------------------------
 
 TEST_CASE("two nodes introduce themselves and are up") {
   Pair pair;
@@ -647,7 +647,7 @@ TEST_CASE("an answer that comes after the end of the channel is harmless") {
   b->events.heard().held.front()({true, "", hello_of(2)});
 }
 
-// ---- Messages ------------------------------------------------------------------------------------
+// ---- Messages -----------------------------------------------------------------------------------
 
 TEST_CASE("20 MB of large entries of two groups arrive complete and in order") {
   Pair pair;
@@ -728,7 +728,7 @@ TEST_CASE("a status reaches the peers that are up, and those that come up later"
   CHECK(again.events.wait(low));
 }
 
-// ---- Ends ----------------------------------------------------------------------------------------
+// ---- Ends ---------------------------------------------------------------------------------------
 
 TEST_CASE("an idle stream stays up") {
   Pair pair;
@@ -883,7 +883,7 @@ TEST_CASE("an address that isn't this machine's, or isn't one, is a clear error"
   CHECK_FALSE(Peers::start(options, events, lines.log));
 }
 
-// ---- Hostile callers -----------------------------------------------------------------------------
+// ---- Hostile callers ----------------------------------------------------------------------------
 
 TEST_CASE("a newer stream of a peer takes the place of the older one, which is no loss") {
   const auto node = lonely_node();
@@ -995,7 +995,7 @@ TEST_CASE("bytes that are not even HTTP/2 do no harm") {
   CHECK(stream.wait_received(1));
 }
 
-// ---- Speed: run by name, with "[measure]" --------------------------------------------------------
+// ---- Speed: run by name, with "[measure]" -------------------------------------------------------
 
 TEST_CASE("small messages a second over one stream", "[.][measure]") {
   Pair pair;

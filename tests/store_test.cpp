@@ -72,6 +72,7 @@ class Node {
     store_->start(listener);
   }
 
+  void stop() { store_.reset(); }
   Store* operator->() { return store_.get(); }
   Store& operator*() { return *store_; }
 
@@ -485,7 +486,8 @@ TEST_CASE("a failed write or sync is told once, and nothing is reported or tried
   REQUIRE(node.listener.wait_failed());
   for (std::uint64_t id = 3; id < 10; ++id) node->append(kData, write(id, entries(1, id, id)));
   node->apply(kData, {entry(1, 1, set_operation("k", "v"))});
-  read_disk(*node, kData, [](const OrderedMap&) {});
+  node->fetch(kData, raft::Fetch{NodeId{2}, Index{1}, 100, Index{1}});
+  node.stop();
   CHECK(tries == 1);
   CHECK(node.listener.synced(kData) == 1);
   REQUIRE(node.listener.failures().size() == 1);

@@ -370,6 +370,10 @@ inline Result<void> Node::start_peers() {
   options.self = id();
   options.listen_addr = config_.node.internal_addr;
   options.rpc_timeout_ms = config_.limits.raft_rpc_timeout_secs * 1000;
+  // An entry is at most a request, with two bytes or more for each argument.
+  options.limits.max_message_size_bytes =
+      std::max<std::size_t>(options.limits.max_message_size_bytes,
+                            2 * config_.limits.max_request_size_bytes + (1U << 20));
   for (const auto& [peer, addr] : membership_.initial_members()) {
     if (peer == id()) continue;
     const auto dialed = config_.cluster.dial.find(peer.value);

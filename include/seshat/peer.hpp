@@ -9,8 +9,8 @@
 //   (on_hello), and its answer goes back. Only then do messages flow, of all groups on the one
 //   stream, from the dialer to the listener; all that gathered during a write is the next frame.
 //
-// Keeps:    messages of a peer arrive in order, or are lost: at a queue's bound, while its stream is
-//           not up, when a stream breaks. Nothing is sent again, so nothing stale is sent. Raft
+// Keeps:    messages of a peer arrive in order, or are lost: at a queue's bound, while its stream
+//           is not up, when a stream breaks. Nothing is sent again, so nothing stale is sent. Raft
 //           repeats what matters.
 //           A peer that is gone is noticed within the liveness timeout, whatever TCP believes:
 //           both ends say something every third of it, and cancel a stream that stays silent. The
@@ -113,7 +113,7 @@ class Peers final : public Transport {
 
 namespace peer_detail {
 
-// ---- The address ---------------------------------------------------------------------------------
+// ---- The address --------------------------------------------------------------------------------
 
 // nullopt: bound, and let go of again.
 [[nodiscard]] inline std::optional<std::string> why_not_bound(const addrinfo& address) {
@@ -148,7 +148,7 @@ namespace peer_detail {
   return why;
 }
 
-// ---- The timer's thread: ticks, dials, and destroys our streams ------------------------------------
+// ---- The timer's thread: ticks, dials, and destroys our streams ---------------------------------
 
 // False: too late for a new stream.
 [[nodiscard]] inline bool keep(Core& core, const std::shared_ptr<Outgoing>& stream) {
@@ -214,7 +214,7 @@ inline void run_timer(Core& core) {
 
 }  // namespace peer_detail
 
-// ---- Peers ---------------------------------------------------------------------------------------
+// ---- Peers --------------------------------------------------------------------------------------
 
 inline Peers::Peers(std::shared_ptr<peer_detail::Core> core)
     : core_(std::move(core)), listener_(std::make_unique<peer_detail::Listener>(core_)) {}

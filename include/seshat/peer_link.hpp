@@ -1,4 +1,4 @@
-// seshat/peer_link.hpp - what the peer channel is told, what it tells, and its account of each peer.
+// seshat/peer_link.hpp - what the peer channel is told, what it tells, what it keeps of each peer.
 //
 // PeerOptions and PeerEvents are the channel's two sides to its owner. PeerLink is what it keeps
 // about one peer that it dials: a queue, a schedule, counts.
@@ -168,7 +168,7 @@ inline std::size_t message_size_bytes(const raft::Message& message) {
   return size_bytes;
 }
 
-// ---- The queue -----------------------------------------------------------------------------------
+// ---- The queue ----------------------------------------------------------------------------------
 
 inline PeerLink::Pushed PeerLink::push(PeerMessage message) {
   const std::size_t size_bytes = message_size_bytes(message.message);
@@ -209,7 +209,7 @@ inline void PeerLink::set_status(NodeStatus status) {
   speak_ = true;
 }
 
-// ---- The schedule --------------------------------------------------------------------------------
+// ---- The schedule -------------------------------------------------------------------------------
 
 inline void PeerLink::up(std::uint64_t now_ms) {
   stats_.up = true;
@@ -250,7 +250,7 @@ inline bool PeerLink::refused(std::uint64_t now_ms, const std::string& reason) {
   return std::exchange(refusal_logged_, reason) != reason;
 }
 
-// ---- Counts --------------------------------------------------------------------------------------
+// ---- Counts -------------------------------------------------------------------------------------
 
 inline void PeerLink::count_sent(std::size_t messages, std::size_t size_bytes) {
   stats_.sent_messages += messages;

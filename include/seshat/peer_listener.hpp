@@ -1,4 +1,4 @@
-// seshat/peer_listener.hpp - where peers' gRPC streams to us arrive, and their side of the handshake.
+// seshat/peer_listener.hpp - where peers' gRPC streams to us arrive: the handshake's other side.
 //
 // Keeps:    at most kMaxStrangers streams wait for their handshake. Of two accepted streams of one
 //           peer the newer stays: the older is most likely half dead.
@@ -35,7 +35,7 @@
 
 namespace seshat::peer_detail {
 
-// ---- A peer's stream to us -----------------------------------------------------------------------
+// ---- A peer's stream to us ----------------------------------------------------------------------
 
 //   silent ── Hello ──> asking ── answer ──> accepted ───────┐
 //                          └──────────> refused, reply sent ─┴──> ending ──> Finish ──> OnDone
@@ -289,7 +289,7 @@ inline void Incoming::OnDone() {
   core->incoming.erase(this);
 }
 
-// ---- Where peers' streams arrive -----------------------------------------------------------------
+// ---- Where peers' streams arrive ----------------------------------------------------------------
 
 // A stream that ends before it began.
 class TurnedAway final : public grpc::ServerGenericBidiReactor {

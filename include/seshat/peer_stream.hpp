@@ -10,8 +10,8 @@
 // A call object (a "reactor") belongs to gRPC until its OnDone; Core keeps it alive until then, and
 // Core outlives every one of them.
 //
-// Keeps:    one write at a time on a stream; its bytes live until OnWriteDone. No lock is held while
-//           a call on a stream or of PeerEvents is made, or while a frame is encoded.
+// Keeps:    one write at a time on a stream; its bytes live until OnWriteDone. No lock is held
+//           while a call on a stream or of PeerEvents is made, or while a frame is encoded.
 // Dialing:  every attempt has a channel, a connection and a name lookup of its own. None of gRPC's
 //           backoff (up to 120 s) outlives it, and a new stream never lands on a dead connection.
 // Liveness: time is counted in ticks, and a late tick counts once: a process that was stopped for a
@@ -66,7 +66,7 @@ inline constexpr int kKeepaliveTimeMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5000;
 inline constexpr std::uint64_t kShutdownMs = 500;
 
-// ---- Frames in gRPC's buffers --------------------------------------------------------------------
+// ---- Frames in gRPC's buffers -------------------------------------------------------------------
 
 // Hands the string's own bytes to gRPC, which frees them after the last use.
 inline grpc::ByteBuffer to_buffer(std::string bytes) {
@@ -108,7 +108,7 @@ inline int max_frame_size_bytes(const PeerQueueLimits& limits) {
   return static_cast<int>(std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max()));
 }
 
-// ---- What the streams share ----------------------------------------------------------------------
+// ---- What the streams share ---------------------------------------------------------------------
 
 class Incoming;
 class Outgoing;
@@ -256,7 +256,7 @@ inline void Core::drop_foreign(NodeId from, Frame& frame) {
   if (dropped != 0) complain("dropped messages that are not this peer's to us", from, "");
 }
 
-// ---- Our stream to a peer ------------------------------------------------------------------------
+// ---- Our stream to a peer -----------------------------------------------------------------------
 
 //   start ──> dialing ── accepted ──> up ──┐
 //                └── refused, silent ──────┴──> lost: a read failed ──> OnDone: settled

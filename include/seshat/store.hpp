@@ -101,8 +101,8 @@ class StoreEvents {
 
 class Store final : public LogStore, public Applier {
  public:
-  // Makes the directory or recovers what is in it. An Error says what is wrong and what to do; it
-  // leaves the data as they were.
+  // Makes the directory or recovers what is in it. An Error says what is wrong and what to do; what
+  // it is about stays as it is.
   [[nodiscard]] static Result<std::unique_ptr<Store>> open(StoreOptions options);
 
   Store(const Store&) = delete;
@@ -505,8 +505,9 @@ inline void Store::stop_threads() {
 }
 
 // Nothing here adds to what was promised, so that a failure loses nothing: the next start recovers.
+// A store that was never started has nothing to write.
 inline void Store::close_database() {
-  if (!failed()) {
+  if (!failed() && events_ != nullptr) {
     rocksdb::Status status = db_->Flush(rocksdb::FlushOptions(), families_);
     const std::uint64_t sequence = db_->GetLatestSequenceNumber();
     if (status.ok()) status = db_->SyncWAL();

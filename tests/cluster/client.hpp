@@ -355,7 +355,8 @@ inline std::optional<std::string> ClusterClient::attempt(const Arguments& argume
     if (reply.starts_with("-MOVED ")) {
       was_sent = false;
       go_to(reply);
-    } else if (reply.starts_with("-CLUSTERDOWN") || reply.starts_with("-NOQUORUM")) {
+    } else if (reply.starts_with("-CLUSTERDOWN") || reply.starts_with("-NOQUORUM") ||
+               reply == "-ERR storage failure") {  // all of them promise: nothing was appended
       was_sent = false;
       go_on();
     } else {

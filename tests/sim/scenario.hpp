@@ -84,7 +84,7 @@ struct ClientOperation {
   ClientAction action = ClientAction::kGet;
   std::uint64_t key = 0;
   std::uint64_t think_us = 0;  // before it
-  std::uint64_t raw = 0;       // where a client goes that knows no leader
+  std::uint64_t raw = 0;       // whether it goes elsewhere than to the leader, and where
 };
 
 // ---- A scenario -----------------------------------------------------------------------------------
@@ -292,13 +292,20 @@ inline void draw_hunt(Random random, Scenario& scenario) {
       FaultKind::kPause,   FaultKind::kRestart,     FaultKind::kBreakStream, FaultKind::kPowerCut};
   std::vector<FaultKind> kinds;
   while (kinds.size() < 4) kinds.push_back(kPool[random.below(std::size(kPool))]);
+  const std::uint64_t plot = random.below(4);
+  // Answers that come late, and then a leader that is lost.
+  if (plot == 0) kinds = {FaultKind::kSlowNetwork, FaultKind::kIsolate};
+  // A follower that hears the leader no more asks another one that has just been restarted.
+  if (plot == 1) kinds = {FaultKind::kCutPair, FaultKind::kKill, FaultKind::kPowerCut};
   scenario.faults.clear();
   std::uint64_t at_us = 1500 * kMillisecond;
   while (at_us < scenario.faults_end_us && scenario.faults.size() < 60) {
     Fault fault = draw_fault(random, kinds, at_us);
     fault.resets = random.chance(800);
-    fault.lasts_us = is_brief(fault.kind) ? random.between(1, 60) * kMillisecond
-                                          : random.scattered(100, 1200) * kMillisecond;
+    if (plot <= 1) fault.aim = is_brief(fault.kind) ? Aim::kFollower : Aim::kLeader;
+    fault.lasts_us = is_brief(fault.kind)
+                         ? random.between(1, 60) * kMillisecond
+                         : random.scattered(100, plot == 1 ? 3000 : 1200) * kMillisecond;
     scenario.faults.push_back(fault);
     at_us += random.chance(400) ? random.between(1, 250) * kMillisecond
                                 : random.between(300, 1200) * kMillisecond;
@@ -347,6 +354,7 @@ inline Scenario draw_scenario(std::uint64_t seed) {
   if (random.chance(250)) scenario_detail::draw_hunt(random.fork(7), scenario);
   scenario_detail::draw_clients(random.fork(5), scenario);
   if (random.chance(200)) scenario.request_timeout_ms = random.between(200, 1000);
+  if (random.chance(400)) scenario.client_timeout_us = random.between(100, 1500) * kMillisecond;
   return scenario;
 }
 
