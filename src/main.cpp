@@ -14,7 +14,7 @@
 #include <unistd.h>
 #endif
 #ifndef _WIN32
-extern char** environ;
+extern char** environ;  // NOLINT(readability-redundant-declaration): glibc alone declares it
 #endif
 
 namespace {

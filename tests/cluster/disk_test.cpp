@@ -119,14 +119,23 @@ TEST_CASE(
   CHECK(cluster.caught_up());
 }
 
-TEST_CASE("what is in flight when the disk fails is not acknowledged") {
+TEST_CASE("a write that is in flight when the disk fails gets 'outcome unknown', no '+OK'") {
+  // A sync that takes a second, and fails at its end.
   const TempDir dir;
+  const std::filesystem::path slow = dir.path() / "disk-is-slow";
   Cluster cluster({.nodes = 1, .started = false});
-  give_failing_disks(cluster, dir);
+  cluster.set_variables(1, {{"LD_PRELOAD", shim("slow_fsync") + ":" + shim("failing_fsync")},
+                            {"SESHAT_FSYNC_DELAY_MS", "1000"},
+                            {"SESHAT_FSYNC_DELAY_WHILE", slow.string()},
+                            {"SESHAT_FSYNC_FAILS_IF", failure_of(dir, 1).string()}});
+  cluster.start_all();
   REQUIRE(cluster.cluster_client().ask("SET", "before", "the failure") == "+OK");
   Client client = cluster.client(1);
-  write_text(failure_of(dir, 1), "");
+  write_text(slow, "");
   client.send({"SET", "in", "flight"});
+  REQUIRE(eventually(
+      2s, [&] { return cluster.figure(1, "raft", "raft_group_1_waiting_requests") == 1; }));
+  write_text(failure_of(dir, 1), "");
   CHECK_THAT(client.receive(), StartsWith("-ERR outcome unknown: "));
   CHECK(client.is_closed());
   CHECK(cluster.process(1).wait(5s) == ExitStatus{1, 0});

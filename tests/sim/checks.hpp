@@ -192,13 +192,13 @@ inline void Checks::look_at_leader(Group& group, GroupId id, NodeId node, const 
   View& view = group.views.at(node);
   view.leads_in = raft.is_leader() ? raft.current_term() : Term{};
   if (!raft.is_leader()) return;
-  const auto [leader, is_new] = group.leaders.emplace(raft.current_term(), node);
-  must(leader->second == node, "Election Safety", [&] {
+  const auto inserted = group.leaders.emplace(raft.current_term(), node);
+  const NodeId leader = inserted.first->second;
+  must(leader == node, "Election Safety", [&] {
     return "group " + std::to_string(id.value) + ", term " +
-           std::to_string(raft.current_term().value) + ": " + name(leader->second) + " and " +
-           name(node);
+           std::to_string(raft.current_term().value) + ": " + name(leader) + " and " + name(node);
   });
-  if (!is_new) return;
+  if (!inserted.second) return;
   ++world_.counters().elections;
   for (const Committed& committed : group.committed) {
     if (committed.in_term >= raft.current_term()) continue;
