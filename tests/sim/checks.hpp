@@ -65,6 +65,7 @@ class Checks {
     Index commit;
     Index applied;
     Term leads_in;  // 0: does not lead
+    Term led_in;    // the time before
   };
   struct Known {
     raft::Payload data;
@@ -190,6 +191,7 @@ inline void Checks::know_entry(Group& group, const raft::Entry& entry,
 
 inline void Checks::look_at_leader(Group& group, GroupId id, NodeId node, const raft::Raft& raft) {
   View& view = group.views.at(node);
+  view.led_in = view.leads_in;
   view.leads_in = raft.is_leader() ? raft.current_term() : Term{};
   if (!raft.is_leader()) return;
   const auto inserted = group.leaders.emplace(raft.current_term(), node);
@@ -213,6 +215,15 @@ inline void Checks::look_at_leader(Group& group, GroupId id, NodeId node, const 
 
 inline void Checks::look_at_commit(Group& group, GroupId id, NodeId node, const raft::Raft& raft) {
   View& view = group.views.at(node);
+  // §5.4.2: what a leader commits by counting ends with an entry of its own term.
+  const bool led = raft.is_leader() && view.led_in == raft.current_term();
+  if (led && raft.commit_index() > view.commit) {
+    must(view.log.at(raft.commit_index().value - 1).term == raft.current_term(),
+         "old term committed", [&] {
+           return name(node) + " leads term " + std::to_string(raft.current_term().value) +
+                  " and commits up to " + std::to_string(raft.commit_index().value);
+         });
+  }
   while (view.commit < raft.commit_index()) {
     ++view.commit;
     const std::size_t at = view.commit.value;

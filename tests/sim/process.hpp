@@ -156,6 +156,9 @@ class Process final : private StorageEvents, private Transport, private Leadersh
     Term leads_in;
     std::uint64_t leads_since_tick = 0;
     std::map<NodeId, std::uint64_t> answered_at_tick;
+    // When each round left, and of the latest that a peer answered, when it left.
+    std::map<std::uint64_t, std::uint64_t> round_sent_us;
+    std::map<NodeId, std::uint64_t> answered_sent_us;
   };
   struct Peer {
     bool up = false;                  // our stream to it was accepted
@@ -169,10 +172,15 @@ class Process final : private StorageEvents, private Transport, private Leadersh
   struct Pending final : Waiter {
     Pending(Process& of, Request what) : process(of), request(std::move(what)) {}
     void done(const Outcome& outcome) override { process.answer(*this, outcome); }
-    void readable() override { process.answer_read(*this); }
+    void readable() override {
+      process.check_read_round(*this);
+      process.answer_read(*this);
+    }
     void failed(Refusal refusal) override { process.refuse(*this, refusal); }
     Process& process;
     Request request;
+    std::uint64_t came_us = 0;
+    bool leased = false;  // when it came
     bool answered = false;
   };
   class SystemProposal final : public Waiter {
@@ -217,6 +225,7 @@ class Process final : private StorageEvents, private Transport, private Leadersh
   void flush();
   void dial(std::uint64_t now_ms);
   void handle_frame(const Packet& packet);
+  void note_answer(Group& group, NodeId peer, const raft::Message& message);
   void handle_hello(const Packet& packet);
   void handle_hello_reply(const Packet& packet);
   void down(NodeId peer);
@@ -233,6 +242,7 @@ class Process final : private StorageEvents, private Transport, private Leadersh
   void execute(Request request);
   void answer(Pending& pending, const Outcome& outcome);
   void answer_read(Pending& pending);
+  void check_read_round(const Pending& pending) const;
   void refuse(Pending& pending, Refusal refusal);
   void finish(Pending& pending, const Reply& reply);
   [[nodiscard]] Index propose(GroupId group, Operation operation, Waiter& waiter);
@@ -413,6 +423,8 @@ inline void Process::check_quorum(GroupId id, Group& group) {
     group.leads_in = leads_in;
     group.leads_since_tick = ticks_;
     group.answered_at_tick.clear();
+    group.round_sent_us.clear();
+    group.answered_sent_us.clear();
   }
   if (!raft.is_leader()) return;
   const std::uint64_t patience_ticks =
@@ -498,6 +510,10 @@ inline void Process::flush() {
     for (const PeerMessage& message : frame.messages) {
       if (world_.tracing()) trace("-> " + describe(message));
       checks_.promised(message.group, message.message);
+      const auto* append = std::get_if<raft::AppendEntries>(&message.message.body);
+      if (append != nullptr) {
+        groups_.at(message.group).round_sent_us.try_emplace(append->round, world_.now_us());
+      }
     }
     // Sent one by one, so that each may be lost, doubled or overtaken.
     for (PeerMessage& message : frame.messages) {
@@ -546,10 +562,34 @@ inline void Process::handle_frame(const Packet& packet) {
     if (world_.tracing()) trace("<- " + describe(message));
     Group& group = groups_.at(message.group);
     if (std::holds_alternative<raft::AppendEntriesReply>(message.message.body)) {
-      group.answered_at_tick[packet.from] = ticks_;
+      note_answer(group, packet.from, message.message);
     }
     group.replica->receive(message.message);
   }
+}
+
+inline void Process::note_answer(Group& group, NodeId peer, const raft::Message& message) {
+  group.answered_at_tick[peer] = ticks_;
+  if (message.term != group.leads_in) return;
+  const auto& reply = std::get<raft::AppendEntriesReply>(message.body);
+  const auto sent = group.round_sent_us.find(reply.round);
+  if (sent == group.round_sent_us.end()) return;
+  std::uint64_t& latest_us = group.answered_sent_us[peer];
+  latest_us = std::max(latest_us, sent->second);
+}
+
+// A read that no lease covered is served after a majority answered what was sent since it came
+// (thesis 6.4).
+inline void Process::check_read_round(const Pending& pending) const {
+  const Group& data = groups_.at(kFirstDataGroup);
+  std::size_t answered = 1;
+  for (const auto& [peer, sent_us] : data.answered_sent_us) {
+    answered += sent_us >= pending.came_us ? 1 : 0;
+  }
+  must(pending.leased || answered > scenario_.nodes / 2, "read without a majority", [&] {
+    return name() + " serves a read that came at " + std::to_string(pending.came_us) +
+           " us, and only " + std::to_string(answered) + " nodes answered since";
+  });
 }
 
 inline void Process::handle_hello(const Packet& packet) {
@@ -671,6 +711,8 @@ inline void Process::serve(Request request) {
 inline void Process::execute(Request request) {
   std::erase_if(pending_, [](const Pending& pending) { return pending.answered; });
   Pending& pending = pending_.emplace_back(*this, std::move(request));
+  pending.came_us = world_.now_us();
+  pending.leased = lease(kFirstDataGroup).has_value();
   const Request& asked = pending.request;
   Index& last_write = last_writes_[asked.connection];
   Replica& data = *groups_.at(kFirstDataGroup).replica;

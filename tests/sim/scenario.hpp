@@ -127,6 +127,7 @@ struct Scenario {
   std::uint64_t keys = 3;
   std::uint64_t keys_with_delete = 1;  // the first ones
   bool hunts_leases = false;           // see draw_hunt
+  bool ends_without_power = false;     // all machines lose power at last; nobody writes after
   std::optional<Fault> lasting;        // of a minority, after the others: writes must go on
 
   [[nodiscard]] std::size_t decisions() const {
@@ -351,6 +352,7 @@ inline Scenario draw_scenario(std::uint64_t seed) {
   scenario_detail::draw_clocks(random.fork(3), scenario);
   scenario_detail::draw_faults(random.fork(4), scenario);
   if (random.chance(300)) scenario_detail::draw_lasting(random.fork(6), scenario);
+  scenario.ends_without_power = random.chance(400);
   if (random.chance(250)) scenario_detail::draw_hunt(random.fork(7), scenario);
   scenario_detail::draw_clients(random.fork(5), scenario);
   if (random.chance(200)) scenario.request_timeout_ms = random.between(200, 1000);

@@ -83,6 +83,7 @@ class Simulation final : private ProcessHost {
   using Undo = std::function<void()>;
 
   void play();
+  void read_all();
   void check_end();
 
   // Nodes
@@ -137,6 +138,7 @@ class Simulation final : private ProcessHost {
   std::map<std::size_t, Undo> active_;
   bool is_calm_ = false;
   std::uint64_t probes_ = 0;
+  test::History final_reads_;
 };
 
 inline Result run(std::uint64_t seed, const Options& options) {
@@ -185,12 +187,49 @@ inline void Simulation::play() {
     calm();
   }
   expect_convergence();
+  if (scenario_.ends_without_power) {
+    Fault fault;
+    fault.kind = FaultKind::kPowerCutAll;
+    fault.lasts_us = kSecond;
+    is_calm_ = false;
+    begin(scenario_.decisions() + 1, fault);
+    calm();
+    expect_convergence();
+  }
+  read_all();
   check_end();
+}
+
+// What was acknowledged is there.
+inline void Simulation::read_all() {
+  for (std::uint64_t key = 0; key < scenario_.keys; ++key) {
+    const auto read = std::make_shared<test::HistoryOperation>();
+    read->key = "k" + std::to_string(key);
+    read->called = world_.now_us();
+    Request request;
+    request.action = ClientAction::kGet;
+    request.key = read->key;
+    request.connection = 1'000'000 + key;
+    request.answer = [this, read](const Reply& reply) {
+      must(reply.kind == Reply::Kind::kDone, "no progress", "the leader refuses a read");
+      read->returned = world_.now_us();
+      read->absent = !reply.value;
+      read->value = reply.value.value_or("");
+    };
+    const NodeId leading = leader();
+    must(leading != NodeId{}, "no progress", "nobody leads");
+    serve(leading, std::move(request));
+    world_.run_until(world_.now_us() + patience_us(), [read] { return !read->is_unknown(); });
+    must(!read->is_unknown(), "no progress", "a read is not answered");
+    final_reads_.push_back(*read);
+  }
 }
 
 inline void Simulation::check_end() {
   const test::LinearizabilityChecker checker(200'000);
-  const test::Verdict verdict = checker.check(without_unseen(clients_.history()));
+  test::History history = clients_.history();
+  history.insert(history.end(), final_reads_.begin(), final_reads_.end());
+  const test::Verdict verdict = checker.check(without_unseen(history));
   if (verdict.gave_up) ++world_.counters().undecided;
   must(verdict.linearizable, "not linearizable", "key " + verdict.key + "\n" + verdict.story);
 }
