@@ -174,6 +174,7 @@ class Replica {
   void expire();
   void fail_all_waiting();
   void notice_leadership();
+  [[nodiscard]] bool lost_leadership() const;
 
   GroupId group_;
   std::uint64_t request_timeout_ms_;
@@ -361,16 +362,24 @@ inline void Replica::fail_all_waiting() {
 }
 
 inline void Replica::notice_leadership() {
+  const bool lost = lost_leadership();
   const bool leading = raft_.is_leader();
   const bool changed = leading != seen_leading_ || raft_.leader() != seen_leader_ ||
                        raft_.current_term() != seen_term_;
-  if (!changed) return;
-  const bool lost = seen_leading_ && (!leading || raft_.current_term() != seen_term_);
   seen_leading_ = leading;
   seen_leader_ = raft_.leader();
   seen_term_ = raft_.current_term();
   if (lost) fail_all_waiting();
-  environment_.observer.leadership_changed(group_);
+  if (changed) environment_.observer.leadership_changed(group_);
+}
+
+// Also when it came, took a proposal and went since the last look: the entry at that index may be
+// another leader's by the time it is applied.
+inline bool Replica::lost_leadership() const {
+  const bool leading = raft_.is_leader();
+  if (seen_leading_ && (!leading || raft_.current_term() != seen_term_)) return true;
+  if (proposals_.empty()) return false;
+  return !leading || proposals_.front().term != raft_.current_term();
 }
 
 }  // namespace seshat
