@@ -100,6 +100,7 @@ class Server final : private ConnectionHost, private Site {
   void accepted(Tcp::socket socket);
   void schedule_tick();
   void await_signals();
+  void begin_turn();
   void end_turn();
   void begin_shutdown();
   [[nodiscard]] bool shutdown_is_done() const;
@@ -155,6 +156,8 @@ class Server final : private ConnectionHost, private Site {
   std::uint64_t connections_received_ = 0;
   std::uint64_t connections_rejected_ = 0;
   std::uint64_t longest_turn_us_ = 0;
+  bool in_turn_ = false;
+  std::chrono::steady_clock::time_point turn_start_;
 };
 
 // =================================================================================================
@@ -209,7 +212,9 @@ inline Result<std::unique_ptr<Server>> Server::start(const Config& config, const
   Server* self = server.get();
   Result<std::unique_ptr<Node>> node = Node::start(config, logger, [&io, self] {
     asio::post(io, [self] {
-      if (self->node_) self->node_->drain();
+      if (!self->node_) return;
+      self->begin_turn();
+      self->node_->drain();
     });
   });
   if (!node) return node.error();
@@ -284,12 +289,12 @@ inline Result<void> Server::run() {
   await_signals();
   while (!shutdown_is_done() && !node_->failure()) {
     io_.run_one();
-    const auto start = std::chrono::steady_clock::now();
-    turn_ms_ = node_->clock().now_ms();
     for (int i = 1; i < server_detail::kMaxHandlersPerTurn && io_.poll_one() != 0; ++i) {
     }
     end_turn();
-    longest_turn_us_ = std::max(longest_turn_us_, server_detail::since_us(start));
+    if (in_turn_)
+      longest_turn_us_ = std::max(longest_turn_us_, server_detail::since_us(turn_start_));
+    in_turn_ = false;
   }
   if (node_->failure()) {
     end_turn();  // clients still hear how their writes ended
@@ -313,6 +318,7 @@ inline void Server::schedule_tick() {
   timer_.expires_after(std::chrono::milliseconds(kTickIntervalMs));
   timer_.async_wait([this](const asio::error_code& error) {
     if (error) return;
+    begin_turn();
     node_->tick();
     // A cluster of one opens its door when it can serve, a few milliseconds after the start.
     const bool alone = config_.cluster.initial_members.size() <= 1;
@@ -346,6 +352,13 @@ inline bool Server::shutdown_is_done() const {
   return all_sent && node_->may_stop();
 }
 
+inline void Server::begin_turn() {
+  if (in_turn_) return;
+  in_turn_ = true;
+  turn_start_ = std::chrono::steady_clock::now();
+  turn_ms_ = node_->clock().now_ms();
+}
+
 // ---- The loop ----------------------------------------------------------------------------------------
 
 inline void Server::end_turn() {
@@ -370,6 +383,7 @@ inline void Server::accept_next() {
   accepting_ = true;
   acceptor_.async_accept([this](const asio::error_code& error, Tcp::socket socket) {
     if (!acceptor_.is_open()) return;
+    begin_turn();
     if (error) {
       // Most likely out of file descriptors: the next tick is soon enough to try again.
       logger_.warn("could not accept a client", {{"reason", error.message()}});
@@ -433,6 +447,7 @@ inline void Server::read_next(const ClientPtr& client) {
 
 inline void Server::was_read(const ClientPtr& client, const asio::error_code& error,
                              std::size_t size) {
+  begin_turn();
   client->reading = false;
   if (error) return close(client);
   client->input_end += size;
@@ -484,6 +499,7 @@ inline void Server::await_writable(const ClientPtr& client) {
   client->socket.async_write_some(
       asio::buffer(client->sending.data() + client->sent, client->sending.size() - client->sent),
       [this, client](const asio::error_code& error, std::size_t size) {
+        begin_turn();
         if (error) return close(client);
         client->sent += size;
         if (client->sent < client->sending.size()) return await_writable(client);

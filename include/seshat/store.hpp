@@ -260,6 +260,7 @@ class Store final : public LogStore, public Applier {
   bool unsynced_ = false;            // something was written, whether reported or not
   std::uint64_t written_at_ms_ = 0;  // the oldest of it
   bool sync_stopping_ = false;
+  std::mutex sync_call_mutex_;  // held while the disk is asked, and until its failure is reported
 
   DurableMark mark_;  // the sync thread's
 
@@ -628,7 +629,11 @@ inline void Store::write_log(Turn& turn) {
         batch.Put(families_[store_detail::kDefault], kIdentityKey, codec::encode(*turn.identity));
   }
   if (status.ok()) status = db_->Write(rocksdb::WriteOptions(), &batch);
-  if (!status.ok()) return fail("the log could not be written: " + status.ToString());
+  if (!status.ok()) {
+    // After a sync that failed, writes fail as well. The sync knows why: it speaks first.
+    const std::lock_guard after_the_sync(sync_call_mutex_);
+    return fail("the log could not be written: " + status.ToString());
+  }
   counters_.batches.fetch_add(1, std::memory_order_relaxed);
   hand_to_sync(turn.writes);
 }
@@ -666,7 +671,10 @@ inline void Store::apply_to_machine(ApplyWork& work) {
     return fail("group " + std::to_string(group.id.value) + ": " + outcomes.error().text);
   }
   const rocksdb::Status status = db_->Write(rocksdb::WriteOptions(), &batch.changes());
-  if (!status.ok()) return fail("what was applied could not be written: " + status.ToString());
+  if (!status.ok()) {
+    const std::lock_guard after_the_sync(sync_call_mutex_);  // as in write_log()
+    return fail("what was applied could not be written: " + status.ToString());
+  }
   counters_.applied_batches.fetch_add(1, std::memory_order_relaxed);
   report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
 }
@@ -699,8 +707,11 @@ inline void Store::sync(const std::vector<Written>& written) {
   const std::uint64_t started_ms = now_ms();
   // All of this was handed to the operating system before the sync begins, and so is part of it.
   const std::uint64_t sequence = db_->GetLatestSequenceNumber();
-  const rocksdb::Status status = db_->SyncWAL();
-  if (!status.ok()) return fail("the log could not be synced: " + status.ToString());
+  {
+    const std::lock_guard speaks_first(sync_call_mutex_);
+    const rocksdb::Status status = db_->SyncWAL();
+    if (!status.ok()) return fail("the log could not be synced: " + status.ToString());
+  }
   const std::uint64_t took_ms = now_ms() - started_ms;
   {
     const std::lock_guard lock(sync_mutex_);
@@ -769,6 +780,8 @@ inline void Store::fail(const std::string& what) {
 
 inline void Store::FailureListener::OnBackgroundError(rocksdb::BackgroundErrorReason,
                                                       rocksdb::Status* error) {
+  // An echo of what another thread has met, and reports with its cause.
+  if (error->ToString().find("previous error") != std::string::npos) return;
   store_.fail("the database could not write: " + error->ToString());
 }
 
