@@ -82,8 +82,10 @@ class Checks {
     std::map<NodeId, View> views;
     std::map<NodeId, Term> promised_terms;
     std::map<std::pair<NodeId, Term>, NodeId> votes;
+    std::map<std::pair<NodeId, Term>, raft::RequestVote> candidacies;
   };
 
+  void check_vote(Group& group, const raft::Message& message);
   void look_at_log(Group& group, NodeId node, const raft::Raft& raft);
   void know_entry(Group& group, const raft::Entry& entry, const std::vector<raft::Entry>& log);
   void look_at_commit(Group& group, GroupId id, NodeId node, const raft::Raft& raft);
@@ -287,6 +289,8 @@ inline void Checks::promised(GroupId id, const raft::Message& message) {
          "promise not durable", [&] { return who + ": a vote left before it was on disk"; });
     const auto first = group.votes.emplace(std::pair(message.from, message.term), candidate).first;
     must(first->second == candidate, "two votes in one term", [&] { return who; });
+    if (request != nullptr) group.candidacies.try_emplace({candidate, message.term}, *request);
+    if (vote != nullptr) check_vote(group, message);
   }
   if (ack != nullptr && ack->success) {
     must(ack->match_index.value <= disk.log.size(), "promise not durable", [&] {
@@ -294,6 +298,22 @@ inline void Checks::promised(GroupId id, const raft::Message& message) {
              std::to_string(disk.log.size());
     });
   }
+}
+
+// §5.4.1: a vote goes to a log that is at least as up to date. Once somebody leads the term, the
+// voter's log may have grown since it voted.
+inline void Checks::check_vote(Group& group, const raft::Message& message) {
+  const auto asked = group.candidacies.find({message.to, message.term});
+  const std::vector<raft::Entry>& log = group.views.at(message.from).log;
+  if (asked == group.candidacies.end() || log.empty()) return;
+  if (group.leaders.contains(message.term)) return;
+  const raft::RequestVote& request = asked->second;
+  const std::pair voter(log.back().term, log.back().index);
+  must(std::pair(request.last_log_term, request.last_log_index) >= voter,
+       "vote for a log that is behind", [&] {
+         return name(message.from) + " votes for " + name(message.to) + " in term " +
+                std::to_string(message.term.value) + ", its own log ends later";
+       });
 }
 
 // ---- State machines
