@@ -116,6 +116,17 @@ class Client {
   std::size_t input_begin_ = 0;
 };
 
+// Of one request sent to one node.
+struct Attempt {
+  enum class Outcome : std::uint8_t {
+    kAnswered,
+    kRefused,  // it promises that nothing was done: MOVED, CLUSTERDOWN, NOQUORUM, no connection
+    kUnknown,  // sent, and nobody can say what became of it: the node says so, or said nothing
+  };
+  Outcome outcome = Outcome::kRefused;
+  std::string reply = {};  // of kAnswered, or the words of a refusal
+};
+
 // Goes where MOVED says, and on to the next node when one is gone or silent, until its time is over.
 class ClusterClient {
  public:
@@ -125,6 +136,8 @@ class ClusterClient {
   explicit ClusterClient(std::vector<Port> ports, Milliseconds timeout = 15s)
       : ports_(std::move(ports)), timeout_(timeout) {}
 
+  // Asks the node it stays with, once; with but one port it stays there whatever MOVED says.
+  [[nodiscard]] Attempt attempt(const Arguments& arguments, Milliseconds timeout);
   // Repeats only what was certainly not executed. nullopt: sent, and nobody can say what became of
   // it: the connection broke, or the node itself answered "outcome unknown" or "timeout".
   [[nodiscard]] std::optional<std::string> try_once(const Arguments& arguments);
@@ -140,8 +153,6 @@ class ClusterClient {
   void cancel() { cancelled_ = true; }
 
  private:
-  [[nodiscard]] std::optional<std::string> attempt(const Arguments& arguments, bool& was_sent,
-                                                   Milliseconds timeout);
   void go_to(std::string_view address);
   void go_on();
 
@@ -343,29 +354,36 @@ inline void ClusterClient::go_to(std::string_view address) {
   at_ = static_cast<std::size_t>(found - ports_.begin());
 }
 
-// nullopt: not answered; `was_sent` tells whether it may have been executed.
-inline std::optional<std::string> ClusterClient::attempt(const Arguments& arguments, bool& was_sent,
-                                                         Milliseconds timeout) {
+// Errors that promise that nothing was appended to a log.
+inline bool is_refusal(std::string_view reply) {
+  return reply.starts_with("-MOVED ") || reply.starts_with("-CLUSTERDOWN") ||
+         reply.starts_with("-NOQUORUM") || reply.starts_with("-ERR disk full") ||
+         reply == "-ERR storage failure";
+}
+
+inline Attempt ClusterClient::attempt(const Arguments& arguments, Milliseconds timeout) {
+  using Outcome = Attempt::Outcome;
+  Outcome without_answer = Outcome::kRefused;
   try {
-    if (!client_) client_ = std::make_unique<Client>(ports_[at_]);
+    if (!client_) client_ = std::make_unique<Client>(ports_[at_], timeout);
     client_->set_timeout(timeout);
-    was_sent = true;
+    without_answer = Outcome::kUnknown;
     client_->send(arguments);
     std::string reply = client_->receive();
-    if (reply.starts_with("-MOVED ")) {
-      was_sent = false;
-      go_to(reply);
-    } else if (reply.starts_with("-CLUSTERDOWN") || reply.starts_with("-NOQUORUM") ||
-               reply == "-ERR storage failure") {  // all of them promise: nothing was appended
-      was_sent = false;
-      go_on();
-    } else {
-      return reply;
+    if (reply.starts_with("-ERR outcome unknown") || reply == "-ERR timeout") {
+      return {Outcome::kUnknown, std::move(reply)};
     }
+    if (!is_refusal(reply)) return {Outcome::kAnswered, std::move(reply)};
+    if (!reply.starts_with("-MOVED ")) {
+      go_on();
+    } else if (ports_.size() > 1) {
+      go_to(reply);
+    }
+    return {Outcome::kRefused, std::move(reply)};
   } catch (const ConnectionError&) {
     go_on();
+    return {without_answer};
   }
-  return std::nullopt;
 }
 
 inline std::optional<std::string> ClusterClient::try_once(const Arguments& arguments) {
@@ -375,12 +393,9 @@ inline std::optional<std::string> ClusterClient::try_once(const Arguments& argum
     if (left <= 0ms || cancelled_) {
       throw ConnectionError("no node took " + arguments.at(0) + " in time");
     }
-    bool was_sent = false;
-    std::optional<std::string> reply = attempt(arguments, was_sent, std::min(left, kSilence));
-    if (!reply && was_sent) return std::nullopt;
-    if (!reply) continue;
-    const bool unknown = reply->starts_with("-ERR outcome unknown") || *reply == "-ERR timeout";
-    return unknown ? std::nullopt : reply;
+    Attempt made = attempt(arguments, std::min(left, kSilence));
+    if (made.outcome == Attempt::Outcome::kAnswered) return std::move(made.reply);
+    if (made.outcome == Attempt::Outcome::kUnknown) return std::nullopt;
   }
 }
 

@@ -66,6 +66,10 @@ class Cluster {
   void set_variables(int node, Process::Variables variables) {
     own_variables_[node] = std::move(variables);
   }
+  void set_settings(int node, std::map<std::string, std::string> settings) {
+    own_settings_[node] = std::move(settings);
+    write_text(config_file(node), config_text(node));
+  }
 
   [[nodiscard]] Process& process(int node) { return *processes_.at(node); }
   [[nodiscard]] bool running(int node);
@@ -76,6 +80,7 @@ class Cluster {
   // ---- what is where
   [[nodiscard]] Port port(int node) const { return client_ports_.at(node).number(); }
   [[nodiscard]] std::vector<Port> ports() const;
+  [[nodiscard]] Port peer_port(int node) const { return peer_ports_.at(node).number(); }
   [[nodiscard]] std::string client_addr(int node) const {
     return "127.0.0.1:" + std::to_string(port(node));
   }
@@ -120,6 +125,7 @@ class Cluster {
   std::map<int, ReservedPort> client_ports_;
   std::map<int, ReservedPort> peer_ports_;
   std::map<int, Process::Variables> own_variables_;
+  std::map<int, std::map<std::string, std::string>> own_settings_;
   std::map<int, std::unique_ptr<Process>> processes_;
   std::set<int> paused_;
 };
@@ -198,6 +204,9 @@ inline std::string Cluster::config_text(int node) const {
   }
   if (peer_ports_.size() > 1) settings["cluster.initial_members"] = "[" + members + "]";
   for (const auto& [name, value] : options_.settings) settings[name] = value;
+  if (const auto own = own_settings_.find(node); own != own_settings_.end()) {
+    for (const auto& [name, value] : own->second) settings[name] = value;
+  }
   // TOML takes dotted names at the top: no sections needed.
   std::string text;
   for (const auto& [name, value] : settings) text += name + " = " + value + "\n";
