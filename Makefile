@@ -27,6 +27,8 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 NODES    ?= 3
 TEST     ?=
+FUZZ     ?=
+FUZZ_SECONDS ?= 60
 ARGS     ?=
 VARIANT  ?= release
 WERROR   ?=
@@ -45,13 +47,15 @@ DAEMON_SRCS   := $(sort $(wildcard src/*.cpp))
 UNIT_SRCS     := $(sort $(wildcard tests/*_test.cpp))
 SIM_SRCS      := $(sort $(wildcard tests/sim/*.cpp))
 SIM_DRIVER    := $(wildcard tests/sim/driver/main.cpp)
+FUZZ_SRCS     := $(sort $(wildcard tests/fuzz/*.cpp))
+FUZZ_DRIVER   := $(wildcard tests/fuzz/driver/main.cpp)
 CLUSTER_SRCS  := $(sort $(wildcard tests/cluster/*.cpp))
 SHIM_SRCS     := $(sort $(wildcard tests/cluster/*_shim.c))
 UMBRELLA      := $(wildcard include/seshat/seshat.hpp)
 UNITS_SRCS    := $(if $(UMBRELLA),$(sort $(wildcard tests/headers/two_units_*.cpp)))
 CATCH_MAIN    := $(wildcard tests/main.cpp)
-CXX_SRCS      := $(DAEMON_SRCS) $(CATCH_MAIN) $(UNIT_SRCS) $(SIM_SRCS) $(SIM_DRIVER) $(CLUSTER_SRCS) \
-                   $(UNITS_SRCS)
+CXX_SRCS      := $(DAEMON_SRCS) $(CATCH_MAIN) $(UNIT_SRCS) $(SIM_SRCS) $(SIM_DRIVER) $(FUZZ_SRCS) \
+                   $(FUZZ_DRIVER) $(CLUSTER_SRCS) $(UNITS_SRCS)
 PROTOS        := $(wildcard proto/*.proto)
 FORMAT_SRCS   := $(HEADERS) $(sort $(wildcard src/*.cpp tests/*.cpp tests/*.hpp tests/*/*.cpp \
                    tests/*/*.hpp tests/*/*.c tests/*/*/*.cpp tests/*/*/*.hpp))
@@ -68,14 +72,17 @@ FLAGS_release := -O2 -g1
 SANITIZED     := -O1 -g1 -fno-omit-frame-pointer -Wno-maybe-uninitialized
 FLAGS_asan    := $(SANITIZED) -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS_tsan    := $(SANITIZED) -fsanitize=thread
+# toml++ is compiled in, so that libFuzzer sees where its branches lead; asan does without that.
+FLAGS_fuzz    := -O1 -g1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+                   -fno-sanitize-recover=all -UTOML_SHARED_LIB -UTOML_HEADER_ONLY -DTOML_HEADER_ONLY=1
 ifeq ($(FLAGS_$(VARIANT)),)
-$(error no such variant: VARIANT=$(VARIANT); there are release, asan and tsan)
+$(error no such variant: VARIANT=$(VARIANT); there are release, asan, tsan and, by clang, fuzz)
 endif
 
 # What pkg-config says takes it a second (gRPC needs 100 libraries), so it is kept in a file. Targets that
 # build nothing themselves do without: `make deps` must work before pkg-config is there.
 PACKAGES  := rocksdb grpc++ tomlplusplus
-NO_BUILD  := help deps run cluster check lint lint-format lint-floors asan tsan format uninstall clean
+NO_BUILD  := help deps run cluster check lint lint-format lint-floors asan tsan fuzz format uninstall clean
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 include build/packages.mk
 endif
@@ -201,13 +208,15 @@ link = @echo "  LINK  $@"; $(CXX) $(FLAGS_$(VARIANT)) $(CXXFLAGS) $(LDFLAGS) $(f
 
 $(B)/seshat: $(call objects,$(DAEMON_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(LINK_LIBS)
-$(B)/unit_tests: $(MAIN_O) $(call objects,$(UNIT_SRCS)) $(PB_OBJS) $(B)/link-flags
+$(B)/unit_tests: $(MAIN_O) $(call objects,$(UNIT_SRCS) $(FUZZ_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(CATCH_LIBS) $(LINK_LIBS)
 $(B)/sim_tests: $(MAIN_O) $(call objects,$(SIM_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(CATCH_LIBS) $(LINK_LIBS)
 # One program for random, replayed and shrunk runs; the fixed seeds of `make test` are tests/sim/*.cpp.
 $(B)/sim: $(call objects,$(SIM_DRIVER)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(NANOPB_LIBS) -pthread $(LDLIBS)
+$(B)/fuzz: $(call objects,$(filter %_target.cpp,$(FUZZ_SRCS)) $(FUZZ_DRIVER)) $(PB_OBJS) $(B)/link-flags
+	$(link) -fsanitize=fuzzer $(LINK_LIBS)
 $(B)/cluster_tests: $(MAIN_O) $(call objects,$(CLUSTER_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(CATCH_LIBS) $(LINK_LIBS)
 $(B)/two_units: $(call objects,$(UNITS_SRCS)) $(PB_OBJS) $(B)/link-flags
@@ -239,6 +248,11 @@ test-%: $(B)/one/%_test
 cluster-test: all $(CLUSTER_BIN) $(SHIMS) ## real processes: kill -9, partitions, slow disks
 	@$(if $(CLUSTER_BIN),SESHAT_BIN=$(CURDIR)/seshat SESHAT_SHIMS=$(CURDIR)/$(B) $(CLUSTER_BIN) $(TEST_ARG),echo "no tests in tests/cluster")
 
+.PHONY: soak
+soak: all $(CLUSTER_BIN) ## three nodes under load for SOAK_SECONDS=3600: nothing grows; build/soak.csv
+	@SOAK_CSV=$${SOAK_CSV:-build/soak.csv} SESHAT_BIN=$(CURDIR)/seshat SESHAT_SHIMS=$(CURDIR)/$(B) \
+	  $(CLUSTER_BIN) '[.soak]'
+
 clients-test: all ## Redis' own tools and the common client libraries
 	@if [ -x tests/clients/run ]; then SESHAT_BIN=$(CURDIR)/seshat PYTHON=$(PYTHON) tests/clients/run; \
 	else echo "no tests in tests/clients"; fi
@@ -249,6 +263,23 @@ sim: $(B)/sim ## random simulated clusters for SIM_SECONDS=600
 
 sim-mutants: $(B)/sim ## plants deliberate bugs and shows that the simulator finds each
 	@scripts/sim-mutants
+
+# The objects of VARIANT=fuzz are in build/fuzz-clang; what the runs find and keep is in build/fuzz.
+define FUZZ_PROBE
+extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }
+endef
+export FUZZ_PROBE
+
+.PHONY: fuzz fuzz-binary
+fuzz: ## hostile bytes for FUZZ_SECONDS=60 at each parser, or at FUZZ=name alone
+	@mkdir -p build/fuzz
+	@printf '%s\n' "$$FUZZ_PROBE" | $(or $(CLANGXX),false) -fsanitize=fuzzer,address,undefined \
+	  -x c++ - -o build/fuzz/probe 2>build/fuzz/probe.log || { \
+	  echo "fuzzing needs clang with its libFuzzer (clang, libclang-rt-dev): run \`make deps\`" >&2; exit 1; }
+	@$(MAKE) VARIANT=fuzz CXX=$(CLANGXX) fuzz-binary
+	@FUZZ_BIN=build/fuzz-clang/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(FUZZ)
+
+fuzz-binary: $(B)/fuzz
 
 asan: ## unit tests and simulator under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) VARIANT=asan unit-test

@@ -51,6 +51,7 @@ class Chaos {
  private:
   ChaosOptions options_;
   SteadyClock::time_point started_ = SteadyClock::now();
+  SteadyClock::time_point load_began_ = started_;
 
  public:
   Cluster cluster;
@@ -99,6 +100,7 @@ inline Chaos::Chaos(ChaosOptions options)
 inline void Chaos::start_load() {
   load = std::make_unique<RecordedLoad>(cluster, options_.load);
   REQUIRE(load->await_writes(100, 20s));
+  load_began_ = SteadyClock::now();
 }
 
 inline void Chaos::fault(const std::string& what) {
@@ -122,7 +124,7 @@ inline LoadFigures Chaos::finish() {
   load->stop();
   CHECK(cluster.caught_up());
   LoadFigures figures = load->judge(cluster);
-  figures.worst_unavailability = load->worst_unavailability(started_);
+  figures.worst_unavailability = load->worst_unavailability(load_began_);
   report(figures.operations, " operations, ", figures.acknowledged, " acknowledged, ",
          figures.unknown, " unknown, ", figures.refused, " refused, ", faults, " faults, ",
          figures.worst_unavailability.count(), " ms worst unavailability, ", figures.violations,

@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <random>
@@ -68,6 +69,8 @@ class RecordedLoad {
   // The longest time without an acknowledged write since `begin` and until now.
   [[nodiscard]] Milliseconds worst_unavailability(SteadyClock::time_point begin) const;
 
+  // After stop(): what every key that was used has now.
+  [[nodiscard]] std::map<std::string, std::string> values(const Cluster& cluster) const;
   // After stop(): reads every key that was used once more, and checks the whole history.
   [[nodiscard]] LoadFigures judge(const Cluster& cluster);
 
@@ -101,8 +104,8 @@ class RecordedLoad {
   // False: no reply to such a request.
   [[nodiscard]] static bool note_reply(Operation& operation, const std::string& reply);
   void perform(Recorder& recorder, Operation operation);
-  [[nodiscard]] test::History final_reads(const Cluster& cluster,
-                                          const std::set<std::string>& keys) const;
+  [[nodiscard]] std::set<std::string> keys() const;
+  [[nodiscard]] test::History final_reads(const Cluster& cluster) const;
   void note_write();
 
   Options options_;
@@ -202,7 +205,7 @@ inline bool RecordedLoad::note_reply(Operation& operation, const std::string& re
       return true;
     default:
       operation.absent = reply == "(nil)";
-      if (!operation.absent) operation.value = reply;
+      operation.value = operation.absent ? "" : reply;
       return !is_error(reply);
   }
 }
@@ -243,29 +246,44 @@ inline void RecordedLoad::run(Recorder& recorder) {
 
 // ---- The judgement ------------------------------------------------------------------------------------
 
-// What was acknowledged must be there in the end: that is one more read of each key.
-inline test::History RecordedLoad::final_reads(const Cluster& cluster,
-                                               const std::set<std::string>& keys) const {
+inline std::set<std::string> RecordedLoad::keys() const {
+  std::set<std::string> keys;
+  for (const auto& recorder : recorders_) {
+    for (const Operation& operation : recorder->history) keys.insert(operation.key);
+  }
+  return keys;
+}
+
+inline std::map<std::string, std::string> RecordedLoad::values(const Cluster& cluster) const {
   std::vector<Arguments> requests;
-  for (const std::string& key : keys) requests.push_back({"GET", key});
+  for (const std::string& key : keys()) requests.push_back({"GET", key});
   ClusterClient finder = cluster.cluster_client();
   (void)finder.ask("GET", "is there a leader");
-  test::History reads;
   std::vector<std::string> replies;
-  const std::uint64_t called = now_ns();
   try {
     replies = Client(finder.port()).pipeline(requests);
   } catch (const ConnectionError&) {
     replies.assign(requests.size(), "-ERR the connection broke");
   }
+  std::map<std::string, std::string> values;
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    Operation read;
-    read.key = requests[i].at(1);
-    read.called = called;
-    if (is_error(replies[i])) replies[i] = finder.ask(requests[i]);
-    read.returned = now_ns();
-    (void)note_reply(read, replies[i]);
-    reads.push_back(std::move(read));
+    // An error is no loss: leadership may have moved meanwhile.
+    values[requests[i].at(1)] = is_error(replies[i]) ? finder.ask(requests[i]) : replies[i];
+  }
+  return values;
+}
+
+// What was acknowledged must be there in the end: that is one more read of each key.
+inline test::History RecordedLoad::final_reads(const Cluster& cluster) const {
+  Operation read;
+  read.called = now_ns();
+  const std::map<std::string, std::string> found = values(cluster);
+  read.returned = now_ns();
+  test::History reads;
+  for (const auto& [key, value] : found) {
+    read.key = key;
+    (void)note_reply(read, value);
+    reads.push_back(read);
   }
   return reads;
 }
@@ -273,7 +291,6 @@ inline test::History RecordedLoad::final_reads(const Cluster& cluster,
 inline LoadFigures RecordedLoad::judge(const Cluster& cluster) {
   LoadFigures figures;
   std::map<std::string, test::History> histories;
-  std::set<std::string> keys;
   for (const auto& recorder : recorders_) {
     figures.refused += recorder->refused;
     figures.surprises.insert(figures.surprises.end(), recorder->surprises.begin(),
@@ -281,12 +298,11 @@ inline LoadFigures RecordedLoad::judge(const Cluster& cluster) {
     for (const Operation& operation : recorder->history) {
       ++(operation.is_unknown() ? figures.unknown : figures.acknowledged);
       histories[operation.key].push_back(operation);
-      keys.insert(operation.key);
     }
   }
   figures.operations = figures.acknowledged + figures.unknown + figures.refused;
-  figures.keys = keys.size();
-  for (Operation& read : final_reads(cluster, keys)) histories[read.key].push_back(std::move(read));
+  figures.keys = histories.size();
+  for (Operation& read : final_reads(cluster)) histories[read.key].push_back(std::move(read));
   for (const auto& [key, history] : histories) {
     const test::Verdict verdict = test::LinearizabilityChecker().check(history);
     figures.undecided += verdict.gave_up ? 1 : 0;

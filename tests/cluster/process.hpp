@@ -150,6 +150,7 @@ class Process {
     if (running()) (void)::kill(pid_, signal);
   }
   void reap(int options);
+  static void close_all_but_standard();
   [[noreturn]] static void become(char* const* arguments, char* const* variables, int log);
 
   pid_t pid_ = -1;
@@ -205,6 +206,15 @@ inline Process::Process(const std::vector<std::string>& command, const std::file
   if (pid_ < 0) throw std::runtime_error("can't fork for " + command.at(0));
 }
 
+inline void Process::close_all_but_standard() {
+  constexpr int kFirst = STDERR_FILENO + 1;
+#ifdef __linux__
+  (void)::close_range(kFirst, ~0U, 0);
+#else
+  for (int fd = kFirst; fd < ::sysconf(_SC_OPEN_MAX); ++fd) (void)::close(fd);
+#endif
+}
+
 // In the child.
 inline void Process::become(char* const* arguments, char* const* variables, int log) {
 #ifdef __linux__
@@ -214,6 +224,8 @@ inline void Process::become(char* const* arguments, char* const* variables, int 
   (void)::dup2(null, STDIN_FILENO);
   (void)::dup2(log, STDOUT_FILENO);
   (void)::dup2(log, STDERR_FILENO);
+  // A socket of ours that lived on in here would look open to its other end after we closed it.
+  close_all_but_standard();
   environ = const_cast<char**>(variables);
   (void)::execvp(arguments[0], arguments);
   constexpr char kText[] = "could not be started\n";
