@@ -248,7 +248,11 @@ test-%: $(B)/one/%_test
 cluster-test: all $(CLUSTER_BIN) $(SHIMS) ## real processes: kill -9, partitions, slow disks
 	@$(if $(CLUSTER_BIN),SESHAT_BIN=$(CURDIR)/seshat SESHAT_SHIMS=$(CURDIR)/$(B) $(CLUSTER_BIN) $(TEST_ARG),echo "no tests in tests/cluster")
 
-.PHONY: soak
+.PHONY: chaos soak
+chaos: all $(CLUSTER_BIN) $(SHIMS) ## every fault on real processes, then all at random for CHAOS_SECONDS=300
+	@CHAOS_SECONDS=$${CHAOS_SECONDS:-300} SESHAT_BIN=$(CURDIR)/seshat SESHAT_SHIMS=$(CURDIR)/$(B) \
+	  $(CLUSTER_BIN) $(or $(TEST_ARG),'[chaos]')
+
 soak: all $(CLUSTER_BIN) ## three nodes under load for SOAK_SECONDS=3600: nothing grows; build/soak.csv
 	@SOAK_CSV=$${SOAK_CSV:-build/soak.csv} SESHAT_BIN=$(CURDIR)/seshat SESHAT_SHIMS=$(CURDIR)/$(B) \
 	  $(CLUSTER_BIN) '[.soak]'

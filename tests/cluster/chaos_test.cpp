@@ -3,10 +3,8 @@
 // is stale. Faults of disks are in chaos_disk_test.cpp, all at random in chaos_mix_test.cpp.
 //
 // `make chaos` runs them all; `make check` as well. CHAOS_TELLS=1 prints when each fault came.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "chaos.hpp"
+#include "clocks.hpp"
 
 namespace seshat::tests {
 namespace {
@@ -271,35 +269,12 @@ TEST_CASE("chaos 9, a network that loses packets: slower, available", "[chaos]")
   chaos.finish();
 }
 
-// The times of day of the nodes of a test, as clock_skew_shim.c shows them.
-class Clocks {
- public:
-  explicit Clocks(Cluster& cluster) {
-    for (const int node : cluster.nodes()) {
-      set(node, 0s);
-      cluster.set_variables(
-          node, {{"LD_PRELOAD", shim("clock_skew")}, {"SESHAT_CLOCK_FILE", file(node).string()}});
-    }
-  }
-  void set(int node, std::chrono::seconds skew) const {
-    const std::int64_t seconds = skew.count();
-    const int fd = ::open(file(node).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    REQUIRE(fd >= 0);
-    const ssize_t written = ::pwrite(fd, &seconds, sizeof seconds, 0);
-    ::close(fd);
-    REQUIRE(written == sizeof seconds);
-  }
-
- private:
-  [[nodiscard]] std::filesystem::path file(int node) const {
-    return dir_.path() / ("clock-" + std::to_string(node));
-  }
-  TempDir dir_;
-};
-
 TEST_CASE("chaos 11, clocks 30 s apart, and a leader's that jumps: unaffected", "[chaos]") {
   Chaos chaos({.cluster = {.started = false}});
   const Clocks clocks(chaos.cluster);
+  for (const int node : chaos.cluster.nodes()) {
+    chaos.cluster.set_variables(node, clocks.variables(node));
+  }
   clocks.set(1, 30s);
   clocks.set(2, -30s);
   chaos.cluster.start_all();
