@@ -20,7 +20,7 @@ END
 build_packages=(make=make g++=g++ pkg-config=pkg-config libasio-dev librocksdb-dev libnanopb-dev nanopb
   libgrpc++-dev libprotobuf-dev libtomlplusplus-dev catch2)
 test_packages=(redis-tools=redis-benchmark python3 python3-redis clang=clang++ clang-format=clang-format
-  clang-tidy=clang-tidy iproute2=ip)
+  clang-tidy=clang-tidy iproute2=ip mount=mount e2fsprogs=mkfs.ext4)
 node_packages=(nodejs=node npm=npm)
 
 with_test=yes with_node=no dry_run=no
@@ -39,6 +39,10 @@ wanted=("${build_packages[@]}")
 if [ $with_test = yes ]; then wanted+=("${test_packages[@]}"); fi
 if [ $with_node = yes ]; then wanted+=("${node_packages[@]}"); fi
 
+# For `make fuzz`. Where clang brings it along, there is no package of its own.
+fuzzer_package=libclang-rt-dev
+have_fuzzer() { compgen -G "$(clang++ -print-resource-dir 2>/dev/null)/lib/*/libclang_rt.fuzzer*" >/dev/null; }
+
 missing_debian_packages() {
   local entry name installed
   installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]%%=*}" 2>/dev/null || true)
@@ -48,6 +52,7 @@ missing_debian_packages() {
     if [ "$name" != "$entry" ] && command -v "${entry#*=}" >/dev/null; then continue; fi
     echo "$name"
   done
+  if [ $with_test = yes ] && ! have_fuzzer; then echo $fuzzer_package; fi
 }
 
 install_debian_packages() {
@@ -62,6 +67,11 @@ install_debian_packages() {
   as_root+=(env DEBIAN_FRONTEND=noninteractive)
   # A foreign apt source that is down need not stop us: the installation tells what really is missing.
   "${as_root[@]}" apt-get update || echo "apt-get update failed; going on with the lists at hand" >&2
+  if ! apt-cache show $fuzzer_package >/dev/null 2>&1; then
+    local package packages=()
+    for package in "$@"; do if [ "$package" != $fuzzer_package ]; then packages+=("$package"); fi; done
+    set -- "${packages[@]}"
+  fi
   "${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
 }
 
@@ -93,8 +103,9 @@ names_elsewhere() {
 Names there, as far as we know:
   Fedora    make gcc-c++ pkgconf-pkg-config asio-devel rocksdb-devel nanopb-devel nanopb-generator grpc-devel
             protobuf-devel tomlplusplus-devel catch-devel; tests: redis python3-redis clang clang-tools-extra
+            compiler-rt
   Arch      base-devel asio rocksdb grpc protobuf tomlplusplus catch2, nanopb (AUR);
-            tests: redis python-redis clang
+            tests: redis python-redis clang compiler-rt
   Homebrew  make pkgconf asio rocksdb nanopb grpc protobuf tomlplusplus catch2; tests: redis llvm
             (build with `gmake CPPFLAGS=-I$(brew --prefix)/include LDFLAGS=-L$(brew --prefix)/lib`)
 END

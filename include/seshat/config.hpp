@@ -325,7 +325,9 @@ inline void Reader::read_file() {
 
 // toml++ up to 3.4 answers two mistakes with a failed assertion in place of an error: a section
 // without a name ("[.raft]", marzer/tomlplusplus#301) and a '}' where a list wants a value
-// ("[{...}, }]"). Both are found here before it sees them.
+// ("[{...}, }]"). And whether a letter from U+FB26 to U+FEFE is a blank it asks a switch that has
+// no answer, which is undefined. All are found here before it sees them: outside of strings and
+// comments, no letter beyond ASCII is right.
 
 inline constexpr std::string_view kBlanks = " \t\r\v\f";
 inline constexpr std::string_view kBareKeyCharacters =
@@ -358,7 +360,7 @@ inline constexpr std::string_view kBareKeyCharacters =
 }
 
 // The offset of the first such mistake; npos if there is none.
-[[nodiscard]] inline std::size_t find_misplaced_bracket(std::string_view text) {
+[[nodiscard]] inline std::size_t find_misplaced_character(std::string_view text) {
   std::size_t depth = 0;
   char previous = '\n';  // what counts before text[i]; a line's end does so outside brackets
   for (std::size_t i = text.starts_with("\xEF\xBB\xBF") ? 3 : 0; i < text.size(); ++i) {
@@ -369,6 +371,7 @@ inline constexpr std::string_view kBareKeyCharacters =
     const bool opens_section = c == '[' && depth == 0 && previous == '\n';
     if (opens_section && !is_section_named(text, i)) return i;
     if (c == '}' && (previous == '[' || previous == ',')) return i;
+    if (static_cast<unsigned char>(c) >= 0x80) return i;
     if (c == '"' || c == '\'') i = end_of_string(text, i) - 1;
     if ((c == '[' || c == '{') && !opens_section) ++depth;
     if ((c == ']' || c == '}') && depth > 0) --depth;
@@ -382,9 +385,11 @@ inline constexpr std::string_view kBareKeyCharacters =
   const auto problem_of = [](const toml::parse_error& error) {
     return Problem{"", error.source().begin.line, "", "", std::string(error.description())};
   };
-  if (const std::size_t at = find_misplaced_bracket(text); at != std::string::npos) {
+  if (const std::size_t at = find_misplaced_character(text); at != std::string::npos) {
     const auto lines = std::ranges::count(std::string_view(text).substr(0, at), '\n');
-    const std::string what = text[at] == '[' ? "a section must be [name]" : "misplaced '}'";
+    const std::string what = text[at] == '['   ? "a section must be [name]"
+                             : text[at] == '}' ? "misplaced '}'"
+                                               : "what is not ASCII must stand in quotes";
     return Problem{"", static_cast<std::size_t>(lines) + 1, "", "", what};
   }
 #if TOML_EXCEPTIONS
