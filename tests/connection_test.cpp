@@ -223,6 +223,19 @@ TEST_CASE("a write that failed is nothing that later reads wait for", "[connecti
   CHECK(client.send("GET k\r\n").got() == "-REFUSED 7629 5\r\n$-1\r\n");
 }
 
+TEST_CASE("a read waits for the later write, whatever became of the one before it",
+          "[connection]") {
+  Client client;
+  client.send("SET k 1\r\nSET k 2\r\n");
+  client.db.fail_next(Refusal::kUnknown);
+  client.send("GET k\r\n");
+  REQUIRE(client.db.reads.size() == 1);
+  CHECK(client.db.reads[0].after == client.db.proposed[0].index);
+  client.db.apply_next();
+  client.db.read_next();
+  CHECK(client.got() == "-REFUSED 7629 5\r\n+OK\r\n$1\r\n2\r\n");
+}
+
 TEST_CASE("keys of several groups are refused before anything is done", "[connection]") {
   Client client;
   client.db.two_groups = true;

@@ -97,6 +97,7 @@ class Connection {
     resp::Protocol protocol;  // as of the request: a HELLO may follow before the reply is written
     GroupId group;
     Slot slot = 0;
+    Index index;  // of a write: its place in the group's log
     bool answered = false;
     std::string reply;
     std::vector<std::string> args;  // of a read that has to wait
@@ -308,7 +309,9 @@ inline void Connection::run_write(const Command& command, Args args) {
   if (const auto problem = command.write(args, operation)) return reply_error(*problem);
   Request& request = add_pending(command, *group, args, 0);
   const Index index = host_.database().propose(*group, std::move(operation), request);
-  if (index != Index{}) last_writes_[*group] = index;
+  if (index == Index{}) return;  // refused, and answered
+  request.index = index;
+  last_writes_[*group] = index;
 }
 
 inline void Connection::on_done(Request& request, const Outcome& outcome) {
@@ -318,8 +321,10 @@ inline void Connection::on_done(Request& request, const Outcome& outcome) {
 }
 
 inline void Connection::on_failed(Request& request, Refusal refusal) {
-  // Its place in the log may never be filled: no read must wait for that.
-  if (refusal == Refusal::kUnknown) last_writes_.erase(request.group);
+  // Its place in the log may never be filled: no read must wait for that. A later write's may.
+  if (refusal == Refusal::kUnknown && last_write(request.group) == request.index) {
+    last_writes_.erase(request.group);
+  }
   request.writer().error(host_.database().refusal_text(request.slot, refusal));
   answer(request);
 }

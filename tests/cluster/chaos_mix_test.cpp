@@ -313,7 +313,7 @@ void Mix::kill_all(int /*node*/) {
 
 void Mix::restart(int node) {
   chaos_.cluster.process(node).terminate();
-  CHECK(chaos_.cluster.process(node).wait(15s) == ExitStatus{0, 0});
+  CHECK(chaos_.cluster.process(node).wait(30s) == ExitStatus{0, 0});
   chaos_.cluster.start(node);
 }
 
