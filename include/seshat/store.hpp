@@ -423,7 +423,12 @@ inline Result<void> Store::open_groups() {
     group.log = StoreLog(*db_, family(system ? store_detail::kSystemLog : store_detail::kDataLog),
                          family(system ? store_detail::kSystemState : store_detail::kDataState));
     group.cached = StoreMap(*db_, *group.data, ReadFrom::kMemory);
-    group.on_disk = StoreMap(*db_, *group.data, ReadFrom::kDisk);
+    // Data that can't be read here can be read elsewhere: let another node lead.
+    group.on_disk =
+        StoreMap(*db_, *group.data, ReadFrom::kDisk, [this, id](const rocksdb::Status& status) {
+          fail("the state of group " + std::to_string(id.value) +
+               " could not be read: " + status.ToString());
+        });
     if (Result<void> loaded = group.log.load(); !loaded) {
       return refused("group " + std::to_string(id.value) + ": " + loaded.error().text);
     }

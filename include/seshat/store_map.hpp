@@ -9,8 +9,10 @@
 #include <rocksdb/options.h>
 #include <rocksdb/utilities/write_batch_with_index.h>
 
+#include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "seshat/state_machine.hpp"
 
@@ -22,13 +24,20 @@ enum class ReadFrom : std::uint8_t { kMemory, kDisk };
 class StoreMap final : public OrderedMap {
  public:
   StoreMap() = default;
-  StoreMap(rocksdb::DB& db, rocksdb::ColumnFamilyHandle& family, ReadFrom from)
-      : db_(&db), family_(&family) {
+  // Called, on the thread that reads, with whatever makes a get() answer kFailed.
+  using OnFailure = std::function<void(const rocksdb::Status&)>;
+
+  StoreMap(rocksdb::DB& db, rocksdb::ColumnFamilyHandle& family, ReadFrom from,
+           OnFailure on_failure = nullptr)
+      : db_(&db), family_(&family), on_failure_(std::move(on_failure)) {
     if (from == ReadFrom::kMemory) options_.read_tier = rocksdb::kBlockCacheTier;
   }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
-    return lookup_of(db_->Get(options_, family_, slice(key), &value));
+    const rocksdb::Status status = db_->Get(options_, family_, slice(key), &value);
+    const Lookup lookup = lookup_of(status);
+    if (lookup == Lookup::kFailed && on_failure_) on_failure_(status);
+    return lookup;
   }
 
   [[nodiscard]] static rocksdb::Slice slice(std::string_view text) {
@@ -44,6 +53,7 @@ class StoreMap final : public OrderedMap {
   rocksdb::DB* db_ = nullptr;
   rocksdb::ColumnFamilyHandle* family_ = nullptr;
   rocksdb::ReadOptions options_;
+  OnFailure on_failure_;
 };
 
 // Changes to one family that become visible, and durable, together. Reads see those made so far.

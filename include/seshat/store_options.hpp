@@ -78,9 +78,16 @@ class Silence final : public rocksdb::Logger {
   return has_lz4 ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
 }
 
+// RocksDB reserves a little more than a write buffer for each new WAL, and where less is left, all of
+// that: a disk with little space would be full at once.
+inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
+
 [[nodiscard]] inline rocksdb::DBOptions database_options(const StoreOptions& options) {
   rocksdb::DBOptions db;
   if (options.env != nullptr) db.env = options.env;
+  std::uint64_t free_bytes = 0;
+  const bool known = db.env->GetFreeSpace(options.data_dir, &free_bytes).ok();
+  db.allow_fallocate = !known || free_bytes >= kRoomToReserveBytes;
   // Stops at the first damage; the durable mark says whether anything promised lay behind it.
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
   // What was replayed at the start is flushed, and so on disk, before the database is open: Raft

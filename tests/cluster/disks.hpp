@@ -230,11 +230,14 @@ inline LoopDisk::Frozen::Frozen(Socket root) : root_(std::move(root)) {
 
 // In the child: nothing comes out of the pipe but its end.
 inline void LoopDisk::Frozen::wait_and_thaw(int end_of_parent) const {
-  ::close(lifeline_.fd());
+  // What else it got from its parent must not live on in here, least of all the lifeline.
+  ::dup2(root_.fd(), STDIN_FILENO);
+  ::dup2(end_of_parent, STDOUT_FILENO);
+  (void)::close_range(STDERR_FILENO, ~0U, 0);
   char nothing = 0;
-  while (::read(end_of_parent, &nothing, 1) < 0 && errno == EINTR) {
+  while (::read(STDOUT_FILENO, &nothing, 1) < 0 && errno == EINTR) {
   }
-  (void)::ioctl(root_.fd(), FITHAW, 0);
+  (void)::ioctl(STDIN_FILENO, FITHAW, 0);
   ::_exit(0);
 }
 

@@ -11,6 +11,7 @@
 #define SESHAT_TESTS_CLUSTER_HARNESS_HPP
 
 #include <iostream>
+#include <optional>
 #include <sstream>
 #include <string>
 
@@ -29,6 +30,10 @@ void report(const Parts&... parts) {
   (line << ... << parts);
   std::cout << "    " << line.str() << std::endl;
 }
+
+// For a test that needs what this machine does not have: `if (skips(why)) return;`. It is counted as
+// skipped, not as passed.
+[[nodiscard]] bool skips(const std::optional<std::string>& why);
 
 // A fault injector of tests/cluster/<name>_shim.c, for LD_PRELOAD.
 [[nodiscard]] inline std::string shim(const std::string& name) {
