@@ -3,7 +3,8 @@
 //   Election Safety · Leader Append-Only · Log Matching · Leader Completeness · State Machine Safety
 //   + nothing is promised that is not durable; nothing is committed that a majority has not on disk;
 //     applied <= min(committed, durable); one lease at a time, and none that misses what is
-//     committed; terms and commit indexes never fall; one vote a term, over restarts too
+//     committed; terms and commit indexes never fall; one vote a term, over restarts too;
+//     who hears "done" is told of the entry that he proposed
 //
 // A broken one throws Violation. What is checked at each step looks only at what may have changed.
 #ifndef SESHAT_TESTS_SIM_CHECKS_HPP
@@ -40,6 +41,8 @@ class Checks {
   void look(NodeId node, GroupId group, const raft::Raft& raft);
   // Of a message, as it leaves.
   void promised(GroupId group, const raft::Message& message);
+  // A client hears that what it proposed was done.
+  void answered(NodeId node, GroupId group, Index index, const std::string& proposed) const;
   // Its state machine's records, as they now are on disk, written or found at a start.
   void state_written(NodeId node, GroupId group, Index applied, std::uint64_t hash);
   // The leases that are held now.
@@ -244,6 +247,14 @@ inline void Checks::look_at_commit(Group& group, GroupId id, NodeId node, const 
              std::to_string(holders) + " disks";
     });
     group.committed.push_back({entry, raft.current_term()});
+    for (const auto& [other, theirs] : group.views) {
+      if (theirs.leads_in <= raft.current_term()) continue;
+      must(at <= theirs.log.size() && same(theirs.log[at - 1], entry), "Leader Completeness",
+           [&, rival = other] {
+             return name(node) + " commits entry " + std::to_string(at) + ", which " + name(rival) +
+                    " lacks, who leads a later term";
+           });
+    }
     apply(group, id, entry);
     ++world_.counters().entries;
   }
@@ -314,6 +325,19 @@ inline void Checks::check_vote(Group& group, const raft::Message& message) {
          return name(message.from) + " votes for " + name(message.to) + " in term " +
                 std::to_string(message.term.value) + ", its own log ends later";
        });
+}
+
+inline void Checks::answered(NodeId node, GroupId id, Index index,
+                             const std::string& proposed) const {
+  const std::vector<Committed>& committed = groups_.at(id).committed;
+  must(index != Index{} && index.value <= committed.size(), "answered too early", [&] {
+    return name(node) + " answers for entry " + std::to_string(index.value) + ", not committed";
+  });
+  const raft::Payload& data = committed[index.value - 1].entry.data;
+  must(data && *data == proposed, "answered for another entry", [&] {
+    return name(node) + " answers for entry " + std::to_string(index.value) +
+           ", where another one was committed";
+  });
 }
 
 // ---- State machines

@@ -231,29 +231,6 @@ inline void Clients::finish(const CallPtr& call) {
   next(call->client);
 }
 
-// ---- Histories ----------------------------------------------------------------------------------
-
-// An unknown write that nobody read changes nothing where nobody deletes: left out, the search is
-// much shorter, and finds the same.
-inline test::History without_unseen(const test::History& history) {
-  std::set<std::string> deleted;
-  std::set<std::pair<std::string, std::string>> read;
-  for (const test::HistoryOperation& operation : history) {
-    if (operation.kind == test::HistoryOperation::Kind::kDelete) deleted.insert(operation.key);
-    if (operation.kind == test::HistoryOperation::Kind::kRead) {
-      read.insert({operation.key, operation.value});
-    }
-  }
-  test::History left;
-  for (const test::HistoryOperation& operation : history) {
-    const bool unseen = operation.kind == test::HistoryOperation::Kind::kWrite &&
-                        operation.is_unknown() && !deleted.contains(operation.key) &&
-                        !read.contains({operation.key, operation.value});
-    if (!unseen) left.push_back(operation);
-  }
-  return left;
-}
-
 }  // namespace seshat::sim
 
 #endif  // SESHAT_TESTS_SIM_CLIENTS_HPP

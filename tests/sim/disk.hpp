@@ -8,7 +8,8 @@
 //   Storage   of one process: store.hpp's storage thread, sync thread and pool, in virtual time
 //
 // Keeps: one order for the writes of all groups and for applied batches; each is there as a whole
-// or not at all; a sync covers what was written before it began.
+// or not at all (what a power cut tears fails its checksum, and goes with all that follows it); a
+// sync covers what was written before it began.
 #ifndef SESHAT_TESTS_SIM_DISK_HPP
 #define SESHAT_TESTS_SIM_DISK_HPP
 

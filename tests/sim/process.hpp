@@ -181,6 +181,9 @@ class Process final : private StorageEvents, private Transport, private Leadersh
     Request request;
     std::uint64_t came_us = 0;
     bool leased = false;  // when it came
+    Index committed;      // anywhere, when it came
+    Index index;          // of a write
+    std::string proposed;
     bool answered = false;
   };
   class SystemProposal final : public Waiter {
@@ -245,7 +248,8 @@ class Process final : private StorageEvents, private Transport, private Leadersh
   void check_read_round(const Pending& pending) const;
   void refuse(Pending& pending, Refusal refusal);
   void finish(Pending& pending, const Reply& reply);
-  [[nodiscard]] Index propose(GroupId group, Operation operation, Waiter& waiter);
+  [[nodiscard]] std::string stamped(Operation operation);
+  [[nodiscard]] Index propose(GroupId group, const std::string& bytes, Waiter& waiter);
 
   World& world_;
   const Scenario& scenario_;
@@ -681,7 +685,7 @@ inline void Process::propose_system_records() {
   }
   operation.arguments = {record};
   system_proposal_.under_way = true;
-  (void)propose(kSystemGroup, std::move(operation), system_proposal_);
+  (void)propose(kSystemGroup, stamped(std::move(operation)), system_proposal_);
 }
 
 inline void Process::refresh_self() {
@@ -694,14 +698,16 @@ inline void Process::refresh_self() {
 
 // ---- Clients
 
-inline Index Process::propose(GroupId group, Operation operation, Waiter& waiter) {
-  if (stopping_) {
-    waiter.failed(Refusal::kNotLeader);
-    return {};
-  }
+inline std::string Process::stamped(Operation operation) {
   last_stamp_ms_ = std::max(last_stamp_ms_, machine_.clock.wall_ms());
   operation.time_ms = last_stamp_ms_;
-  return groups_.at(group).replica->propose(codec::encode(operation), waiter);
+  return codec::encode(operation);
+}
+
+inline Index Process::propose(GroupId group, const std::string& bytes, Waiter& waiter) {
+  if (!stopping_) return groups_.at(group).replica->propose(bytes, waiter);
+  waiter.failed(Refusal::kNotLeader);
+  return {};
 }
 
 inline void Process::serve(Request request) {
@@ -713,6 +719,7 @@ inline void Process::execute(Request request) {
   Pending& pending = pending_.emplace_back(*this, std::move(request));
   pending.came_us = world_.now_us();
   pending.leased = lease(kFirstDataGroup).has_value();
+  pending.committed = checks_.committed(kFirstDataGroup);
   const Request& asked = pending.request;
   Index& last_write = last_writes_[asked.connection];
   Replica& data = *groups_.at(kFirstDataGroup).replica;
@@ -725,10 +732,13 @@ inline void Process::execute(Request request) {
   operation.type = sets ? OperationType::kSet : OperationType::kDelete;
   operation.arguments = {asked.key};
   if (sets) operation.arguments.push_back(asked.value);
-  last_write = std::max(last_write, propose(kFirstDataGroup, std::move(operation), pending));
+  pending.proposed = stamped(std::move(operation));
+  pending.index = propose(kFirstDataGroup, pending.proposed, pending);
+  last_write = std::max(last_write, pending.index);
 }
 
 inline void Process::answer(Pending& pending, const Outcome& outcome) {
+  checks_.answered(machine_.id, kFirstDataGroup, pending.index, pending.proposed);
   Reply reply;
   reply.kind = Reply::Kind::kDone;
   reply.count = outcome.integer;
@@ -736,6 +746,11 @@ inline void Process::answer(Pending& pending, const Outcome& outcome) {
 }
 
 inline void Process::answer_read(Pending& pending) {
+  must(replica(kFirstDataGroup).raft().last_applied() >= pending.committed, "stale read", [&] {
+    return name() + " reads at " +
+           std::to_string(replica(kFirstDataGroup).raft().last_applied().value) +
+           ", committed when the read came was " + std::to_string(pending.committed.value);
+  });
   Reply reply;
   reply.kind = Reply::Kind::kDone;
   std::string storage;
