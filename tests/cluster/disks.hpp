@@ -58,7 +58,7 @@ class Disk {
 
   // A file takes all but `leave_kb`; or all but that and what others take meanwhile.
   void fill(std::uint64_t leave_kb);
-  void free_space() { std::filesystem::remove(filler()); }
+  void free_space();
   [[nodiscard]] std::uint64_t free_kb() const;
 
  protected:
@@ -194,6 +194,12 @@ inline void Disk::fill(std::uint64_t leave_kb) {
     errno = ::posix_fallocate(file.fd(), had, size);
     if (errno != 0 && errno != ENOSPC) disks_detail::fail("can't fill " + filler().string());
   }
+}
+
+// On disk when it returns: a power cut must not bring back what took the space.
+inline void Disk::free_space() {
+  std::filesystem::remove(filler());
+  if (::syncfs(open_root().fd()) != 0) disks_detail::fail("can't sync " + filler().string());
 }
 
 inline LoopDisk::LoopDisk(int size_mb) {
