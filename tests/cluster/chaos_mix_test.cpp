@@ -220,8 +220,11 @@ void Mix::end_those_until(SteadyClock::time_point time) {
 void Mix::calm() {
   end_those_until(SteadyClock::time_point::max());
   for (const int node : chaos_.cluster.nodes()) REQUIRE(chaos_.cluster.running(node));
-  REQUIRE(chaos_.load->await_writes(30, 10s));
-  REQUIRE(chaos_.cluster.settled());
+  const bool writes = chaos_.load->await_writes(30, 10s);
+  const bool settled = chaos_.cluster.settled();
+  if (!writes || !settled) report(chaos_.cluster.states());
+  REQUIRE(writes);
+  REQUIRE(settled);
 }
 
 void Mix::run(Milliseconds length) {
@@ -314,6 +317,7 @@ void Mix::kill_all(int /*node*/) {
 void Mix::restart(int node) {
   chaos_.cluster.process(node).terminate();
   const std::optional<ExitStatus> status = chaos_.cluster.process(node).wait(30s);
+  if (!status) report(chaos_.cluster.process(node).whereabouts());
   REQUIRE(status);
   // While it starts there is nothing to end in order.
   if (*status != ExitStatus{-1, SIGTERM}) CHECK(*status == ExitStatus{0, 0});

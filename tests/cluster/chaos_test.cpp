@@ -394,6 +394,25 @@ TEST_CASE("chaos, links that flap and connections that break: writes go on", "[c
   chaos.finish();
 }
 
+TEST_CASE("chaos, founders that die while they found the cluster: it is founded", "[chaos]") {
+  constexpr Milliseconds kFounded = 5s;
+  Milliseconds longest{0};
+  for (int round = 0; round < 5; ++round) {
+    Cluster cluster;
+    for (const int node : cluster.nodes()) {
+      // Before, during and after the first election, which comes 500 to 1000 ms after the start.
+      std::this_thread::sleep_for(150ms + round * 70ms);
+      cluster.kill(node);
+      cluster.start(node);
+    }
+    const auto begin = SteadyClock::now();
+    CHECK(cluster.cluster_client(kFounded).ask("SET", "k", "v") == "+OK");
+    longest = std::max(longest, since(begin));
+    CHECK(cluster.settled());
+  }
+  report("5 clusters, 15 founders killed; serves at most ", longest.count(), " ms after the last");
+}
+
 TEST_CASE("chaos, five nodes: two die or are cut off, three go on", "[chaos]") {
   Chaos chaos({.cluster = {.nodes = 5}});
   const int leader = chaos.cluster.leader();

@@ -112,6 +112,8 @@ class Cluster {
   [[nodiscard]] bool caught_up(Milliseconds bound = 20s);
   // Until, beside that, every running node knows who is in the cluster: what keeps a wiped node out.
   [[nodiscard]] bool settled(Milliseconds bound = 20s);
+  // For when one of these waits in vain: what INFO raft of each node says.
+  [[nodiscard]] std::string states() const;
   [[nodiscard]] bool log_says(int node, const std::string& text, Milliseconds bound = 5s) const;
 
  private:
@@ -353,6 +355,18 @@ inline bool Cluster::settled(Milliseconds bound) {
            }
            return seen.size() == 1;
          });
+}
+
+inline std::string Cluster::states() const {
+  std::string text;
+  for (const int node : nodes()) {
+    text += "node " + std::to_string(node) + ":";
+    for (const auto& [name, value] : info(node, "raft").value_or(Info{{"silent", ""}})) {
+      text += " " + name + "=" + value;
+    }
+    text += "\n";
+  }
+  return text;
 }
 
 inline bool Cluster::log_says(int node, const std::string& text, Milliseconds bound) const {

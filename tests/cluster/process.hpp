@@ -144,6 +144,8 @@ class Process {
     return status_;
   }
   [[nodiscard]] pid_t pid() const { return pid_; }
+  // For when it hangs: what each of its threads does, and where in the kernel it waits (Linux, root).
+  [[nodiscard]] std::string whereabouts() const;
 
  private:
   void send(int signal) {
@@ -242,6 +244,17 @@ inline void Process::reap(int options) {
   if (reaped != pid_ || WIFSTOPPED(status)) return;
   if (WIFEXITED(status)) status_ = ExitStatus{WEXITSTATUS(status), 0};
   if (WIFSIGNALED(status)) status_ = ExitStatus{-1, WTERMSIG(status)};
+}
+
+inline std::string Process::whereabouts() const {
+  const std::filesystem::path tasks = "/proc/" + std::to_string(pid_) + "/task";
+  std::string text;
+  std::error_code gone;
+  for (const auto& task : std::filesystem::directory_iterator(tasks, gone)) {
+    text += read_text(task.path() / "stat").substr(0, 40) + "\n";
+    text += read_text(task.path() / "stack");
+  }
+  return text;
 }
 
 inline Finished run(const std::vector<std::string>& command, Milliseconds bound,
