@@ -195,14 +195,20 @@ inline std::vector<std::string> environment_with(const Process::Variables& varia
 
 inline Process::Process(const std::vector<std::string>& command, const std::filesystem::path& log,
                         const Variables& variables) {
-  // All that takes memory comes before fork: other threads may hold malloc's locks.
+  // All that takes memory comes before the child: other threads may hold malloc's locks.
   std::vector<std::string> arguments = command;
   std::vector<std::string> environment = process_detail::environment_with(variables);
   const std::vector<char*> argv = process_detail::pointers(arguments);
   const std::vector<char*> envp = process_detail::pointers(environment);
   const int fd = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd < 0) throw std::runtime_error("can't write " + log.string());
+#ifdef __linux__
+  // A forked child of many threads was seen to wait for ever for a lock that one of the others held.
+  // This one shares our memory, and we wait, until it has become the other program.
+  pid_ = ::vfork();
+#else
   pid_ = ::fork();
+#endif
   if (pid_ == 0) become(argv.data(), envp.data(), fd);
   ::close(fd);
   if (pid_ < 0) throw std::runtime_error("can't fork for " + command.at(0));
@@ -228,8 +234,12 @@ inline void Process::become(char* const* arguments, char* const* variables, int 
   (void)::dup2(log, STDERR_FILENO);
   // A socket of ours that lived on in here would look open to its other end after we closed it.
   close_all_but_standard();
+#ifdef __linux__
+  (void)::execvpe(arguments[0], arguments, variables);
+#else
   environ = const_cast<char**>(variables);
   (void)::execvp(arguments[0], arguments);
+#endif
   constexpr char kText[] = "could not be started\n";
   (void)!::write(STDERR_FILENO, kText, sizeof kText - 1);
   ::_exit(127);
