@@ -193,14 +193,25 @@ TEST_CASE(
   finish(chaos);
 }
 
-// The node ends, says why, and comes back when there is space again.
+// The node ends and says why. RocksDB 7.8.3, where it is built with assertions as Debian's is, takes the
+// words from it when a write to its log fails just before the first sync of that file, and aborts:
+// nothing is promised after that, either.
+void check_ended(Cluster& cluster, int node) {
+  const std::optional<ExitStatus> status = cluster.process(node).wait(5s);
+  REQUIRE(status);
+  const std::string log = cluster.log(node);
+  if (*status == ExitStatus{-1, SIGABRT}) {
+    CHECK_THAT(log, ContainsSubstring("Assertion `sync_without_flush_called_' failed"));
+    return;
+  }
+  CHECK(*status == ExitStatus{1, 0});
+  CHECK_THAT(log,
+             ContainsSubstring("this node stops") && ContainsSubstring("No space left on device"));
+}
+
 void fill_up(OnDisks<SmallTmpfs>& on, const std::vector<int>& nodes) {
   for (const int node : nodes) on.disks.at(node).fill(0);
-  for (const int node : nodes) {
-    CHECK(on.chaos.cluster.process(node).wait(5s) == ExitStatus{1, 0});
-    CHECK_THAT(on.chaos.cluster.log(node), ContainsSubstring("this node stops") &&
-                                               ContainsSubstring("No space left on device"));
-  }
+  for (const int node : nodes) check_ended(on.chaos.cluster, node);
 }
 
 void free_up(OnDisks<SmallTmpfs>& on, const std::vector<int>& nodes) {
