@@ -11,15 +11,12 @@
 #include "fuzz/target.hpp"
 #include "seshat/resp.hpp"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SESHAT_FUZZ_COUNTS_MEMORY
-#elif defined(__has_feature)
+// clang's AddressSanitizer counts what is allocated; g++ does not ship the header.
+#if defined(__has_feature) && __has_include(<sanitizer/allocator_interface.h>)
 #if __has_feature(address_sanitizer)
+#include <sanitizer/allocator_interface.h>
 #define SESHAT_FUZZ_COUNTS_MEMORY
 #endif
-#endif
-#ifdef SESHAT_FUZZ_COUNTS_MEMORY
-#include <sanitizer/allocator_interface.h>
 #endif
 
 namespace seshat::fuzz {
