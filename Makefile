@@ -232,7 +232,7 @@ $(B)/one/%_test: $(MAIN_O) $(B)/tests/%_test.o $(PB_OBJS) $(B)/link-flags
 
 # The libraries that stand in for bad disks and clocks come before the sanitizer's own.
 SAN_ENV_asan := ASAN_OPTIONS=detect_stack_use_after_return=1:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1
-SAN_ENV_tsan := TSAN_OPTIONS=ignore_noninstrumented_modules=1:second_deadlock_stack=1
+SAN_ENV_tsan := TSAN_OPTIONS=ignore_noninstrumented_modules=1:second_deadlock_stack=1:suppressions=$(CURDIR)/tests/tsan.supp
 SAN_ENV      := $(SAN_ENV_$(VARIANT))
 TEST_ARG      = $(if $(TEST),'$(TEST)')
 

@@ -304,6 +304,7 @@ inline StoreOptions store_options(const Config& config) {
   options.groups = {kSystemGroup, kFirstDataGroup};
   options.block_cache_size_bytes = config.storage.block_cache_mb << 20;
   options.min_free_disk_mb = config.limits.min_free_disk_mb;
+  options.ends_on_damage = config.cluster.initial_members.size() > 1;
   return options;
 }
 

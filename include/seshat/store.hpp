@@ -229,6 +229,9 @@ class Store final : public LogStore, public Applier {
   template <class Report>
   void report(Report report);
   void fail(const std::string& what);
+  void fail_read(GroupId id, const rocksdb::Status& status) {
+    fail("group " + std::to_string(id.value) + " could not be read: " + status.ToString());
+  }
   [[nodiscard]] bool failed() const { return failed_.load(std::memory_order_acquire); }
   void stop_threads();
   void close_database();
@@ -423,11 +426,9 @@ inline Result<void> Store::open_groups() {
     group.log = StoreLog(*db_, family(system ? store_detail::kSystemLog : store_detail::kDataLog),
                          family(system ? store_detail::kSystemState : store_detail::kDataState));
     group.cached = StoreMap(*db_, *group.data, ReadFrom::kMemory);
-    // Data that can't be read here can be read elsewhere: let another node lead.
     group.on_disk =
         StoreMap(*db_, *group.data, ReadFrom::kDisk, [this, id](const rocksdb::Status& status) {
-          fail("the state of group " + std::to_string(id.value) +
-               " could not be read: " + status.ToString());
+          if (options_.ends_on_damage) fail_read(id, status);
         });
     if (Result<void> loaded = group.log.load(); !loaded) {
       return refused("group " + std::to_string(id.value) + ": " + loaded.error().text);
@@ -669,8 +670,7 @@ inline void Store::apply_to_machine(ApplyWork& work) {
   StoreBatch batch(*db_, *group.data);
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, work.entries);
   if (!batch.failure().ok()) {
-    return fail("the state of group " + std::to_string(group.id.value) +
-                " could not be read: " + batch.failure().ToString());
+    return fail_read(group.id, batch.failure());
   }
   if (!outcomes) {
     return fail("group " + std::to_string(group.id.value) + ": " + outcomes.error().text);

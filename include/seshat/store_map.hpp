@@ -24,20 +24,19 @@ enum class ReadFrom : std::uint8_t { kMemory, kDisk };
 class StoreMap final : public OrderedMap {
  public:
   StoreMap() = default;
-  // Called, on the thread that reads, with whatever makes a get() answer kFailed.
-  using OnFailure = std::function<void(const rocksdb::Status&)>;
+  // Called, on the thread that reads, when what a get() found is damaged.
+  using OnDamage = std::function<void(const rocksdb::Status&)>;
 
   StoreMap(rocksdb::DB& db, rocksdb::ColumnFamilyHandle& family, ReadFrom from,
-           OnFailure on_failure = nullptr)
-      : db_(&db), family_(&family), on_failure_(std::move(on_failure)) {
+           OnDamage on_damage = nullptr)
+      : db_(&db), family_(&family), on_damage_(std::move(on_damage)) {
     if (from == ReadFrom::kMemory) options_.read_tier = rocksdb::kBlockCacheTier;
   }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
     const rocksdb::Status status = db_->Get(options_, family_, slice(key), &value);
-    const Lookup lookup = lookup_of(status);
-    if (lookup == Lookup::kFailed && on_failure_) on_failure_(status);
-    return lookup;
+    if (status.IsCorruption() && on_damage_) on_damage_(status);
+    return lookup_of(status);
   }
 
   [[nodiscard]] static rocksdb::Slice slice(std::string_view text) {
@@ -53,7 +52,7 @@ class StoreMap final : public OrderedMap {
   rocksdb::DB* db_ = nullptr;
   rocksdb::ColumnFamilyHandle* family_ = nullptr;
   rocksdb::ReadOptions options_;
-  OnFailure on_failure_;
+  OnDamage on_damage_;
 };
 
 // Changes to one family that become visible, and durable, together. Reads see those made so far.

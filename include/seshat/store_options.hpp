@@ -38,6 +38,8 @@ struct StoreOptions {
   std::vector<GroupId> groups;  // kSystemGroup and data groups; today {0, 1}
   std::size_t block_cache_size_bytes = 256u << 20;
   std::uint64_t min_free_disk_mb = 512;  // less than this is disk_low()
+  // Other nodes have the same data: better that one of them serves than this one with damage.
+  bool ends_on_damage = true;
 
   // For tests: small buffers, so that flushes happen; a disk that fails or forgets.
   std::size_t write_buffer_size_bytes = 64u << 20;
@@ -79,7 +81,8 @@ class Silence final : public rocksdb::Logger {
 }
 
 // RocksDB reserves a little more than a write buffer for each new WAL, and where less is left, all of
-// that: a disk with little space would be full at once.
+// that: a disk with little space would be full at once. It is asked once, at the start: a disk that
+// fills up later is what min_free_disk_mb watches over.
 inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
 
 [[nodiscard]] inline rocksdb::DBOptions database_options(const StoreOptions& options) {

@@ -37,8 +37,8 @@ class Chaos {
   void fault(const std::string& what);
   // Starts the clients; the cluster has to run. The constructor has done it if it started the nodes.
   void start_load();
-  // What every node holds is what clients were told. Everything has to be whole again but for the
-  // network and paused nodes, which are healed and go on here.
+  // All nodes run and catch up, and what the leader holds is what clients were told. Everything has to
+  // be whole again but for the network and paused nodes, which are healed and go on here.
   LoadFigures finish();
 
   // The longest time without an acknowledged write since `begin`.
@@ -118,6 +118,8 @@ inline bool Chaos::writes_resume_by(SteadyClock::time_point begin, Milliseconds 
 inline LoadFigures Chaos::finish() {
   network.heal();
   for (const int node : cluster.nodes()) {
+    INFO("node " << node);
+    CHECK(cluster.running(node));
     if (cluster.running(node)) cluster.resume(node);
   }
   CHECK(load->await_writes(100, 15s));

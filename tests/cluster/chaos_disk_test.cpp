@@ -51,11 +51,6 @@ bool catches_up(Chaos& chaos) {
   });
 }
 
-void finish(Chaos& chaos) {
-  for (const int node : chaos.cluster.nodes()) CHECK(chaos.cluster.running(node));
-  chaos.finish();
-}
-
 // Three nodes, each with a disk of its own.
 template <class Kind>
 struct OnDisks {
@@ -74,6 +69,25 @@ void check_served(Chaos& chaos, SteadyClock::time_point begin, Milliseconds boun
   report(what, ": ", worst.count(), " ms without an acknowledged write");
   CHECK(worst < bound);
 }
+
+// Nobody was elected since this was made.
+class NoElection {
+ public:
+  explicit NoElection(Chaos& chaos)
+      : chaos_(chaos), leader_(chaos.cluster.leader()), term_(term()) {}
+  void check() {
+    CHECK(chaos_.cluster.leader() == leader_);
+    CHECK(term() == term_);
+  }
+
+ private:
+  [[nodiscard]] std::uint64_t term() {
+    return chaos_.cluster.figure(leader_, "raft", "raft_group_1_term");
+  }
+  Chaos& chaos_;
+  int leader_;
+  std::uint64_t term_;
+};
 
 std::string ask_leader(Chaos& chaos, const Arguments& arguments) {
   Client client = chaos.cluster.client(chaos.cluster.leader());
@@ -134,8 +148,8 @@ TEST_CASE("disks for chaos: a frozen disk holds its writer until it is thawed, a
 
 // ---- 1. Full ----------------------------------------------------------------------------------------------
 
-// Less than the 128 MB that the test below asks for, and enough for a start: RocksDB reserves 70 MB
-// for a new WAL, and on ext4 takes all there is when that is less.
+// Less than the 128 MB that the test below asks for, and enough for RocksDB, which reserves 70 MB for
+// each new WAL.
 constexpr std::uint64_t kLittleKb = 90 << 10;
 
 bool notices_low_space(Chaos& chaos, int node) {
@@ -190,7 +204,7 @@ TEST_CASE(
   check_served(chaos, began, 2 * kFailover, "with two of three disks low, and another leader");
   for (const int node : {leader, follower}) on.disks.at(node).free_space();
   CHECK(becomes_full(chaos, false));
-  finish(chaos);
+  chaos.finish();
 }
 
 // The node ends and says why. RocksDB 7.8.3, where it is built with assertions as Debian's is, takes the
@@ -233,8 +247,10 @@ TEST_CASE(
   const int follower = chaos.cluster.followers().front();
   auto began = SteadyClock::now();
   chaos.fault("no space for a follower");
+  NoElection no_election(chaos);
   fill_up(on, {follower});
   check_served(chaos, began, kUnnoticed, "a follower's disk is full");
+  no_election.check();
   free_up(on, {follower});
   const int leader = chaos.cluster.leader();
   began = SteadyClock::now();
@@ -246,7 +262,7 @@ TEST_CASE(
   const int last = chaos.cluster.leader();
   fill_up(on, {last, chaos.cluster.others(last).front()});
   free_up(on, {last, chaos.cluster.others(last).front()});
-  finish(chaos);
+  chaos.finish();
 }
 
 // RocksDB reserves room for its log: more than this disk has.
@@ -294,7 +310,7 @@ TEST_CASE("chaos, an fsync of the leader fails: it ends, another leads within 2 
     chaos.cluster.start(leader);
     CHECK(catches_up(chaos));
   }
-  finish(chaos);
+  chaos.finish();
 }
 
 // ---- 3. Frozen ----------------------------------------------------------------------------------------------
@@ -338,14 +354,16 @@ TEST_CASE("chaos, a frozen disk: the leader hands over within 4 s, a follower's 
   {
     const auto began = SteadyClock::now();
     chaos.fault("a follower's disk freezes");
+    NoElection no_election(chaos);
     const LoopDisk::Frozen frozen = on.disks.at(follower).freeze();
     const std::uint64_t durable =
         chaos.cluster.figure(follower, "raft", "raft_group_1_durable_index");
     REQUIRE(eventually(6s, [&] { return since(began) > 2 * kMaxElectionTimeout; }));
     CHECK(chaos.cluster.figure(follower, "raft", "raft_group_1_durable_index") <= durable);
     check_served(chaos, began, kUnnoticed, "a follower's disk was frozen");
+    no_election.check();
   }
-  finish(chaos);
+  chaos.finish();
 }
 
 // ---- 4. Without power -----------------------------------------------------------------------------------------
@@ -378,8 +396,10 @@ TEST_CASE(
   const int follower = chaos.cluster.followers().front();
   began = SteadyClock::now();
   chaos.fault("a follower loses power");
+  NoElection no_election(chaos);
   cut_power(on, {follower});
   check_served(chaos, began, kUnnoticed, "a follower lost power");
+  no_election.check();
   start_again(on, {follower});
   for (int round = 0; round < 2; ++round) {
     REQUIRE(chaos.load->await_writes(200));
@@ -389,7 +409,7 @@ TEST_CASE(
     start_again(on, chaos.cluster.nodes());
     check_served(chaos, began, 8s, "all lost power and were started again");
   }
-  finish(chaos);
+  chaos.finish();
 }
 
 // ---- 5. Slow --------------------------------------------------------------------------------------------------
@@ -407,6 +427,7 @@ TEST_CASE("chaos, fsync takes 200 ms on one node: no pause, and a follower's is 
   start(chaos);
   // What is acknowledged in 2 s.
   const auto slowed = [&](int node, const std::string& whose) {
+    NoElection no_election(chaos);
     const std::size_t before = chaos.load->acknowledged_writes();
     const auto began = SteadyClock::now();
     chaos.fault("slow fsync: " + whose);
@@ -415,14 +436,17 @@ TEST_CASE("chaos, fsync takes 200 ms on one node: no pause, and a follower's is 
     const std::size_t writes = chaos.load->acknowledged_writes() - before;
     report(writes, " writes in ", since(began).count(), " ms");
     fs::remove(slow(node));
-    check_served(chaos, began, kFailover, "slow: " + whose);
+    check_served(chaos, began, kUnnoticed, "slow: " + whose);
+    no_election.check();
     REQUIRE(catches_up(chaos));
     return writes;
   };
-  // A leader answers when the write is on its own disk, too: at least 2 rounds a second.
-  CHECK(slowed(chaos.cluster.leader(), "the leader's") >= 4);
+  // A leader answers when the write is on its own disk, too: 2 to 5 rounds a second, of 9 clients.
+  const std::size_t of_leader = slowed(chaos.cluster.leader(), "the leader's");
+  CHECK(of_leader >= 4);
+  CHECK(of_leader < 2 * 5 * 9 + 9);
   CHECK(slowed(chaos.cluster.followers().front(), "a follower's") > 200);
-  finish(chaos);
+  chaos.finish();
 }
 
 // ---- 6. Wiped -------------------------------------------------------------------------------------------------
@@ -451,7 +475,7 @@ TEST_CASE("chaos, a wiped node under load is refused and elects nobody; its old 
   fs::copy(kept.path() / "data", chaos.cluster.data_dir(wiped), fs::copy_options::recursive);
   chaos.cluster.start(wiped);
   CHECK(catches_up(chaos));
-  finish(chaos);
+  chaos.finish();
 }
 
 // ---- 7. Rotten ------------------------------------------------------------------------------------------------
@@ -507,7 +531,7 @@ TEST_CASE("chaos, bit rot in a WAL or a table: the node does not start, and says
   for (const fs::path& table : tables) flip(table, fs::file_size(table) / 4);
   chaos.cluster.start(node);
   CHECK(catches_up(chaos));
-  finish(chaos);
+  chaos.finish();
 }
 
 // Nothing that compression could shorten: it stands in a table as it is.
@@ -578,7 +602,7 @@ TEST_CASE("chaos, bit rot in a table that a leader reads: it ends, and another s
   flip_in_tables(chaos, rotten, flipped);
   chaos.cluster.start(rotten);
   CHECK(catches_up(chaos));
-  finish(chaos);
+  chaos.finish();
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // which writes must go on and all nodes catch up; and so on. In the end every operation of every client
 // is judged.
 //
-// CHAOS_SEED decides what is drawn (not how threads and processes take turns: the simulator replays that).
+// CHAOS_SEED starts the draws. What follows depends on time as well: it is the simulator that replays.
 #include <cstdlib>
 #include <functional>
 #include <random>
@@ -58,7 +58,12 @@ class Mix {
   void begin_one();
   void lasts(Milliseconds length, std::function<void()> end);
   // For a fault of `node`, which no other meets meanwhile and which runs again afterwards.
-  void node_lasts(int node, Milliseconds length, const std::function<void()>& end);
+  enum class Ends : std::uint8_t { kNo, kByUs, kByItself };
+  void node_lasts(int node, Milliseconds length, Ends ends, const std::function<void()>& end);
+  // A node that is not there though nothing should have ended it has crashed.
+  void check_runs(int node);
+  // As it has to when its disk fails; or as RocksDB's assertion does in that moment.
+  void check_ended_by_disk(int node);
   void network_lasts(Milliseconds length);
   void end_those_until(SteadyClock::time_point time);
   void calm();
@@ -179,6 +184,7 @@ void Mix::begin_one() {
   const Kind& kind = draw_kind();
   const std::optional<int> node = draw_node();
   if (!node) return;
+  check_runs(*node);
   chaos_.fault("node " + std::to_string(*node) + ": " + kind.name);
   (this->*kind.begin)(*node);
 }
@@ -187,11 +193,29 @@ void Mix::lasts(Milliseconds length, std::function<void()> end) {
   active_.push_back({SteadyClock::now() + length, std::move(end)});
 }
 
-void Mix::node_lasts(int node, Milliseconds length, const std::function<void()>& end) {
+void Mix::check_runs(int node) {
+  if (chaos_.cluster.running(node)) return;
+  const std::string log = chaos_.cluster.log(node);
+  INFO("node " << node << " ended by itself: "
+               << log.substr(log.size() - std::min<std::size_t>(log.size(), 2000)));
+  CHECK(*chaos_.cluster.process(node).wait(0ms) == ExitStatus{0, 0});
+}
+
+void Mix::check_ended_by_disk(int node) {
+  const std::optional<ExitStatus> status = chaos_.cluster.process(node).wait(0ms);
+  if (!status || *status == ExitStatus{1, 0}) return;
+  const std::string log = chaos_.cluster.log(node);
+  INFO("node " << node << ": " << *status);
+  CHECK_THAT(log.substr(log.size() - std::min<std::size_t>(log.size(), 2000)),
+             ContainsSubstring("Assertion `sync_without_flush_called_' failed"));
+}
+
+void Mix::node_lasts(int node, Milliseconds length, Ends ends, const std::function<void()>& end) {
   struck_.insert(node);
-  lasts(length, [this, node, end] {
+  lasts(length, [this, node, ends, end] {
+    if (ends == Ends::kNo) check_runs(node);
+    if (ends == Ends::kByItself) check_ended_by_disk(node);
     end();
-    // The fault may have ended the process, as it has to when its disk fails.
     if (!chaos_.cluster.running(node)) chaos_.cluster.start(node);
     struck_.erase(node);
   });
@@ -297,7 +321,7 @@ void Mix::reset(int node) {
 
 void Mix::kill(int node) {
   chaos_.cluster.kill(node);
-  node_lasts(node, between(0ms, 4s), [] {});
+  node_lasts(node, between(0ms, 4s), Ends::kByUs, [] {});
 }
 
 void Mix::kill_and_start(int node) {
@@ -308,10 +332,12 @@ void Mix::kill_and_start(int node) {
 void Mix::kill_all(int /*node*/) {
   std::vector<int> victims;
   for (const int node : chaos_.cluster.nodes()) {
-    if (!struck_.contains(node)) victims.push_back(node);
+    if (struck_.contains(node)) continue;
+    check_runs(node);
+    victims.push_back(node);
   }
   chaos_.cluster.kill(victims);
-  for (const int node : victims) node_lasts(node, between(0ms, 1s), [] {});
+  for (const int node : victims) node_lasts(node, between(0ms, 1s), Ends::kByUs, [] {});
 }
 
 void Mix::restart(int node) {
@@ -326,7 +352,7 @@ void Mix::restart(int node) {
 
 void Mix::pause(int node) {
   chaos_.cluster.pause(node);
-  node_lasts(node, between(100ms, 4s), [this, node] { chaos_.cluster.resume(node); });
+  node_lasts(node, between(100ms, 4s), Ends::kNo, [this, node] { chaos_.cluster.resume(node); });
 }
 
 void Mix::jump_clock(int node) {
@@ -337,14 +363,14 @@ void Mix::jump_clock(int node) {
 
 void Mix::slow_fsync(int node) {
   write_text(switch_of("slow-", node), "");
-  node_lasts(node, between(500ms, 4s),
+  node_lasts(node, between(500ms, 4s), Ends::kNo,
              [this, node] { std::filesystem::remove(switch_of("slow-", node)); });
 }
 
 // Its next fsync ends the node.
 void Mix::fail_fsync(int node) {
   write_text(switch_of("fails-", node), "");
-  node_lasts(node, between(500ms, 3s), [this, node] {
+  node_lasts(node, between(500ms, 3s), Ends::kByItself, [this, node] {
     chaos_.cluster.kill(node);
     std::filesystem::remove(switch_of("fails-", node));
   });
@@ -352,17 +378,17 @@ void Mix::fail_fsync(int node) {
 
 void Mix::freeze(int node) {
   const std::shared_ptr<LoopDisk::Frozen> frozen(new LoopDisk::Frozen(disk(node).freeze()));
-  node_lasts(node, between(500ms, 5s), [frozen] { frozen->thaw(); });
+  node_lasts(node, between(500ms, 5s), Ends::kNo, [frozen] { frozen->thaw(); });
 }
 
 void Mix::fill(int node) {
   disk(node).fill(below(64));
-  node_lasts(node, between(500ms, 4s), [this, node] { disk(node).free_space(); });
+  node_lasts(node, between(500ms, 4s), Ends::kByItself, [this, node] { disk(node).free_space(); });
 }
 
 void Mix::cut_power(int node) {
   disk(node).cut_power();
-  node_lasts(node, between(0ms, 3s), [this, node] {
+  node_lasts(node, between(0ms, 3s), Ends::kByItself, [this, node] {
     chaos_.cluster.kill(node);
     disk(node).restore_power();
   });

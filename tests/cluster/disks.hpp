@@ -10,7 +10,7 @@
 // A node's data directory is a link to its disk, so that disks can be declared before the cluster and
 // outlive its processes: what is in use can't be unmounted.
 //
-// Nothing is left behind, even by kill -9: mounts are made in a namespace of this process alone, and
+// No mount and no loop device is left behind, even by kill -9: mounts are made in a namespace of this process alone, and
 // end with it; the kernel then frees the loop device; a child waits to thaw what was frozen, since a
 // process that waits for a frozen disk can't even be killed.
 //
@@ -80,7 +80,8 @@ class Disk {
 
 class LoopDisk : public Disk {
  public:
-  explicit LoopDisk(int size_mb = 512);
+  // Large enough by default for RocksDB to do all that it does on a large disk; the image is sparse.
+  explicit LoopDisk(int size_mb = 1024);
 
   // Ends the freeze; so does the end of this process, whatever ends it.
   class Frozen {
@@ -164,8 +165,8 @@ inline void Disk::mount(std::vector<std::string> command) {
 }
 
 inline void Disk::unmount() {
-  const bool done =
-      eventually(5s, [this] { return ::umount2(mount_point().c_str(), 0) == 0 || errno != EBUSY; });
+  const bool done = eventually(
+      5s, [this] { return ::umount2(mount_point().c_str(), 0) == 0 || errno == EINVAL; });
   if (!done) disks_detail::fail("can't unmount " + mount_point().string());
 }
 
@@ -231,7 +232,12 @@ inline LoopDisk::Frozen::Frozen(Socket root) : root_(std::move(root)) {
   child_ = ::fork();
   if (child_ == 0) wait_and_thaw(end_of_parent.fd());
   if (child_ < 0) disks_detail::fail("can't fork");
-  if (::ioctl(root_.fd(), FIFREEZE, 0) != 0) disks_detail::fail("can't freeze");
+  if (::ioctl(root_.fd(), FIFREEZE, 0) != 0) {
+    const int error = errno;
+    thaw();  // which ends the child
+    errno = error;
+    disks_detail::fail("can't freeze");
+  }
 }
 
 // In the child: nothing comes out of the pipe but its end.

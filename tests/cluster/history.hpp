@@ -5,7 +5,7 @@
 //   load.stop();
 //   load.judge(cluster);             reads every key once more; linearizable?
 //
-// Half of the connections go where the leader is. The others each stay with one node, whatever it
+// Most connections go where the leader is. The others each stay with one node, whatever it
 // answers: they would be the first to see that a leader of the past still answers from memory.
 //
 // Keys come and go: each set of kKeys serves for kOperationsOfASet operations, because the checker's

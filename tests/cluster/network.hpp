@@ -155,6 +155,7 @@ class PeerNetwork::Tunnel : public std::enable_shared_from_this<Tunnel> {
 
   // The first packets of a connection go both ways.
   void connect() {
+    read(ways_[0]);  // to notice a dialer that gives up
     if (network_.links_[ways_[0].link].cut || network_.links_[ways_[1].link].cut) return;
     connecting_ = true;
     const Tcp::endpoint target(asio::ip::address_v4::loopback(), network_.ports_.at(name_.second));
@@ -163,7 +164,9 @@ class PeerNetwork::Tunnel : public std::enable_shared_from_this<Tunnel> {
       asio::error_code ignored;
       self->listener_.set_option(Tcp::no_delay(true), ignored);
       self->dialer_.set_option(Tcp::no_delay(true), ignored);
-      for (Way& way : self->ways_) self->read(way);
+      self->connected_ = true;
+      self->read(self->ways_[1]);
+      self->deliver(self->ways_[0]);
     });
   }
 
@@ -191,6 +194,7 @@ class PeerNetwork::Tunnel : public std::enable_shared_from_this<Tunnel> {
   }
 
   void deliver(Way& way) {
+    if (!connected_) return way.ended ? end(true) : void();
     if (way.writing || way.held.empty() || network_.links_[way.link].cut) return;
     const Piece& next = way.held.front();
     if (next.due > SteadyClock::now()) {
@@ -220,6 +224,7 @@ class PeerNetwork::Tunnel : public std::enable_shared_from_this<Tunnel> {
   Tcp::socket listener_;
   std::array<Way, 2> ways_;
   bool connecting_ = false;
+  bool connected_ = false;
 };
 
 inline PeerNetwork::PeerNetwork(std::map<int, Port> ports) : ports_(std::move(ports)) {
@@ -242,7 +247,9 @@ inline PeerNetwork::~PeerNetwork() {
 inline void PeerNetwork::accept(Name name) {
   entrances_.at(name)->acceptor.async_accept(
       [this, name](const asio::error_code& error, Tcp::socket dialer) {
-        if (!error) {
+        if (error) {
+          std::this_thread::sleep_for(1ms);  // out of handles: not again at once
+        } else {
           const auto tunnel = std::make_shared<Tunnel>(*this, name, std::move(dialer));
           tunnels_.insert(tunnel);
           tunnel->wake();

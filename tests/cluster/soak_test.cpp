@@ -49,7 +49,8 @@ struct Sample {
   double p99_ms = 0;
   double p999_ms = 0;
   double failures = 0;
-  double gap_ms = 0;  // longest time without an acknowledged write
+  double gap_ms = 0;    // longest time without an acknowledged write
+  double stall_ms = 0;  // longest time by which a thread that sleeps came late
   std::map<int, NodeSample> nodes;
 };
 
@@ -65,7 +66,34 @@ constexpr std::array<LoadColumn, 7> kLoadColumns{{
     {"p999_ms", &Sample::p999_ms},
     {"failures", &Sample::failures},
     {"gap_ms", &Sample::gap_ms},
+    {"stall_ms", &Sample::stall_ms},
 }};
+
+// A thread that does nothing but sleep, and notes how late it comes.
+class StallWatch {
+ public:
+  StallWatch() : thread_([this] { watch(); }) {}
+  StallWatch(const StallWatch&) = delete;
+  StallWatch& operator=(const StallWatch&) = delete;
+  ~StallWatch() {
+    stopping_ = true;
+    thread_.join();
+  }
+  // The longest since the last call.
+  [[nodiscard]] Milliseconds take() { return Milliseconds(longest_ms_.exchange(0)); }
+
+ private:
+  void watch() {
+    while (!stopping_) {
+      const auto due = SteadyClock::now() + 10ms;
+      std::this_thread::sleep_until(due);
+      longest_ms_ = std::max<std::int64_t>(longest_ms_, since(due).count());
+    }
+  }
+  std::atomic<std::int64_t> longest_ms_{0};
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
 
 class Soak {
  public:
@@ -100,6 +128,7 @@ class Soak {
   std::ofstream csv_;
   Tally total_;
   std::vector<Sample> samples_;
+  StallWatch stalls_;
   SoakLoad load_;  // last: it starts at once, and stops before the rest goes
 };
 
@@ -121,6 +150,7 @@ void Soak::run() {
 Sample Soak::take_sample(SteadyClock::time_point begin) {
   Sample sample;
   sample.gap_ms = static_cast<double>(load_.take_gap().count());
+  sample.stall_ms = static_cast<double>(stalls_.take().count());
   Tally tally = load_.take();
   const std::vector<double> latencies = std::exchange(tally.latencies_ms, {});
   total_ += tally;
@@ -203,13 +233,19 @@ double allowed_anonymous_mb(double middle, double written_mb_a_third) {
   return 1.1 * middle + 32 + (several_rounds ? 0 : kWriteBuffersMb);
 }
 
-// When the terms that a node told were others than before, or it did not answer (-1).
+// A machine that lets nobody run for so long may cost a leader its followers: that is no fault of theirs.
+constexpr double kStallMs = 150;
+
+bool has_stalled(const Sample& sample) { return sample.stall_ms >= kStallMs; }
+
+// When the terms that a node told were others than before, or it did not answer (-1), though the machine
+// had not stood still.
 std::vector<std::string> elections(const Soak& soak, int node) {
   std::vector<std::string> texts;
   double before = soak.samples().front().nodes.at(node).term;
   for (const Sample& sample : soak.samples()) {
     const double now = sample.nodes.at(node).term;
-    if (now != before || now < 0) {
+    if ((now != before && !has_stalled(sample)) || now < 0) {
       texts.push_back("at " + std::to_string(sample.seconds) + " s " + std::to_string(before) +
                       " -> " + std::to_string(now));
     }
@@ -252,9 +288,14 @@ void check_load(const Soak& soak) {
          " ms, violations ", total.violations.size());
   CHECK(total.acknowledged > 0);
   CHECK(total.violations == std::vector<std::string>{});
+  const auto stalls = std::count_if(soak.samples().begin(), soak.samples().end(), has_stalled);
+  report("the machine stood still for ", kStallMs, " ms or more in ", stalls, " of ",
+         soak.samples().size(), " windows");
   // One leader all the time: nobody had a reason to be refused, or to be left without an answer.
-  CHECK(total.refused == 0);
-  CHECK(total.unknown == 0);
+  if (stalls == 0) {
+    CHECK(total.refused == 0);
+    CHECK(total.unknown == 0);
+  }
   CHECK(worst_gap_ms <= 2000);
   CHECK(soak.of_load(2, &Sample::p99_ms) <= 1.5 * soak.of_load(1, &Sample::p99_ms) + 2);
 }
