@@ -6,6 +6,8 @@
 // Medians of the thirds are compared, so that bursts of whatever else the machine does don't count.
 #include "soak.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -58,7 +60,7 @@ struct LoadColumn {
   const char* name;
   double Sample::*member;
 };
-constexpr std::array<LoadColumn, 7> kLoadColumns{{
+constexpr std::array<LoadColumn, 8> kLoadColumns{{
     {"seconds", &Sample::seconds},
     {"requests_per_second", &Sample::per_second},
     {"p50_ms", &Sample::p50_ms},
