@@ -5,8 +5,9 @@
 //   load.stop();
 //   load.judge(cluster);             reads every key once more; linearizable?
 //
-// Most connections go where the leader is. The others each stay with one node, whatever it
-// answers: they would be the first to see that a leader of the past still answers from memory.
+// Six connections go where the leader is. Two more stay with each node, whatever it answers: they would
+// be the first to see that a leader of the past still answers from memory. One of the two only reads: a
+// write that nobody commits would keep it waiting.
 //
 // Keys come and go: each set of kKeys serves for kOperationsOfASet operations, because the checker's
 // work grows faster than the history of a key. A write's value is unlike any other.
@@ -51,7 +52,7 @@ class RecordedLoad {
  public:
   struct Options {
     int followers_of_the_leader = 6;
-    int clients_of_each_node = 1;
+    int pairs_of_each_node = 1;  // one that reads and writes, and one that only reads
     Milliseconds think{4};
     std::uint64_t seed = 1;
   };
@@ -64,6 +65,7 @@ class RecordedLoad {
   void stop();
 
   // While it runs.
+  void only_read(bool only) { only_reads_ = only; }
   [[nodiscard]] std::size_t acknowledged_writes() const { return acknowledged_writes_; }
   [[nodiscard]] bool await_writes(std::size_t more, Milliseconds bound = 10s) const;
   // The longest time without an acknowledged write since `begin` and until now.
@@ -87,6 +89,7 @@ class RecordedLoad {
         : client(std::move(ports)), stays(stays_with_node), random(seed) {}
     ClusterClient client;
     bool stays;
+    bool only_reads = false;
     std::mt19937_64 random;
     test::History history = {};
     std::size_t refused = 0;
@@ -113,6 +116,7 @@ class RecordedLoad {
   std::atomic<std::uint64_t> drawn_{0};
   std::atomic<std::size_t> acknowledged_writes_{0};
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> only_reads_{false};
   mutable std::mutex mutex_;
   std::vector<SteadyClock::time_point> writes_at_;  // under mutex_
 };
@@ -127,8 +131,11 @@ inline RecordedLoad::RecordedLoad(const Cluster& cluster, Options options) : opt
     recorders_.push_back(std::make_unique<Recorder>(cluster.ports(), false, ++seed));
   }
   for (const Port port : cluster.ports()) {
-    for (int i = 0; i < options_.clients_of_each_node; ++i) {
-      recorders_.push_back(std::make_unique<Recorder>(std::vector<Port>{port}, true, ++seed));
+    for (int i = 0; i < options_.pairs_of_each_node; ++i) {
+      for (const bool only_reads : {false, true}) {
+        recorders_.push_back(std::make_unique<Recorder>(std::vector<Port>{port}, true, ++seed));
+        recorders_.back()->only_reads = only_reads;
+      }
     }
   }
   for (const auto& recorder : recorders_) {
@@ -181,6 +188,7 @@ inline RecordedLoad::Operation RecordedLoad::draw(Recorder& recorder) {
   } else if (dice < 55) {
     operation.kind = Operation::Kind::kDelete;
   }
+  if (only_reads_ || recorder.only_reads) operation.kind = Operation::Kind::kRead;
   return operation;
 }
 
