@@ -669,9 +669,7 @@ inline void Store::apply_to_machine(ApplyWork& work) {
   const Index last = work.entries.back().index;
   StoreBatch batch(*db_, *group.data);
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, work.entries);
-  if (!batch.failure().ok()) {
-    return fail_read(group.id, batch.failure());
-  }
+  if (!batch.failure().ok()) return fail_read(group.id, batch.failure());
   if (!outcomes) {
     return fail("group " + std::to_string(group.id.value) + ": " + outcomes.error().text);
   }

@@ -39,9 +39,7 @@ struct LoadFigures {
   std::size_t operations = 0;
   std::size_t acknowledged = 0;
   std::size_t unknown = 0;
-  std::size_t refused = 0;               // of these nothing was done
-  Milliseconds worst_unavailability{0};  // the longest time without an acknowledged write
-  std::size_t keys = 0;
+  std::size_t refused = 0;  // of these nothing was done
   std::size_t violations = 0;
   std::size_t undecided = 0;                // keys whose history was too long for the checker
   std::vector<std::string> surprises = {};  // replies that no node should give
@@ -50,14 +48,7 @@ struct LoadFigures {
 
 class RecordedLoad {
  public:
-  struct Options {
-    int followers_of_the_leader = 6;
-    int pairs_of_each_node = 1;  // one that reads and writes, and one that only reads
-    Milliseconds think{4};
-    std::uint64_t seed = 1;
-  };
-  explicit RecordedLoad(const Cluster& cluster) : RecordedLoad(cluster, Options{}) {}
-  RecordedLoad(const Cluster& cluster, Options options);
+  explicit RecordedLoad(const Cluster& cluster);
   RecordedLoad(const RecordedLoad&) = delete;
   RecordedLoad& operator=(const RecordedLoad&) = delete;
   ~RecordedLoad() { stop(); }
@@ -67,6 +58,7 @@ class RecordedLoad {
   // While it runs.
   void only_read(bool only) { only_reads_ = only; }
   [[nodiscard]] std::size_t acknowledged_writes() const { return acknowledged_writes_; }
+  // Until so many more writes are acknowledged than now.
   [[nodiscard]] bool await_writes(std::size_t more, Milliseconds bound = 10s) const;
   // The longest time without an acknowledged write since `begin` and until now.
   [[nodiscard]] Milliseconds worst_unavailability(SteadyClock::time_point begin) const;
@@ -78,6 +70,8 @@ class RecordedLoad {
 
  private:
   using Operation = test::HistoryOperation;
+  static constexpr int kFollowersOfTheLeader = 6;
+  static constexpr std::chrono::microseconds kThink{4000};  // between two requests, on average
   static constexpr std::uint64_t kKeys = 4;
   static constexpr std::uint64_t kOperationsOfASet = 800;
   // A node that is silent for so long is given up; what was asked of it may still happen.
@@ -85,11 +79,11 @@ class RecordedLoad {
 
   // One connection. Its own thread writes; the rest is read when that has ended.
   struct Recorder {
-    Recorder(std::vector<Port> ports, bool stays_with_node, std::uint64_t seed)
-        : client(std::move(ports)), stays(stays_with_node), random(seed) {}
+    enum class Habit : std::uint8_t { kFollowsTheLeader, kStays, kStaysAndReads };
+    Recorder(std::vector<Port> ports, Habit its_habit, std::uint64_t seed)
+        : client(std::move(ports)), habit(its_habit), random(seed) {}
     ClusterClient client;
-    bool stays;
-    bool only_reads = false;
+    Habit habit;
     std::mt19937_64 random;
     test::History history = {};
     std::size_t refused = 0;
@@ -111,7 +105,6 @@ class RecordedLoad {
   [[nodiscard]] test::History final_reads(const Cluster& cluster) const;
   void note_write();
 
-  Options options_;
   std::vector<std::unique_ptr<Recorder>> recorders_;
   std::atomic<std::uint64_t> drawn_{0};
   std::atomic<std::size_t> acknowledged_writes_{0};
@@ -125,18 +118,15 @@ class RecordedLoad {
 // Bodies
 // =================================================================================================
 
-inline RecordedLoad::RecordedLoad(const Cluster& cluster, Options options) : options_(options) {
-  std::uint64_t seed = options_.seed * 1000;
-  for (int i = 0; i < options_.followers_of_the_leader; ++i) {
-    recorders_.push_back(std::make_unique<Recorder>(cluster.ports(), false, ++seed));
-  }
+inline RecordedLoad::RecordedLoad(const Cluster& cluster) {
+  using Habit = Recorder::Habit;
+  const auto add = [this](std::vector<Port> ports, Habit habit) {
+    recorders_.push_back(std::make_unique<Recorder>(std::move(ports), habit, recorders_.size()));
+  };
+  for (int i = 0; i < kFollowersOfTheLeader; ++i) add(cluster.ports(), Habit::kFollowsTheLeader);
   for (const Port port : cluster.ports()) {
-    for (int i = 0; i < options_.pairs_of_each_node; ++i) {
-      for (const bool only_reads : {false, true}) {
-        recorders_.push_back(std::make_unique<Recorder>(std::vector<Port>{port}, true, ++seed));
-        recorders_.back()->only_reads = only_reads;
-      }
-    }
+    add({port}, Habit::kStays);
+    add({port}, Habit::kStaysAndReads);
   }
   for (const auto& recorder : recorders_) {
     recorder->thread = std::thread([this, &recorder = *recorder] { run(recorder); });
@@ -182,13 +172,13 @@ inline RecordedLoad::Operation RecordedLoad::draw(Recorder& recorder) {
   Operation operation;
   operation.key = "c" + std::to_string(number / kOperationsOfASet) + "-" +
                   std::to_string(recorder.random() % kKeys);
+  if (only_reads_ || recorder.habit == Recorder::Habit::kStaysAndReads) return operation;
   if (dice < 45) {
     operation.kind = Operation::Kind::kWrite;
     operation.value = "v" + std::to_string(number);
   } else if (dice < 55) {
     operation.kind = Operation::Kind::kDelete;
   }
-  if (only_reads_ || recorder.only_reads) operation.kind = Operation::Kind::kRead;
   return operation;
 }
 
@@ -225,7 +215,8 @@ inline void RecordedLoad::perform(Recorder& recorder, Operation operation) {
   if (attempt.outcome == Attempt::Outcome::kRefused) {
     ++recorder.refused;
     // A node that refuses at once should not be asked without a pause.
-    if (!attempt.reply.starts_with("-MOVED ") || recorder.stays) std::this_thread::sleep_for(20ms);
+    const bool goes_on = recorder.habit == Recorder::Habit::kFollowsTheLeader;
+    if (!attempt.reply.starts_with("-MOVED ") || !goes_on) std::this_thread::sleep_for(20ms);
     return;
   }
   if (attempt.outcome == Attempt::Outcome::kAnswered) {
@@ -246,9 +237,7 @@ inline void RecordedLoad::run(Recorder& recorder) {
     } catch (const std::exception& error) {
       recorder.surprises.emplace_back(error.what());
     }
-    const auto think_us = std::chrono::microseconds(options_.think).count();
-    std::this_thread::sleep_for(std::chrono::microseconds(
-        recorder.random() % static_cast<std::uint64_t>(2 * think_us + 1)));
+    std::this_thread::sleep_for(kThink * (recorder.random() % 201) / 100);
   }
 }
 
@@ -309,7 +298,6 @@ inline LoadFigures RecordedLoad::judge(const Cluster& cluster) {
     }
   }
   figures.operations = figures.acknowledged + figures.unknown + figures.refused;
-  figures.keys = histories.size();
   for (Operation& read : final_reads(cluster)) histories[read.key].push_back(std::move(read));
   for (const auto& [key, history] : histories) {
     const test::Verdict verdict = test::LinearizabilityChecker().check(history);
