@@ -215,7 +215,7 @@ TEST_CASE("founders with the same list welcome each other", "[membership]") {
 
 TEST_CASE("a handshake says who a node is", "[membership]") {
   const Hello hello = node(2).hello(true, false);
-  CHECK(hello.protocol_version == kProtocolVersion);
+  CHECK(hello.max_protocol_version == kProtocolVersion);
   CHECK(hello.node_id == NodeId{2});
   CHECK(hello.incarnation == 102);
   CHECK(hello.client_addr == "node-2:6379");
@@ -227,9 +227,10 @@ TEST_CASE("a handshake says who a node is", "[membership]") {
 
 TEST_CASE("what is wrong with a peer is said, and what to do", "[membership]") {
   Hello other_protocol = hello_of(2);
-  other_protocol.protocol_version = 9;
+  other_protocol.min_protocol_version = 9;
+  other_protocol.max_protocol_version = 9;
   CHECK_THAT(*node(1).judge(other_protocol),
-             StartsWith("node 2 speaks peer protocol 9, this node 1"));
+             StartsWith("node 2 speaks peer protocol 9 to 9, this node 1 to 2"));
   CHECK_THAT(*node(1).judge(hello_of(1, 7)), StartsWith("node 1 has this node's own id"));
   CHECK_THAT(*node(1).judge(hello_of(4)), StartsWith("node 4 is not a member of this cluster"));
   const Membership stranger(self_of(2), addresses(5));

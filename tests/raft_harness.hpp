@@ -83,7 +83,7 @@ inline Config config_of(std::uint64_t id, std::size_t size, const Tweak& tweak =
 inline AppendEntries append(std::uint64_t prev_index, std::uint64_t prev_term,
                             std::vector<Entry> entries = {}, std::uint64_t commit = 0,
                             std::uint64_t round = 1) {
-  return {Index{prev_index}, Term{prev_term}, Index{commit}, round, std::move(entries)};
+  return {Index{prev_index}, Term{prev_term}, Index{commit}, round, {}, std::move(entries)};
 }
 
 inline RequestVote ask_vote(std::uint64_t last_index, std::uint64_t last_term) {

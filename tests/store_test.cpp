@@ -237,7 +237,7 @@ TEST_CASE("records of a newer version are refused by name", "[store]") {
   MemoryDisk disk;
   { Node node(disk); }
   const auto env = disk.env();
-  const std::string version_2("\x08\x02", 2);
+  const std::string newer("\x08\x03", 2);
   const auto restore_reason = [&](GroupId group) {
     const auto store = Store::open(options_for("/data", env.get()));
     REQUIRE(store);
@@ -246,21 +246,21 @@ TEST_CASE("records of a newer version are refused by name", "[store]") {
     return restored ? std::string() : restored.error().text;
   };
   SECTION("identity") {
-    tamper(*env, store_detail::kDefault, "identity", version_2);
+    tamper(*env, store_detail::kDefault, "identity", newer);
     CHECK_THAT(reason(options_for("/data", env.get())),
-               ContainsSubstring("NodeIdentity has version 2, but this seshat knows only up to 1"));
+               ContainsSubstring("NodeIdentity has version 3, but this seshat knows only up to 2"));
   }
   SECTION("hard state") {
-    tamper(*env, store_detail::kDataState, "state", version_2);
-    CHECK_THAT(restore_reason(kData), ContainsSubstring("RaftHardState has version 2"));
+    tamper(*env, store_detail::kDataState, "state", newer);
+    CHECK_THAT(restore_reason(kData), ContainsSubstring("RaftHardState has version 3"));
   }
   SECTION("log entry") {
-    tamper(*env, store_detail::kDataLog, "log:00000000000000000001", version_2);
-    CHECK_THAT(restore_reason(kData), ContainsSubstring("VersionedLogEntry has version 2"));
+    tamper(*env, store_detail::kDataLog, "log:00000000000000000001", newer);
+    CHECK_THAT(restore_reason(kData), ContainsSubstring("VersionedLogEntry has version 3"));
   }
   SECTION("applied state") {
-    tamper(*env, store_detail::kDataKv, std::string(kDataStateKey), version_2);
-    CHECK_THAT(restore_reason(kData), ContainsSubstring("MachineState has version 2"));
+    tamper(*env, store_detail::kDataKv, std::string(kDataStateKey), newer);
+    CHECK_THAT(restore_reason(kData), ContainsSubstring("MachineState has version 3"));
   }
 }
 

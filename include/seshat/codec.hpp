@@ -1,4 +1,4 @@
-// seshat/codec.hpp - records, operations and peer messages <-> bytes.
+// seshat/codec.hpp - records and operations <-> bytes; peer_codec.hpp adds what nodes tell each other.
 //
 // Protocol Buffers by nanopb, which needs neither libprotobuf nor generated C++ classes. The wire
 // format is proto/seshat.proto. A worked example, a log entry with two bytes of data:
@@ -62,6 +62,9 @@ void encode(const StoredValue& value, std::string& out);
 [[nodiscard]] std::string encode(const ShardMap& shard_map);
 [[nodiscard]] Result<ShardMap> decode_shard_map(std::string_view bytes);
 
+[[nodiscard]] std::string encode(const SnapshotMetadata& metadata);
+[[nodiscard]] Result<SnapshotMetadata> decode_snapshot_metadata(std::string_view bytes);
+
 [[nodiscard]] std::string encode(const NodeIdentity& identity);
 [[nodiscard]] Result<NodeIdentity> decode_identity(std::string_view bytes);
 
@@ -69,12 +72,6 @@ void encode(const StoredValue& value, std::string& out);
 
 [[nodiscard]] std::string encode(const Operation& operation);
 [[nodiscard]] Result<Operation> decode_operation(std::string_view bytes);
-
-// ---- Peer channel -------------------------------------------------------------------------------
-
-// Appended to `out`.
-void encode(const Frame& frame, std::string& out);
-[[nodiscard]] Result<Frame> decode_frame(std::string_view bytes);
 
 // =================================================================================================
 // Bodies
@@ -207,177 +204,75 @@ void copy_text(const std::string& from, char (&to)[N]) {
   to[from.size()] = '\0';
 }
 
+// ---- Node ids and configurations
+
+// Far more than a cluster has, so that what comes in can't fill the memory with them.
+inline constexpr std::size_t kMaxIds = 1024;
+
+inline bool encode_ids(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
+  for (const NodeId node : *static_cast<const std::vector<NodeId>*>(*arg)) {
+    if (!pb_encode_tag(stream, PB_WT_VARINT, field->tag)) return false;
+    if (!pb_encode_varint(stream, node.value)) return false;
+  }
+  return true;
+}
+
+// Numbers come one by one or packed, as the protocol allows: nanopb hands us a stream of either.
+inline bool decode_ids(pb_istream_t* stream, const pb_field_t*, void** arg) {
+  if (stream->bytes_left == 0) return true;  // packed, and none of them
+  std::uint64_t id = 0;
+  if (!pb_decode_varint(stream, &id)) return false;
+  auto& ids = *static_cast<std::vector<NodeId>*>(*arg);
+  ids.push_back(NodeId{id});
+  return ids.size() <= kMaxIds;
+}
+
+// Looks into `configuration`, which must stay until the message is encoded.
+inline seshat_proto_RaftConfiguration to_proto(const raft::Configuration& configuration) {
+  seshat_proto_RaftConfiguration out = seshat_proto_RaftConfiguration_init_zero;
+  out.voters = encoder(&encode_ids, configuration.voters);
+  out.outgoing = encoder(&encode_ids, configuration.outgoing);
+  out.learners = encoder(&encode_ids, configuration.learners);
+  return out;
+}
+
+// Has what is decoded into the result put into `configuration`.
+inline seshat_proto_RaftConfiguration configuration_decoder(raft::Configuration& configuration) {
+  seshat_proto_RaftConfiguration in = seshat_proto_RaftConfiguration_init_zero;
+  in.voters = decoder(&decode_ids, configuration.voters);
+  in.outgoing = decoder(&decode_ids, configuration.outgoing);
+  in.learners = decoder(&decode_ids, configuration.learners);
+  return in;
+}
+
 // ---- Log entries
 
-inline seshat_proto_VersionedLogEntry to_proto(const raft::Entry& entry,
-                                               const std::string_view& data) {
-  seshat_proto_VersionedLogEntry record = seshat_proto_VersionedLogEntry_init_zero;
-  record.version = kRecordVersion;
-  record.term = entry.term.value;
-  record.index = entry.index.value;
-  record.entry_type = static_cast<seshat_proto_EntryType>(entry.type);
-  record.data = encoder(&encode_view, data);
-  return record;
+// The lowest version that can express it: nodes of the last release read all but configurations.
+inline std::uint32_t version_of(const raft::Entry& entry) {
+  return entry.type == raft::EntryType::kConfigChange ? kConfigurationRecordVersion : 1;
 }
 
 inline std::string_view payload_of(const raft::Entry& entry) {
   return entry.data ? std::string_view(*entry.data) : std::string_view();
 }
 
-inline bool encode_entries(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
-  for (const raft::Entry& entry : *static_cast<const std::vector<raft::Entry>*>(*arg)) {
-    const std::string_view data = payload_of(entry);
-    const seshat_proto_VersionedLogEntry record = to_proto(entry, data);
-    if (!pb_encode_tag_for_field(stream, field)) return false;
-    if (!pb_encode_submessage(stream, seshat_proto_VersionedLogEntry_fields, &record)) return false;
-  }
-  return true;
+// What an entry carries: its payload, or its configuration encoded into `scratch`.
+inline std::string_view data_of(const raft::Entry& entry, std::string& scratch) {
+  if (!entry.configuration) return payload_of(entry);
+  const seshat_proto_RaftConfiguration out = to_proto(*entry.configuration);
+  append_message(scratch, seshat_proto_RaftConfiguration_fields, &out);
+  return scratch;
 }
 
-inline bool decode_entries(pb_istream_t* stream, const pb_field_t*, void** arg) {
-  Result<raft::Entry> entry = decode_entry(take_rest(stream));
-  if (!entry) PB_RETURN_ERROR(stream, "an entry can't be read");
-  static_cast<std::vector<raft::Entry>*>(*arg)->push_back(std::move(*entry));
-  return true;
-}
-
-// ---- Raft messages: a struct for each on our side, one flat message on the wire
-
-inline void fill(seshat_proto_RaftMessage& out, const raft::RequestVote& body) {
-  out.type = seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE;
-  out.log_index = body.last_log_index.value;
-  out.log_term = body.last_log_term.value;
-  out.pre_vote = body.pre_vote;
-  out.transfer = body.transfer;
-}
-
-inline void fill(seshat_proto_RaftMessage& out, const raft::RequestVoteReply& body) {
-  out.type = seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE_REPLY;
-  out.success = body.granted;
-  out.pre_vote = body.pre_vote;
-}
-
-inline void fill(seshat_proto_RaftMessage& out, const raft::AppendEntries& body) {
-  out.type = seshat_proto_RaftMessageType_RAFT_APPEND_ENTRIES;
-  out.log_index = body.prev_log_index.value;
-  out.log_term = body.prev_log_term.value;
-  out.commit_index = body.commit_index.value;
-  out.round = body.round;
-  out.entries = encoder(&encode_entries, body.entries);
-}
-
-inline void fill(seshat_proto_RaftMessage& out, const raft::AppendEntriesReply& body) {
-  out.type = seshat_proto_RaftMessageType_RAFT_APPEND_ENTRIES_REPLY;
-  out.success = body.success;
-  out.log_index = body.success ? body.match_index.value : body.rejected_index.value;
-  out.log_term = body.conflict_term.value;
-  out.round = body.round;
-  out.withhold_ms = body.withhold_ms;
-  out.conflict_index = body.conflict_index.value;
-}
-
-inline void fill(seshat_proto_RaftMessage& out, const raft::TimeoutNow&) {
-  out.type = seshat_proto_RaftMessageType_RAFT_TIMEOUT_NOW;
-}
-
-inline seshat_proto_RaftMessage to_proto(const PeerMessage& message) {
-  seshat_proto_RaftMessage out = seshat_proto_RaftMessage_init_zero;
-  out.group = message.group.value;
-  out.from = message.message.from.value;
-  out.to = message.message.to.value;
-  out.term = message.message.term.value;
-  std::visit([&](const auto& body) { fill(out, body); }, message.message.body);
-  return out;
-}
-
-inline raft::AppendEntriesReply to_append_reply(const seshat_proto_RaftMessage& in) {
-  raft::AppendEntriesReply reply;
-  reply.success = in.success;
-  (in.success ? reply.match_index : reply.rejected_index) = Index{in.log_index};
-  reply.round = in.round;
-  reply.withhold_ms = in.withhold_ms;
-  reply.conflict_index = Index{in.conflict_index};
-  reply.conflict_term = Term{in.log_term};
-  return reply;
-}
-
-inline bool from_proto(const seshat_proto_RaftMessage& in, std::vector<raft::Entry> entries,
-                       PeerMessage& out) {
-  out.group = GroupId{in.group};
-  out.message.from = NodeId{in.from};
-  out.message.to = NodeId{in.to};
-  out.message.term = Term{in.term};
-  switch (number_of(in.type)) {
-    case seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE:
-      out.message.body =
-          raft::RequestVote{Index{in.log_index}, Term{in.log_term}, in.pre_vote, in.transfer};
-      return true;
-    case seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE_REPLY:
-      out.message.body = raft::RequestVoteReply{in.success, in.pre_vote};
-      return true;
-    case seshat_proto_RaftMessageType_RAFT_APPEND_ENTRIES:
-      out.message.body = raft::AppendEntries{Index{in.log_index}, Term{in.log_term},
-                                             Index{in.commit_index}, in.round, std::move(entries)};
-      return true;
-    case seshat_proto_RaftMessageType_RAFT_APPEND_ENTRIES_REPLY:
-      out.message.body = to_append_reply(in);
-      return true;
-    case seshat_proto_RaftMessageType_RAFT_TIMEOUT_NOW:
-      out.message.body = raft::TimeoutNow{};
-      return true;
-    default:
-      return false;
-  }
-}
-
-inline bool encode_messages(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
-  for (const PeerMessage& message : *static_cast<const std::vector<PeerMessage>*>(*arg)) {
-    const seshat_proto_RaftMessage out = to_proto(message);
-    if (!pb_encode_tag_for_field(stream, field)) return false;
-    if (!pb_encode_submessage(stream, seshat_proto_RaftMessage_fields, &out)) return false;
-  }
-  return true;
-}
-
-inline bool decode_messages(pb_istream_t* stream, const pb_field_t*, void** arg) {
-  seshat_proto_RaftMessage in = seshat_proto_RaftMessage_init_zero;
-  std::vector<raft::Entry> entries;
-  in.entries = decoder(&decode_entries, entries);
-  if (!pb_decode(stream, seshat_proto_RaftMessage_fields, &in)) return false;
-  PeerMessage message;
-  // A type from a newer node is skipped: the protocol version says what both understand.
-  if (from_proto(in, std::move(entries), message)) {
-    static_cast<std::vector<PeerMessage>*>(*arg)->push_back(std::move(message));
-  }
-  return true;
-}
-
-inline seshat_proto_Hello to_proto(const Hello& hello) {
-  seshat_proto_Hello out = seshat_proto_Hello_init_zero;
-  out.protocol_version = hello.protocol_version;
-  copy_text(hello.cluster_id, out.cluster_id);
-  out.members_hash = hello.members_hash;
-  out.node_id = hello.node_id.value;
-  out.incarnation = hello.incarnation;
-  out.empty = hello.empty;
-  copy_text(hello.client_addr, out.client_addr);
-  out.max_record_version = hello.max_record_version;
-  out.max_operation_version = hello.max_operation_version;
-  return out;
-}
-
-inline Hello from_proto(const seshat_proto_Hello& in) {
-  Hello hello;
-  hello.protocol_version = in.protocol_version;
-  hello.cluster_id = in.cluster_id;
-  hello.members_hash = in.members_hash;
-  hello.node_id = NodeId{in.node_id};
-  hello.incarnation = in.incarnation;
-  hello.empty = in.empty;
-  hello.client_addr = in.client_addr;
-  hello.max_record_version = in.max_record_version;
-  hello.max_operation_version = in.max_operation_version;
-  return hello;
+inline seshat_proto_VersionedLogEntry to_proto(const raft::Entry& entry,
+                                               const std::string_view& data) {
+  seshat_proto_VersionedLogEntry record = seshat_proto_VersionedLogEntry_init_zero;
+  record.version = version_of(entry);
+  record.term = entry.term.value;
+  record.index = entry.index.value;
+  record.entry_type = static_cast<seshat_proto_EntryType>(entry.type);
+  record.data = encoder(&encode_view, data);
+  return record;
 }
 
 // ---- Membership and shard map
@@ -424,6 +319,16 @@ inline bool decode_members(pb_istream_t* stream, const pb_field_t*, void** arg) 
   return true;
 }
 
+// Looks into `membership`, as with configurations.
+inline seshat_proto_ClusterMembership to_proto(const ClusterMembership& membership) {
+  seshat_proto_ClusterMembership out = seshat_proto_ClusterMembership_init_zero;
+  out.version = 1;
+  out.members = encoder(&encode_members, membership.members);
+  out.membership_version = membership.membership_version;
+  copy_text(membership.cluster_id, out.cluster_id);
+  return out;
+}
+
 inline bool encode_slots(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
   for (const SlotRange& range : *static_cast<const std::vector<SlotRange>*>(*arg)) {
     const seshat_proto_SlotRange out{range.first, range.last};
@@ -442,29 +347,12 @@ inline bool decode_slots(pb_istream_t* stream, const pb_field_t*, void** arg) {
   return true;
 }
 
-inline bool encode_replicas(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
-  for (const NodeId node : *static_cast<const std::vector<NodeId>*>(*arg)) {
-    if (!pb_encode_tag(stream, PB_WT_VARINT, field->tag)) return false;
-    if (!pb_encode_varint(stream, node.value)) return false;
-  }
-  return true;
-}
-
-// Numbers come one by one or packed, as the protocol allows: nanopb hands us a stream of either.
-inline bool decode_replicas(pb_istream_t* stream, const pb_field_t*, void** arg) {
-  if (stream->bytes_left == 0) return true;  // packed, and none of them
-  std::uint64_t id = 0;
-  if (!pb_decode_varint(stream, &id)) return false;
-  static_cast<std::vector<NodeId>*>(*arg)->push_back(NodeId{id});
-  return true;
-}
-
 inline bool encode_shards(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
   for (const ShardInfo& shard : *static_cast<const std::vector<ShardInfo>*>(*arg)) {
     seshat_proto_ShardInfo out = seshat_proto_ShardInfo_init_zero;
     out.id = shard.id.value;
     out.slots = encoder(&encode_slots, shard.slots);
-    out.replicas = encoder(&encode_replicas, shard.replicas);
+    out.replicas = encoder(&encode_ids, shard.replicas);
     out.state = static_cast<seshat_proto_ShardState>(shard.state);
     if (!pb_encode_tag_for_field(stream, field)) return false;
     if (!pb_encode_submessage(stream, seshat_proto_ShardInfo_fields, &out)) return false;
@@ -476,7 +364,7 @@ inline bool decode_shards(pb_istream_t* stream, const pb_field_t*, void** arg) {
   seshat_proto_ShardInfo in = seshat_proto_ShardInfo_init_zero;
   ShardInfo shard;
   in.slots = decoder(&decode_slots, shard.slots);
-  in.replicas = decoder(&decode_replicas, shard.replicas);
+  in.replicas = decoder(&decode_ids, shard.replicas);
   if (!pb_decode(stream, seshat_proto_ShardInfo_fields, &in)) return false;
   shard.id = GroupId{in.id};
   if (number_of(in.state) != seshat_proto_ShardState_SHARD_ACTIVE) return false;
@@ -484,12 +372,55 @@ inline bool decode_shards(pb_istream_t* stream, const pb_field_t*, void** arg) {
   return true;
 }
 
+// ---- Snapshots
+
+// Looks into `metadata`, as with configurations.
+inline seshat_proto_SnapshotMetadata to_proto(const SnapshotMetadata& metadata) {
+  seshat_proto_SnapshotMetadata out = seshat_proto_SnapshotMetadata_init_zero;
+  out.version = kConfigurationRecordVersion;
+  out.last_included_index = metadata.snapshot.last_included_index.value;
+  out.last_included_term = metadata.snapshot.last_included_term.value;
+  out.has_membership = true;
+  out.membership = to_proto(metadata.membership);
+  out.created_at = metadata.created_at_ms;
+  out.size_bytes = metadata.size_bytes;
+  out.group = metadata.group.value;
+  out.has_configuration = true;
+  out.configuration = to_proto(metadata.snapshot.configuration);
+  out.configuration_index = metadata.snapshot.configuration_index.value;
+  out.row_count = metadata.row_count;
+  out.checksum = metadata.checksum;
+  return out;
+}
+
+// In two steps: what has callbacks goes straight into `metadata`, from_proto() adds the rest.
+inline seshat_proto_SnapshotMetadata metadata_decoder(SnapshotMetadata& metadata) {
+  seshat_proto_SnapshotMetadata in = seshat_proto_SnapshotMetadata_init_zero;
+  in.membership.members = decoder(&decode_members, metadata.membership.members);
+  in.configuration = configuration_decoder(metadata.snapshot.configuration);
+  return in;
+}
+
+inline void from_proto(const seshat_proto_SnapshotMetadata& in, SnapshotMetadata& metadata) {
+  metadata.snapshot.last_included_index = Index{in.last_included_index};
+  metadata.snapshot.last_included_term = Term{in.last_included_term};
+  metadata.snapshot.configuration_index = Index{in.configuration_index};
+  metadata.membership.membership_version = in.membership.membership_version;
+  metadata.membership.cluster_id = in.membership.cluster_id;
+  metadata.created_at_ms = in.created_at;
+  metadata.size_bytes = in.size_bytes;
+  metadata.group = GroupId{in.group};
+  metadata.row_count = in.row_count;
+  metadata.checksum = in.checksum;
+}
+
 }  // namespace detail
 
 // ---- Log entries and hard state -----------------------------------------------------------------
 
 inline void encode(const raft::Entry& entry, std::string& out) {
-  const std::string_view data = detail::payload_of(entry);
+  std::string scratch;
+  const std::string_view data = detail::data_of(entry, scratch);
   const seshat_proto_VersionedLogEntry record = detail::to_proto(entry, data);
   detail::append_message(out, seshat_proto_VersionedLogEntry_fields, &record);
 }
@@ -509,13 +440,23 @@ inline Result<raft::Entry> decode_entry(std::string_view bytes) {
   }
   raft::Entry entry{Term{record.term}, Index{record.index}, static_cast<raft::EntryType>(type),
                     nullptr};
-  if (!data.empty()) entry.data = std::make_shared<const std::string>(data);
+  if (entry.type != raft::EntryType::kConfigChange) {
+    if (!data.empty()) entry.data = std::make_shared<const std::string>(data);
+    return entry;
+  }
+  raft::Configuration configuration;
+  seshat_proto_RaftConfiguration in = detail::configuration_decoder(configuration);
+  if (!detail::decode_message(data, seshat_proto_RaftConfiguration_fields, &in) ||
+      configuration.voters.empty()) {
+    return detail::undecodable("VersionedLogEntry", "it holds no configuration");
+  }
+  entry.configuration = std::make_shared<const raft::Configuration>(std::move(configuration));
   return entry;
 }
 
 inline std::string encode(const raft::HardState& state) {
   seshat_proto_RaftHardState record = seshat_proto_RaftHardState_init_zero;
-  record.version = kRecordVersion;
+  record.version = 1;
   record.term = state.term.value;
   record.vote = state.vote.value;
   record.commit = state.commit.value;
@@ -537,7 +478,7 @@ inline Result<raft::HardState> decode_hard_state(std::string_view bytes) {
 
 inline void encode(const StoredValue& value, std::string& out) {
   seshat_proto_StoredValue record = seshat_proto_StoredValue_init_zero;
-  record.version = kRecordVersion;
+  record.version = 1;
   record.type = static_cast<seshat_proto_ValueType>(value.type);
   record.data = detail::encoder(&detail::encode_view, value.data);
   record.created_at = value.created_at_ms;
@@ -568,11 +509,15 @@ inline Result<StoredValue> decode_stored_value(std::string_view bytes) {
 
 inline std::string encode(const MachineState& state) {
   seshat_proto_MachineState record = seshat_proto_MachineState_init_zero;
-  record.version = kRecordVersion;
+  const bool configured = state.configuration_index != Index{};
+  record.version = configured ? kConfigurationRecordVersion : 1;
   record.applied_index = state.applied_index.value;
   record.applied_term = state.applied_term.value;
   record.key_count = state.key_count;
   record.time_ms = state.time_ms;
+  record.configuration_index = state.configuration_index.value;
+  record.has_configuration = configured;
+  if (configured) record.configuration = detail::to_proto(state.configuration);
   std::string out;
   detail::append_message(out, seshat_proto_MachineState_fields, &record);
   return out;
@@ -580,22 +525,24 @@ inline std::string encode(const MachineState& state) {
 
 inline Result<MachineState> decode_machine_state(std::string_view bytes) {
   seshat_proto_MachineState record = seshat_proto_MachineState_init_zero;
+  MachineState state;
+  record.configuration = detail::configuration_decoder(state.configuration);
   if (auto error =
           detail::decode_record("MachineState", bytes, seshat_proto_MachineState_fields, record)) {
     return *error;
   }
-  return MachineState{Index{record.applied_index}, Term{record.applied_term}, record.key_count,
-                      record.time_ms};
+  state.applied_index = Index{record.applied_index};
+  state.applied_term = Term{record.applied_term};
+  state.key_count = record.key_count;
+  state.time_ms = record.time_ms;
+  state.configuration_index = Index{record.configuration_index};
+  return state;
 }
 
 // ---- The cluster --------------------------------------------------------------------------------
 
 inline std::string encode(const ClusterMembership& membership) {
-  seshat_proto_ClusterMembership record = seshat_proto_ClusterMembership_init_zero;
-  record.version = kRecordVersion;
-  record.members = detail::encoder(&detail::encode_members, membership.members);
-  record.membership_version = membership.membership_version;
-  detail::copy_text(membership.cluster_id, record.cluster_id);
+  const seshat_proto_ClusterMembership record = detail::to_proto(membership);
   std::string out;
   detail::append_message(out, seshat_proto_ClusterMembership_fields, &record);
   return out;
@@ -616,7 +563,7 @@ inline Result<ClusterMembership> decode_membership(std::string_view bytes) {
 
 inline std::string encode(const ShardMap& shard_map) {
   seshat_proto_ShardMap record = seshat_proto_ShardMap_init_zero;
-  record.version = kRecordVersion;
+  record.version = 1;
   record.shards = detail::encoder(&detail::encode_shards, shard_map.shards);
   record.replication_factor = shard_map.replication_factor;
   std::string out;
@@ -635,9 +582,27 @@ inline Result<ShardMap> decode_shard_map(std::string_view bytes) {
   return shard_map;
 }
 
+inline std::string encode(const SnapshotMetadata& metadata) {
+  const seshat_proto_SnapshotMetadata record = detail::to_proto(metadata);
+  std::string out;
+  detail::append_message(out, seshat_proto_SnapshotMetadata_fields, &record);
+  return out;
+}
+
+inline Result<SnapshotMetadata> decode_snapshot_metadata(std::string_view bytes) {
+  SnapshotMetadata metadata;
+  seshat_proto_SnapshotMetadata record = detail::metadata_decoder(metadata);
+  if (auto error = detail::decode_record("SnapshotMetadata", bytes,
+                                         seshat_proto_SnapshotMetadata_fields, record)) {
+    return *error;
+  }
+  detail::from_proto(record, metadata);
+  return metadata;
+}
+
 inline std::string encode(const NodeIdentity& identity) {
   seshat_proto_NodeIdentity record = seshat_proto_NodeIdentity_init_zero;
-  record.version = kRecordVersion;
+  record.version = 1;
   record.id = identity.id.value;
   record.incarnation = identity.incarnation;
   detail::copy_text(identity.cluster_id, record.cluster_id);
@@ -683,42 +648,6 @@ inline Result<Operation> decode_operation(std::string_view bytes) {
   operation.type = static_cast<OperationType>(record.type);
   operation.time_ms = record.time_ms;
   return operation;
-}
-
-// ---- Peer channel -------------------------------------------------------------------------------
-
-inline void encode(const Frame& frame, std::string& out) {
-  seshat_proto_Frame record = seshat_proto_Frame_init_zero;
-  record.has_hello = frame.hello.has_value();
-  if (frame.hello) record.hello = detail::to_proto(*frame.hello);
-  record.has_hello_reply = frame.hello_reply.has_value();
-  if (frame.hello_reply) {
-    record.hello_reply.accepted = frame.hello_reply->accepted;
-    const std::size_t longest = sizeof(record.hello_reply.reason) - 1;
-    detail::copy_text(frame.hello_reply->reason.substr(0, longest), record.hello_reply.reason);
-    record.hello_reply.has_self = true;
-    record.hello_reply.self = detail::to_proto(frame.hello_reply->self);
-  }
-  record.messages = detail::encoder(&detail::encode_messages, frame.messages);
-  record.has_status = frame.status.has_value();
-  if (frame.status) record.status.disk_low = frame.status->disk_low;
-  detail::append_message(out, seshat_proto_Frame_fields, &record);
-}
-
-inline Result<Frame> decode_frame(std::string_view bytes) {
-  seshat_proto_Frame record = seshat_proto_Frame_init_zero;
-  Frame frame;
-  record.messages = detail::decoder(&detail::decode_messages, frame.messages);
-  if (!detail::decode_message(bytes, seshat_proto_Frame_fields, &record)) {
-    return detail::undecodable("Frame", "it is not a whole message");
-  }
-  if (record.has_hello) frame.hello = detail::from_proto(record.hello);
-  if (record.has_hello_reply) {
-    frame.hello_reply = HelloReply{record.hello_reply.accepted, record.hello_reply.reason,
-                                   detail::from_proto(record.hello_reply.self)};
-  }
-  if (record.has_status) frame.status = NodeStatus{record.status.disk_low};
-  return frame;
 }
 
 }  // namespace seshat::codec

@@ -40,6 +40,7 @@
 #include <string_view>
 #include <utility>
 
+#include "seshat/fnv1a.hpp"
 #include "seshat/result.hpp"
 
 namespace seshat {
@@ -76,7 +77,6 @@ class DurableMark {
 
   [[nodiscard]] static std::string encode(std::uint64_t sequence);
   [[nodiscard]] static Slot decode(std::string_view bytes);
-  [[nodiscard]] static std::uint64_t checksum(std::string_view bytes);
   [[nodiscard]] static rocksdb::Status make(rocksdb::Env& env, const std::string& path);
   [[nodiscard]] Result<void> load();
   [[nodiscard]] Result<Slot> read_slot(std::size_t number);
@@ -181,7 +181,7 @@ inline std::string DurableMark::encode(std::uint64_t sequence) {
   };
   append(kVersion, 4);
   append(sequence, 8);
-  append(checksum(bytes), 8);
+  append(fnv1a(bytes), 8);
   return bytes;
 }
 
@@ -197,14 +197,8 @@ inline DurableMark::Slot DurableMark::decode(std::string_view bytes) {
   };
   slot.version = static_cast<std::uint32_t>(number(8, 4));
   slot.sequence = number(12, 8);
-  slot.valid = number(20, 8) == checksum(bytes.substr(0, 20));
+  slot.valid = number(20, 8) == fnv1a(bytes.substr(0, 20));
   return slot;
-}
-
-inline std::uint64_t DurableMark::checksum(std::string_view bytes) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return hash;
 }
 
 inline Error DurableMark::failed(const char* doing, const rocksdb::Status& status) const {

@@ -23,6 +23,7 @@
 #include <string_view>
 #include <utility>
 
+#include "seshat/fnv1a.hpp"
 #include "seshat/records.hpp"
 
 namespace seshat {
@@ -99,12 +100,9 @@ inline Membership::Membership(Self self, std::map<NodeId, std::string> addresses
 
 // FNV-1a over "id=addr,": compared while there is no cluster id yet.
 inline std::uint64_t Membership::members_hash() const {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  const auto mix = [&](std::string_view text) {
-    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  };
+  std::uint64_t hash = kFnv1aStart;
   for (const auto& [id, addr] : addresses_) {
-    mix(std::to_string(id.value) + "=" + addr + ",");
+    hash = fnv1a(std::to_string(id.value) + "=" + addr + ",", hash);
   }
   return hash;
 }
@@ -124,9 +122,11 @@ inline Hello Membership::hello(bool log_is_empty, bool voted_for_another) const 
 
 inline std::optional<std::string> Membership::judge(const Hello& hello) const {
   const std::string who = "node " + std::to_string(hello.node_id.value);
-  if (hello.protocol_version != kProtocolVersion) {
-    return who + " speaks peer protocol " + std::to_string(hello.protocol_version) +
-           ", this node " + std::to_string(kProtocolVersion) +
+  if (hello.min_protocol_version > kProtocolVersion ||
+      hello.max_protocol_version < kMinProtocolVersion) {
+    return who + " speaks peer protocol " + std::to_string(hello.min_protocol_version) + " to " +
+           std::to_string(hello.max_protocol_version) + ", this node " +
+           std::to_string(kMinProtocolVersion) + " to " + std::to_string(kProtocolVersion) +
            ": run versions of seshat that are at most one release apart";
   }
   if (hello.node_id == self_.id) {

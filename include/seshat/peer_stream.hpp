@@ -6,7 +6,7 @@
 //         ── Frame{messages} ────────────> on_frame       one frame a write: all that gathered
 //         <──────────── Frame{} ──────────                a sign of life
 //
-// gRPC's generic callback API carries the bytes of codec.hpp: no generated code, no protobuf class.
+// gRPC's generic callback API carries the bytes of peer_codec.hpp: no generated code, no protobuf class.
 // A call object (a "reactor") belongs to gRPC until its OnDone; Core keeps it alive until then, and
 // Core outlives every one of them.
 //
@@ -16,7 +16,7 @@
 //           backoff (up to 120 s) outlives it, and a new stream never lands on a dead connection.
 // Liveness: time is counted in ticks, and a late tick counts once: a process that was stopped for a
 //           while doesn't take its own pause for the silence of others.
-// Threads:  as peer.hpp says. Needs: codec.hpp, log.hpp, peer_link.hpp; libgrpc++.
+// Threads:  as peer.hpp says. Needs: peer_codec.hpp, log.hpp, peer_link.hpp; libgrpc++.
 //           Beside peer_listener.hpp the only header that includes gRPC.
 #ifndef SESHAT_PEER_STREAM_HPP
 #define SESHAT_PEER_STREAM_HPP
@@ -47,8 +47,8 @@
 #include <utility>
 #include <vector>
 
-#include "seshat/codec.hpp"
 #include "seshat/log.hpp"
+#include "seshat/peer_codec.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"

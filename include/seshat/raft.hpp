@@ -86,14 +86,40 @@ using Payload = std::shared_ptr<const std::string>;
 
 enum class EntryType : std::uint8_t { kNormal = 0, kConfigChange = 1, kNoOp = 2 };
 
+// Who takes part in a group (§6; thesis 4). Voters decide; learners get the log and don't count.
+// While `outgoing` is not empty the configuration is joint, the paper's C_old,new: whatever is
+// decided needs a majority of `voters` (C_new) and one of `outgoing` (C_old).
+struct Configuration {
+  std::vector<NodeId> voters;
+  std::vector<NodeId> outgoing;
+  std::vector<NodeId> learners;
+
+  [[nodiscard]] bool is_joint() const { return !outgoing.empty(); }
+  [[nodiscard]] bool is_voter(NodeId id) const;
+  [[nodiscard]] bool has(NodeId id) const;  // voter or learner
+
+  friend bool operator==(const Configuration&, const Configuration&) = default;
+};
+
 struct Entry {
   Term term;
   Index index;
   EntryType type = EntryType::kNormal;
   Payload data;
+  std::shared_ptr<const Configuration> configuration = nullptr;  // of a kConfigChange
 
   // Memory and wire cost, roughly: what the bounds below count.
   [[nodiscard]] std::size_t size_bytes() const { return 64 + (data ? data->size() : 0); }
+};
+
+// Where a snapshot of the state machine stands (Figure 13). Its data is the owner's business.
+struct Snapshot {
+  Index last_included_index;
+  Term last_included_term;
+  Configuration configuration;  // in force there ...
+  Index configuration_index;    // ... since this entry; 0: never recorded in the log
+
+  friend bool operator==(const Snapshot&, const Snapshot&) = default;
 };
 
 // Figure 2, "persistent state": on disk before any message that depends on it leaves. The commit
@@ -125,6 +151,8 @@ struct AppendEntries {
   Term prev_log_term;
   Index commit_index;
   std::uint64_t round = 0;  // numbers the leader's heartbeats: leases and ReadIndex count on it
+  // No member that the leader can reach needs this entry or what comes before it any more.
+  Index compactable_index;
   std::vector<Entry> entries;
 };
 
@@ -141,11 +169,18 @@ struct AppendEntriesReply {
 // Leadership transfer (thesis 3.10): the receiver starts an election at once.
 struct TimeoutNow {};
 
+// InstallSnapshot (Figure 13), which announces the data that the owner sends beside it.
+struct InstallSnapshot {
+  Snapshot snapshot;
+};
+
 struct Message {
   NodeId from;
   NodeId to;
   Term term;
-  std::variant<RequestVote, RequestVoteReply, AppendEntries, AppendEntriesReply, TimeoutNow> body;
+  std::variant<RequestVote, RequestVoteReply, AppendEntries, AppendEntriesReply, TimeoutNow,
+               InstallSnapshot>
+      body;
 };
 
 // ---- Configuration and restored state ------------------------------------------------------------
@@ -174,10 +209,14 @@ struct Config {
 // Entries before base_index + 1 are on disk but not in memory.
 struct Restored {
   HardState hard_state;
+  Index first_index{1};  // of the log on disk: what comes before it has been cut off
   Index base_index;
   Term base_term;
   std::vector<Entry> entries;  // base_index + 1, base_index + 2, ...
   Index applied_index;         // of the state machine; between base_index and the last entry
+  // As the state machine has applied it. Index 0: none was ever recorded, Config::voters holds.
+  Configuration configuration;
+  Index configuration_index;
 };
 
 // ---- Outputs ---------------------------------------------------------------------------------------
@@ -391,6 +430,7 @@ class Raft {
   void handle(std::uint64_t now_ms, const Message& message, const AppendEntries& request);
   void handle(std::uint64_t now_ms, const Message& message, const AppendEntriesReply& reply);
   void handle(std::uint64_t now_ms, const Message& message, const TimeoutNow& request);
+  void handle(std::uint64_t now_ms, const Message& message, const InstallSnapshot& request);
   [[nodiscard]] bool admit_term(std::uint64_t now_ms, const Message& message);
   void answer_stale(const Message& message);
 
@@ -754,6 +794,8 @@ inline void Raft::step(std::uint64_t now_ms, const Message& message) {
   std::visit([&](const auto& body) { handle(now_ms, message, body); }, message.body);
 }
 
+inline void Raft::handle(std::uint64_t, const Message&, const InstallSnapshot&) {}
+
 // §5.1: a higher term makes a follower, a lower one is refused. False: the message ends here.
 inline bool Raft::admit_term(std::uint64_t now_ms, const Message& message) {
   const auto* vote = std::get_if<RequestVote>(&message.body);
@@ -1052,7 +1094,7 @@ inline Proposed Raft::propose(std::uint64_t, Payload data) {
 }
 
 inline void Raft::append_as_leader(EntryType type, Payload data) {
-  log_.append(Entry{current_term_, log_.last_index() + 1, type, std::move(data)});
+  log_.append(Entry{current_term_, log_.last_index() + 1, type, std::move(data), nullptr});
 }
 
 inline void Raft::heartbeat(std::uint64_t now_ms) {
@@ -1101,7 +1143,7 @@ inline void Raft::replicate(Peer& peer) {
 }
 
 inline void Raft::send_entries(Peer& peer, Index prev, Term prev_term, std::vector<Entry> entries) {
-  AppendEntries request{prev, prev_term, commit_index_, round_, std::move(entries)};
+  AppendEntries request{prev, prev_term, commit_index_, round_, {}, std::move(entries)};
   if (peer.replicating) {
     std::size_t size_bytes = 0;
     for (const Entry& entry : request.entries) size_bytes += entry.size_bytes();

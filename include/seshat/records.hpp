@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "seshat/raft.hpp"
@@ -25,9 +26,14 @@ using raft::Index;
 using raft::NodeId;
 using raft::Term;
 
-inline constexpr std::uint32_t kRecordVersion = 1;     // the newest this program reads and writes
-inline constexpr std::uint32_t kOperationVersion = 1;  // the newest this program can apply
-inline constexpr std::uint32_t kProtocolVersion = 1;   // of the peer channel
+// The newest that this program reads and applies. Each record is written with the lowest version
+// that can express it: 2 came with configurations in the log (docs/compatibility.md).
+inline constexpr std::uint32_t kRecordVersion = 2;
+inline constexpr std::uint32_t kConfigurationRecordVersion = 2;
+inline constexpr std::uint32_t kOperationVersion = 1;
+// Of the peer channel: what this program speaks, from and to. 2 has snapshots and calls.
+inline constexpr std::uint32_t kMinProtocolVersion = 1;
+inline constexpr std::uint32_t kProtocolVersion = 2;
 
 inline constexpr GroupId kSystemGroup{0};
 inline constexpr GroupId kFirstDataGroup{1};
@@ -51,6 +57,9 @@ struct MachineState {
   Term applied_term;
   std::uint64_t key_count = 0;
   std::uint64_t time_ms = 0;  // the highest stamp applied
+  // Who takes part, as the last applied change of it says; index 0: none was.
+  Index configuration_index = {};
+  raft::Configuration configuration = {};
 
   friend bool operator==(const MachineState&, const MachineState&) = default;
 };
@@ -123,6 +132,19 @@ struct ShardMap {
   friend bool operator==(const ShardMap&, const ShardMap&) = default;
 };
 
+// Beside a snapshot on disk, and the first thing that is sent of it.
+struct SnapshotMetadata {
+  GroupId group;
+  raft::Snapshot snapshot;
+  ClusterMembership membership;  // as the node knew it that took the snapshot
+  std::uint64_t created_at_ms = 0;
+  std::uint64_t size_bytes = 0;  // of its rows
+  std::uint64_t row_count = 0;
+  std::uint64_t checksum = 0;  // over all rows, see snapshot.hpp
+
+  friend bool operator==(const SnapshotMetadata&, const SnapshotMetadata&) = default;
+};
+
 // Of the data directory, written once when it is made (the cluster id once it is known).
 struct NodeIdentity {
   NodeId id;
@@ -136,13 +158,17 @@ struct NodeIdentity {
 
 // The first message of a stream; the listener answers with its own, or with a refusal.
 struct Hello {
-  std::uint32_t protocol_version = kProtocolVersion;
+  // From and to; each side then speaks the highest that both do. (Nodes of version 0.1 send only
+  // the first of the two, and want it to be 1.)
+  std::uint32_t min_protocol_version = kMinProtocolVersion;
+  std::uint32_t max_protocol_version = kProtocolVersion;
   std::string cluster_id;          // empty: not known yet
   std::uint64_t members_hash = 0;  // of initial_members: compared while a cluster id is unknown
   NodeId node_id;
   std::uint64_t incarnation = 0;
   bool empty = false;  // has no log and no vote: new, or wiped
   std::string client_addr;
+  std::string addr;  // where peers dial it
   std::uint32_t max_record_version = kRecordVersion;
   std::uint32_t max_operation_version = kOperationVersion;
 
@@ -162,9 +188,28 @@ struct PeerMessage {
   raft::Message message;
 };
 
+// How one group does on one node.
+struct GroupStatus {
+  GroupId group;
+  raft::Role role = raft::Role::kFollower;
+  Term term;
+  NodeId leader;
+  Index commit_index;
+  Index applied_index;
+  Index first_index;  // of the log on disk
+  Index last_index;
+  std::uint64_t log_size_bytes = 0;  // on disk
+  Index snapshot_index;              // of the newest snapshot that is kept; 0: none
+  bool restoring = false;            // a snapshot is being received or installed
+
+  friend bool operator==(const GroupStatus&, const GroupStatus&) = default;
+};
+
 // What a node tells its peers about itself every now and then; also a sign of life.
 struct NodeStatus {
-  bool disk_low = false;  // less than min_free_disk_mb left
+  bool disk_low = false;     // less than min_free_disk_mb left
+  std::string version = {};  // of its program
+  std::vector<GroupStatus> groups = {};
 
   friend bool operator==(const NodeStatus&, const NodeStatus&) = default;
 };
@@ -175,6 +220,97 @@ struct Frame {
   std::optional<HelloReply> hello_reply;
   std::vector<PeerMessage> messages;
   std::optional<NodeStatus> status;
+};
+
+// ---- Calls: a question and an answer, outside the streams ---------------------------------------
+
+// What an administrator may change; numbers are for ever.
+enum class AdminAction : std::uint8_t {
+  kLeave = 1,           // removes `node`
+  kPromote = 2,         // makes the learner `node` a voter
+  kTransferLeader = 3,  // hands the leadership of all groups to `node`
+  kSnapshot = 4,        // takes snapshots of all groups, on the node that is asked
+};
+
+struct AdminRequest {
+  AdminAction action = AdminAction::kLeave;
+  NodeId node;
+  bool force = false;
+
+  friend bool operator==(const AdminRequest&, const AdminRequest&) = default;
+};
+
+// "Let me in": from a node that is no member yet.
+struct JoinRequest {
+  Hello hello;
+
+  friend bool operator==(const JoinRequest&, const JoinRequest&) = default;
+};
+
+enum class CallStatus : std::uint8_t {
+  kAccepted = 0,
+  kNotLeader = 1,     // ask `leader_addr`; empty: there is none at present
+  kDuplicateId = 2,   // another node has this id
+  kWrongCluster = 3,  // it belongs to another cluster
+  kNotReady = 4,      // not now; ask again
+  kRefused = 5,       // `reason` says why
+};
+
+struct CallRequest {
+  NodeId from;
+  std::string cluster_id;  // empty: not known, of a node that joins
+  std::optional<JoinRequest> join;
+  std::optional<AdminRequest> admin;
+
+  friend bool operator==(const CallRequest&, const CallRequest&) = default;
+};
+
+struct CallReply {
+  CallStatus status = CallStatus::kRefused;
+  std::string reason;                           // for people
+  std::string leader_addr;                      // kNotLeader: where peers dial it
+  std::string client_addr;                      // ... and where clients do
+  std::optional<ClusterMembership> membership;  // to a node that joins
+
+  friend bool operator==(const CallReply&, const CallReply&) = default;
+};
+
+// ---- Snapshots on their way ---------------------------------------------------------------------
+
+// What is sent first.
+struct SnapshotOffer {
+  PeerMessage message;  // an InstallSnapshot
+  std::string cluster_id;
+  SnapshotMetadata metadata;
+};
+
+// Some rows of it, in the order of their keys.
+struct SnapshotChunk {
+  std::uint64_t number = 0;    // 1, 2, 3 ... within one call
+  std::string rows;            // see snapshot.hpp
+  std::uint64_t checksum = 0;  // of `rows`
+  bool last = false;           // nothing follows
+
+  friend bool operator==(const SnapshotChunk&, const SnapshotChunk&) = default;
+};
+
+// What a sender sends: first an offer, then chunks.
+using SnapshotFrame = std::variant<SnapshotOffer, SnapshotChunk>;
+
+// From the receiver: one to the offer, one to each chunk, and one when it is installed.
+struct SnapshotReply {
+  enum class Status : std::uint8_t {
+    kGoOn = 0,       // send what follows `after_key`
+    kInstalled = 1,  // done, or not needed any more: the receiver has all up to `index`
+    kRefused = 2,    // `reason` says why
+  };
+  Status status = Status::kRefused;
+  std::string reason;
+  std::string after_key;  // to the offer: rows up to this key are there already; empty: none
+  Index index;
+  std::uint64_t received_chunk = 0;  // its number: the sender may send some more
+
+  friend bool operator==(const SnapshotReply&, const SnapshotReply&) = default;
 };
 
 }  // namespace seshat

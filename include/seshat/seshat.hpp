@@ -8,6 +8,7 @@
 #define SESHAT_SESHAT_HPP
 
 // Usable from anywhere: the standard library only.
+#include "seshat/fnv1a.hpp"        // the FNV-1a hash
 #include "seshat/glob.hpp"         // Redis' glob patterns
 #include "seshat/log.hpp"          // log lines with fields, text or JSON
 #include "seshat/mailbox.hpp"      // many threads post, one owner takes
@@ -22,9 +23,11 @@
 #include "seshat/slots.hpp"  // hash slots
 
 // Floor 1: one Raft group, and its bytes.
-#include "seshat/codec.hpp"    // records and messages <-> bytes (nanopb)
-#include "seshat/records.hpp"  // what is stored and what nodes tell each other
-#include "seshat/replica.hpp"  // one group on one node; the interfaces it needs
+#include "seshat/codec.hpp"       // records and messages <-> bytes (nanopb)
+#include "seshat/peer_codec.hpp"  // ... and what nodes tell each other
+#include "seshat/records.hpp"     // what is stored and what nodes tell each other
+#include "seshat/replica.hpp"     // one group on one node; the interfaces it needs
+#include "seshat/snapshot.hpp"    // a group's state as rows
 
 // Floor 2: what a key-value store is.
 #include "seshat/command.hpp"              // what a command is

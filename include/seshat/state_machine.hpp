@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "seshat/codec.hpp"
+#include "seshat/fnv1a.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
@@ -124,7 +125,7 @@ inline constexpr std::string_view kMembershipKey = "membership";
 inline constexpr std::string_view kShardMapKey = "shardmap";
 
 // FNV-1a, 64 bits, of which value keys keep 48. Fixed for ever: it stands in keys on disk.
-[[nodiscard]] std::uint64_t key_hash(std::string_view key);
+[[nodiscard]] inline std::uint64_t key_hash(std::string_view key) { return fnv1a(key); }
 // The map's key of a user's key, into `out` (replaced).
 void value_key(std::string_view key, std::string& out);
 
@@ -138,15 +139,6 @@ void value_key(std::string_view key, std::string& out);
 // =================================================================================================
 // Bodies
 // =================================================================================================
-
-inline std::uint64_t key_hash(std::string_view key) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : key) {
-    hash ^= static_cast<unsigned char>(c);
-    hash *= 0x100000001b3;
-  }
-  return hash;
-}
 
 inline void value_key(std::string_view key, std::string& out) {
   const Slot slot = slot_of(key);

@@ -12,7 +12,7 @@
 
 #include "catch.hpp"
 #include "fuzz/target.hpp"
-#include "seshat/codec.hpp"
+#include "seshat/peer_codec.hpp"
 
 namespace {
 
@@ -163,9 +163,9 @@ void write_refused_seeds() {
   typeless.type = static_cast<raft::EntryType>(3);
   write_seed("refused_entry_type", 'e', bytes_of(typeless));
   write_seed("refused_entry_in_a_frame", 'f',
-             frame_with(raft::AppendEntries{Index{41}, Term{6}, Index{40}, 3, {typeless}}));
+             frame_with(raft::AppendEntries{Index{41}, Term{6}, Index{40}, 3, {}, {typeless}}));
   std::string newer = codec::encode(kShardMap);
-  newer[1] = 2;  // behind the tag of field 1, the version
+  newer[1] = kRecordVersion + 1;  // behind the tag of field 1, the version
   write_seed("refused_version", 's', newer);
 }
 
@@ -175,7 +175,8 @@ void write_frame_seeds() {
                     .node_id = NodeId{1},
                     .incarnation = 11,
                     .empty = true,
-                    .client_addr = "a:6379"};
+                    .client_addr = "a:6379",
+                    .addr = "a:7379"};
   Frame first;
   first.hello = hello;
   write_seed("hello", 'f', bytes_of(first));
@@ -189,7 +190,7 @@ void write_frame_seeds() {
   write_seed("request_vote_reply", 'f', frame_with(raft::RequestVoteReply{true, true}));
   write_seed("append_entries", 'f',
              frame_with(raft::AppendEntries{
-                 Index{41}, Term{6}, Index{40}, 3, {entry_of(42, "OK"), entry_of(43, "")}}));
+                 Index{41}, Term{6}, Index{40}, 3, {}, {entry_of(42, "OK"), entry_of(43, "")}}));
   raft::AppendEntriesReply reply;
   reply.rejected_index = Index{41};
   reply.conflict_index = Index{30};

@@ -14,7 +14,7 @@
 #include "fuzz/direct_batch.hpp"
 #include "fuzz/target.hpp"
 #include "memory_database.hpp"
-#include "seshat/codec.hpp"
+#include "seshat/peer_codec.hpp"
 #include "seshat/state_machine.hpp"
 
 namespace seshat::fuzz {

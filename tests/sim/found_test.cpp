@@ -81,7 +81,7 @@ TEST_CASE("leadership that comes, takes a write and goes within one turn leaves 
   for (std::uint64_t i = 1; i <= 2; ++i) {
     entries.push_back({Term{2}, Index{i}, raft::EntryType::kNoOp, nullptr});
   }
-  node.receive(3, 2, raft::AppendEntries{Index{0}, Term{0}, Index{2}, 1, entries});
+  node.receive(3, 2, raft::AppendEntries{Index{0}, Term{0}, Index{2}, 1, {}, entries});
   node.turn();
   CHECK(heard.text == "unknown ");
   REQUIRE(node.to_apply.size() == 2);

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "seshat/codec.hpp"
+#include "seshat/peer_codec.hpp"
 #include "seshat/records.hpp"
 #include "sim/scenario.hpp"
 #include "sim/world.hpp"

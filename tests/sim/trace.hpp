@@ -48,6 +48,10 @@ inline std::string tell(const raft::AppendEntriesReply& m) {
   return text + ", round " + number(m.round);
 }
 inline std::string tell(const raft::TimeoutNow&) { return "TimeoutNow"; }
+inline std::string tell(const raft::InstallSnapshot& m) {
+  return "InstallSnapshot " +
+         position(m.snapshot.last_included_index, m.snapshot.last_included_term);
+}
 
 }  // namespace trace_detail
 

@@ -1,0 +1,507 @@
+// seshat/peer_codec.hpp - what nodes tell each other <-> bytes: frames, calls, snapshots.
+//
+// As codec.hpp, which encodes the records inside. All of these come from outside the process: what
+// can't be read is an error, never a crash, and no length is trusted.
+//
+// Threads: none inside; every function may run anywhere.
+// Needs:   codec.hpp.
+#ifndef SESHAT_PEER_CODEC_HPP
+#define SESHAT_PEER_CODEC_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "seshat/codec.hpp"
+#include "seshat/raft.hpp"
+#include "seshat/records.hpp"
+#include "seshat/result.hpp"
+
+namespace seshat::codec {
+
+// All encode() here append to `out`.
+void encode(const Frame& frame, std::string& out);
+[[nodiscard]] Result<Frame> decode_frame(std::string_view bytes);
+
+void encode(const CallRequest& request, std::string& out);
+[[nodiscard]] Result<CallRequest> decode_call_request(std::string_view bytes);
+void encode(const CallReply& reply, std::string& out);
+[[nodiscard]] Result<CallReply> decode_call_reply(std::string_view bytes);
+
+// A SnapshotFrame with the one or the other.
+void encode(const SnapshotOffer& offer, std::string& out);
+void encode(const SnapshotChunk& chunk, std::string& out);
+[[nodiscard]] Result<SnapshotFrame> decode_snapshot_frame(std::string_view bytes);
+void encode(const SnapshotReply& reply, std::string& out);
+[[nodiscard]] Result<SnapshotReply> decode_snapshot_reply(std::string_view bytes);
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+namespace detail {
+
+// A reason may be longer than its field; it is for people.
+template <std::size_t N>
+void copy_beginning(const std::string& from, char (&to)[N]) {
+  copy_text(from.substr(0, N - 1), to);
+}
+
+inline bool encode_entries(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
+  for (const raft::Entry& entry : *static_cast<const std::vector<raft::Entry>*>(*arg)) {
+    std::string scratch;
+    const std::string_view data = data_of(entry, scratch);
+    const seshat_proto_VersionedLogEntry record = to_proto(entry, data);
+    if (!pb_encode_tag_for_field(stream, field)) return false;
+    if (!pb_encode_submessage(stream, seshat_proto_VersionedLogEntry_fields, &record)) return false;
+  }
+  return true;
+}
+
+inline bool decode_entries(pb_istream_t* stream, const pb_field_t*, void** arg) {
+  Result<raft::Entry> entry = decode_entry(take_rest(stream));
+  if (!entry) PB_RETURN_ERROR(stream, "an entry can't be read");
+  static_cast<std::vector<raft::Entry>*>(*arg)->push_back(std::move(*entry));
+  return true;
+}
+
+// ---- Raft messages: a struct for each on our side, one flat message on the wire
+
+inline void fill(seshat_proto_RaftMessage& out, const raft::RequestVote& body) {
+  out.type = seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE;
+  out.log_index = body.last_log_index.value;
+  out.log_term = body.last_log_term.value;
+  out.pre_vote = body.pre_vote;
+  out.transfer = body.transfer;
+}
+
+inline void fill(seshat_proto_RaftMessage& out, const raft::RequestVoteReply& body) {
+  out.type = seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE_REPLY;
+  out.success = body.granted;
+  out.pre_vote = body.pre_vote;
+}
+
+inline void fill(seshat_proto_RaftMessage& out, const raft::AppendEntries& body) {
+  out.type = seshat_proto_RaftMessageType_RAFT_APPEND_ENTRIES;
+  out.log_index = body.prev_log_index.value;
+  out.log_term = body.prev_log_term.value;
+  out.commit_index = body.commit_index.value;
+  out.round = body.round;
+  out.compactable_index = body.compactable_index.value;
+  out.entries = encoder(&encode_entries, body.entries);
+}
+
+inline void fill(seshat_proto_RaftMessage& out, const raft::AppendEntriesReply& body) {
+  out.type = seshat_proto_RaftMessageType_RAFT_APPEND_ENTRIES_REPLY;
+  out.success = body.success;
+  out.log_index = body.success ? body.match_index.value : body.rejected_index.value;
+  out.log_term = body.conflict_term.value;
+  out.round = body.round;
+  out.withhold_ms = body.withhold_ms;
+  out.conflict_index = body.conflict_index.value;
+}
+
+inline void fill(seshat_proto_RaftMessage& out, const raft::TimeoutNow&) {
+  out.type = seshat_proto_RaftMessageType_RAFT_TIMEOUT_NOW;
+}
+
+inline void fill(seshat_proto_RaftMessage& out, const raft::InstallSnapshot& body) {
+  out.type = seshat_proto_RaftMessageType_RAFT_INSTALL_SNAPSHOT;
+  out.log_index = body.snapshot.last_included_index.value;
+  out.log_term = body.snapshot.last_included_term.value;
+  out.has_configuration = true;
+  out.configuration = to_proto(body.snapshot.configuration);
+  out.configuration_index = body.snapshot.configuration_index.value;
+}
+
+// Looks into `message`, which must stay until it is encoded.
+inline seshat_proto_RaftMessage to_proto(const PeerMessage& message) {
+  seshat_proto_RaftMessage out = seshat_proto_RaftMessage_init_zero;
+  out.group = message.group.value;
+  out.from = message.message.from.value;
+  out.to = message.message.to.value;
+  out.term = message.message.term.value;
+  std::visit([&](const auto& body) { fill(out, body); }, message.message.body);
+  return out;
+}
+
+inline raft::AppendEntriesReply to_append_reply(const seshat_proto_RaftMessage& in) {
+  raft::AppendEntriesReply reply;
+  reply.success = in.success;
+  (in.success ? reply.match_index : reply.rejected_index) = Index{in.log_index};
+  reply.round = in.round;
+  reply.withhold_ms = in.withhold_ms;
+  reply.conflict_index = Index{in.conflict_index};
+  reply.conflict_term = Term{in.log_term};
+  return reply;
+}
+
+// What a RaftMessage holds beside numbers.
+struct RaftMessageParts {
+  std::vector<raft::Entry> entries;
+  raft::Configuration configuration;
+};
+
+inline seshat_proto_RaftMessage message_decoder(RaftMessageParts& parts) {
+  seshat_proto_RaftMessage in = seshat_proto_RaftMessage_init_zero;
+  in.entries = decoder(&decode_entries, parts.entries);
+  in.configuration = configuration_decoder(parts.configuration);
+  return in;
+}
+
+// False: of a type that this program doesn't know.
+inline bool from_proto(const seshat_proto_RaftMessage& in, RaftMessageParts parts,
+                       PeerMessage& out) {
+  out.group = GroupId{in.group};
+  out.message.from = NodeId{in.from};
+  out.message.to = NodeId{in.to};
+  out.message.term = Term{in.term};
+  switch (number_of(in.type)) {
+    case seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE:
+      out.message.body =
+          raft::RequestVote{Index{in.log_index}, Term{in.log_term}, in.pre_vote, in.transfer};
+      return true;
+    case seshat_proto_RaftMessageType_RAFT_REQUEST_VOTE_REPLY:
+      out.message.body = raft::RequestVoteReply{in.success, in.pre_vote};
+      return true;
+    case seshat_proto_RaftMessageType_RAFT_APPEND_ENTRIES:
+      out.message.body = raft::AppendEntries{Index{in.log_index},         Term{in.log_term},
+                                             Index{in.commit_index},      in.round,
+                                             Index{in.compactable_index}, std::move(parts.entries)};
+      return true;
+    case seshat_proto_RaftMessageType_RAFT_APPEND_ENTRIES_REPLY:
+      out.message.body = to_append_reply(in);
+      return true;
+    case seshat_proto_RaftMessageType_RAFT_TIMEOUT_NOW:
+      out.message.body = raft::TimeoutNow{};
+      return true;
+    case seshat_proto_RaftMessageType_RAFT_INSTALL_SNAPSHOT:
+      out.message.body =
+          raft::InstallSnapshot{{Index{in.log_index}, Term{in.log_term},
+                                 std::move(parts.configuration), Index{in.configuration_index}}};
+      return true;
+    default:
+      return false;
+  }
+}
+
+inline bool encode_messages(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
+  for (const PeerMessage& message : *static_cast<const std::vector<PeerMessage>*>(*arg)) {
+    const seshat_proto_RaftMessage out = to_proto(message);
+    if (!pb_encode_tag_for_field(stream, field)) return false;
+    if (!pb_encode_submessage(stream, seshat_proto_RaftMessage_fields, &out)) return false;
+  }
+  return true;
+}
+
+inline bool decode_messages(pb_istream_t* stream, const pb_field_t*, void** arg) {
+  RaftMessageParts parts;
+  seshat_proto_RaftMessage in = message_decoder(parts);
+  if (!pb_decode(stream, seshat_proto_RaftMessage_fields, &in)) return false;
+  PeerMessage message;
+  // A type from a newer node is skipped: the protocol version says what both understand.
+  if (from_proto(in, std::move(parts), message)) {
+    static_cast<std::vector<PeerMessage>*>(*arg)->push_back(std::move(message));
+  }
+  return true;
+}
+
+inline seshat_proto_Hello to_proto(const Hello& hello) {
+  seshat_proto_Hello out = seshat_proto_Hello_init_zero;
+  out.min_protocol_version = hello.min_protocol_version;
+  out.max_protocol_version = hello.max_protocol_version;
+  copy_text(hello.cluster_id, out.cluster_id);
+  out.members_hash = hello.members_hash;
+  out.node_id = hello.node_id.value;
+  out.incarnation = hello.incarnation;
+  out.empty = hello.empty;
+  copy_text(hello.client_addr, out.client_addr);
+  copy_text(hello.addr, out.addr);
+  out.max_record_version = hello.max_record_version;
+  out.max_operation_version = hello.max_operation_version;
+  return out;
+}
+
+inline Hello from_proto(const seshat_proto_Hello& in) {
+  Hello hello;
+  hello.min_protocol_version = in.min_protocol_version;
+  // Version 0.1 speaks one version only, and names it there.
+  hello.max_protocol_version = std::max(in.min_protocol_version, in.max_protocol_version);
+  hello.cluster_id = in.cluster_id;
+  hello.members_hash = in.members_hash;
+  hello.node_id = NodeId{in.node_id};
+  hello.incarnation = in.incarnation;
+  hello.empty = in.empty;
+  hello.client_addr = in.client_addr;
+  hello.addr = in.addr;
+  hello.max_record_version = in.max_record_version;
+  hello.max_operation_version = in.max_operation_version;
+  return hello;
+}
+
+// ---- What a node says of itself
+
+inline bool encode_group_statuses(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
+  for (const GroupStatus& status : *static_cast<const std::vector<GroupStatus>*>(*arg)) {
+    seshat_proto_GroupStatus out = seshat_proto_GroupStatus_init_zero;
+    out.group = status.group.value;
+    out.role = static_cast<seshat_proto_RaftRole>(status.role);
+    out.term = status.term.value;
+    out.leader = status.leader.value;
+    out.commit_index = status.commit_index.value;
+    out.applied_index = status.applied_index.value;
+    out.first_index = status.first_index.value;
+    out.last_index = status.last_index.value;
+    out.log_size_bytes = status.log_size_bytes;
+    out.snapshot_index = status.snapshot_index.value;
+    out.restoring = status.restoring;
+    if (!pb_encode_tag_for_field(stream, field)) return false;
+    if (!pb_encode_submessage(stream, seshat_proto_GroupStatus_fields, &out)) return false;
+  }
+  return true;
+}
+
+inline bool decode_group_statuses(pb_istream_t* stream, const pb_field_t*, void** arg) {
+  seshat_proto_GroupStatus in = seshat_proto_GroupStatus_init_zero;
+  if (!pb_decode(stream, seshat_proto_GroupStatus_fields, &in)) return false;
+  if (number_of(in.role) > seshat_proto_RaftRole_ROLE_LEADER) return false;
+  GroupStatus status;
+  status.group = GroupId{in.group};
+  status.role = static_cast<raft::Role>(number_of(in.role));
+  status.term = Term{in.term};
+  status.leader = NodeId{in.leader};
+  status.commit_index = Index{in.commit_index};
+  status.applied_index = Index{in.applied_index};
+  status.first_index = Index{in.first_index};
+  status.last_index = Index{in.last_index};
+  status.log_size_bytes = in.log_size_bytes;
+  status.snapshot_index = Index{in.snapshot_index};
+  status.restoring = in.restoring;
+  auto& statuses = *static_cast<std::vector<GroupStatus>*>(*arg);
+  statuses.push_back(status);
+  return statuses.size() <= kMaxIds;
+}
+
+inline seshat_proto_NodeStatus to_proto(const NodeStatus& status) {
+  seshat_proto_NodeStatus out = seshat_proto_NodeStatus_init_zero;
+  out.disk_low = status.disk_low;
+  copy_text(status.version, out.version);
+  out.groups = encoder(&encode_group_statuses, status.groups);
+  return out;
+}
+
+}  // namespace detail
+
+// ---- Frames -------------------------------------------------------------------------------------
+
+inline void encode(const Frame& frame, std::string& out) {
+  seshat_proto_Frame record = seshat_proto_Frame_init_zero;
+  record.has_hello = frame.hello.has_value();
+  if (frame.hello) record.hello = detail::to_proto(*frame.hello);
+  record.has_hello_reply = frame.hello_reply.has_value();
+  if (frame.hello_reply) {
+    record.hello_reply.accepted = frame.hello_reply->accepted;
+    const std::size_t longest = sizeof(record.hello_reply.reason) - 1;
+    detail::copy_text(frame.hello_reply->reason.substr(0, longest), record.hello_reply.reason);
+    record.hello_reply.has_self = true;
+    record.hello_reply.self = detail::to_proto(frame.hello_reply->self);
+  }
+  record.messages = detail::encoder(&detail::encode_messages, frame.messages);
+  record.has_status = frame.status.has_value();
+  if (frame.status) record.status = detail::to_proto(*frame.status);
+  detail::append_message(out, seshat_proto_Frame_fields, &record);
+}
+
+inline Result<Frame> decode_frame(std::string_view bytes) {
+  seshat_proto_Frame record = seshat_proto_Frame_init_zero;
+  Frame frame;
+  record.messages = detail::decoder(&detail::decode_messages, frame.messages);
+  NodeStatus status;
+  record.status.groups = detail::decoder(&detail::decode_group_statuses, status.groups);
+  if (!detail::decode_message(bytes, seshat_proto_Frame_fields, &record)) {
+    return detail::undecodable("Frame", "it is not a whole message");
+  }
+  if (record.has_hello) frame.hello = detail::from_proto(record.hello);
+  if (record.has_hello_reply) {
+    frame.hello_reply = HelloReply{record.hello_reply.accepted, record.hello_reply.reason,
+                                   detail::from_proto(record.hello_reply.self)};
+  }
+  if (record.has_status) {
+    status.disk_low = record.status.disk_low;
+    status.version = record.status.version;
+    frame.status = std::move(status);
+  }
+  return frame;
+}
+
+// ---- Calls --------------------------------------------------------------------------------------
+
+inline void encode(const CallRequest& request, std::string& out) {
+  seshat_proto_CallRequest record = seshat_proto_CallRequest_init_zero;
+  record.from = request.from.value;
+  detail::copy_text(request.cluster_id, record.cluster_id);
+  record.has_join = request.join.has_value();
+  if (request.join) {
+    record.join.has_hello = true;
+    record.join.hello = detail::to_proto(request.join->hello);
+  }
+  record.has_admin = request.admin.has_value();
+  if (request.admin) {
+    record.admin.action = static_cast<std::uint32_t>(request.admin->action);
+    record.admin.node = request.admin->node.value;
+    record.admin.force = request.admin->force;
+  }
+  detail::append_message(out, seshat_proto_CallRequest_fields, &record);
+}
+
+inline Result<CallRequest> decode_call_request(std::string_view bytes) {
+  seshat_proto_CallRequest record = seshat_proto_CallRequest_init_zero;
+  if (!detail::decode_message(bytes, seshat_proto_CallRequest_fields, &record)) {
+    return detail::undecodable("CallRequest", "it is not a whole message");
+  }
+  CallRequest request;
+  request.from = NodeId{record.from};
+  request.cluster_id = record.cluster_id;
+  if (record.has_join) request.join = JoinRequest{detail::from_proto(record.join.hello)};
+  if (record.has_admin) {
+    const std::uint32_t action = record.admin.action;
+    if (action == 0 || action > static_cast<std::uint32_t>(AdminAction::kSnapshot)) {
+      return detail::undecodable("CallRequest", "its action is unknown");
+    }
+    request.admin = AdminRequest{static_cast<AdminAction>(action), NodeId{record.admin.node},
+                                 record.admin.force};
+  }
+  return request;
+}
+
+inline void encode(const CallReply& reply, std::string& out) {
+  seshat_proto_CallReply record = seshat_proto_CallReply_init_zero;
+  record.status = static_cast<seshat_proto_CallStatus>(reply.status);
+  detail::copy_beginning(reply.reason, record.reason);
+  detail::copy_text(reply.leader_addr, record.leader_addr);
+  detail::copy_text(reply.client_addr, record.client_addr);
+  record.has_membership = reply.membership.has_value();
+  if (reply.membership) record.membership = detail::to_proto(*reply.membership);
+  detail::append_message(out, seshat_proto_CallReply_fields, &record);
+}
+
+inline Result<CallReply> decode_call_reply(std::string_view bytes) {
+  seshat_proto_CallReply record = seshat_proto_CallReply_init_zero;
+  ClusterMembership membership;
+  record.membership.members = detail::decoder(&detail::decode_members, membership.members);
+  if (!detail::decode_message(bytes, seshat_proto_CallReply_fields, &record)) {
+    return detail::undecodable("CallReply", "it is not a whole message");
+  }
+  if (detail::number_of(record.status) > seshat_proto_CallStatus_CALL_REFUSED) {
+    return detail::undecodable("CallReply", "its status is unknown");
+  }
+  CallReply reply;
+  reply.status = static_cast<CallStatus>(detail::number_of(record.status));
+  reply.reason = record.reason;
+  reply.leader_addr = record.leader_addr;
+  reply.client_addr = record.client_addr;
+  if (record.has_membership) {
+    membership.membership_version = record.membership.membership_version;
+    membership.cluster_id = record.membership.cluster_id;
+    reply.membership = std::move(membership);
+  }
+  return reply;
+}
+
+// ---- Snapshots ----------------------------------------------------------------------------------
+
+inline void encode(const SnapshotOffer& offer, std::string& out) {
+  seshat_proto_SnapshotFrame record = seshat_proto_SnapshotFrame_init_zero;
+  record.has_offer = true;
+  record.offer.has_message = true;
+  record.offer.message = detail::to_proto(offer.message);
+  detail::copy_text(offer.cluster_id, record.offer.cluster_id);
+  record.offer.has_metadata = true;
+  record.offer.metadata = detail::to_proto(offer.metadata);
+  detail::append_message(out, seshat_proto_SnapshotFrame_fields, &record);
+}
+
+inline void encode(const SnapshotChunk& chunk, std::string& out) {
+  const std::string_view rows = chunk.rows;
+  seshat_proto_SnapshotFrame record = seshat_proto_SnapshotFrame_init_zero;
+  record.has_chunk = true;
+  record.chunk.number = chunk.number;
+  record.chunk.rows = detail::encoder(&detail::encode_view, rows);
+  record.chunk.checksum = chunk.checksum;
+  record.chunk.last = chunk.last;
+  detail::append_message(out, seshat_proto_SnapshotFrame_fields, &record);
+}
+
+inline Result<SnapshotFrame> decode_snapshot_frame(std::string_view bytes) {
+  seshat_proto_SnapshotFrame record = seshat_proto_SnapshotFrame_init_zero;
+  SnapshotOffer offer;
+  detail::RaftMessageParts parts;
+  record.offer.message = detail::message_decoder(parts);
+  record.offer.metadata = detail::metadata_decoder(offer.metadata);
+  std::string_view rows;
+  detail::ViewTarget<std::string_view> target{bytes, rows};
+  record.chunk.rows = detail::decoder(&detail::decode_view, target);
+  if (!detail::decode_message(bytes, seshat_proto_SnapshotFrame_fields, &record)) {
+    return detail::undecodable("SnapshotFrame", "it is not a whole message");
+  }
+  if (record.has_offer == record.has_chunk) {
+    return detail::undecodable("SnapshotFrame", "it holds neither an offer nor a chunk, or both");
+  }
+  if (record.has_chunk) {
+    return SnapshotFrame(SnapshotChunk{record.chunk.number, std::string(rows),
+                                       record.chunk.checksum, record.chunk.last});
+  }
+  const bool known = detail::from_proto(record.offer.message, std::move(parts), offer.message);
+  if (!known || !std::holds_alternative<raft::InstallSnapshot>(offer.message.message.body)) {
+    return detail::undecodable("SnapshotFrame", "its offer is no InstallSnapshot");
+  }
+  if (record.offer.metadata.version > kRecordVersion) {
+    return Error{"SnapshotMetadata has version " + std::to_string(record.offer.metadata.version) +
+                 ", but this seshat knows only up to " + std::to_string(kRecordVersion) +
+                 ": update it first"};
+  }
+  offer.cluster_id = record.offer.cluster_id;
+  detail::from_proto(record.offer.metadata, offer.metadata);
+  return SnapshotFrame(std::move(offer));
+}
+
+inline void encode(const SnapshotReply& reply, std::string& out) {
+  const std::string_view after_key = reply.after_key;
+  seshat_proto_SnapshotReply record = seshat_proto_SnapshotReply_init_zero;
+  record.status = static_cast<seshat_proto_SnapshotStatus>(reply.status);
+  detail::copy_beginning(reply.reason, record.reason);
+  record.after_key = detail::encoder(&detail::encode_view, after_key);
+  record.index = reply.index.value;
+  record.received_chunk = reply.received_chunk;
+  detail::append_message(out, seshat_proto_SnapshotReply_fields, &record);
+}
+
+inline Result<SnapshotReply> decode_snapshot_reply(std::string_view bytes) {
+  seshat_proto_SnapshotReply record = seshat_proto_SnapshotReply_init_zero;
+  std::string_view after_key;
+  detail::ViewTarget<std::string_view> target{bytes, after_key};
+  record.after_key = detail::decoder(&detail::decode_view, target);
+  if (!detail::decode_message(bytes, seshat_proto_SnapshotReply_fields, &record)) {
+    return detail::undecodable("SnapshotReply", "it is not a whole message");
+  }
+  if (detail::number_of(record.status) > seshat_proto_SnapshotStatus_SNAPSHOT_REFUSED) {
+    return detail::undecodable("SnapshotReply", "its status is unknown");
+  }
+  SnapshotReply reply;
+  reply.status = static_cast<SnapshotReply::Status>(detail::number_of(record.status));
+  reply.reason = record.reason;
+  reply.after_key = after_key;
+  reply.index = Index{record.index};
+  reply.received_chunk = record.received_chunk;
+  return reply;
+}
+
+}  // namespace seshat::codec
+
+#endif  // SESHAT_PEER_CODEC_HPP
