@@ -16,6 +16,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -117,6 +118,7 @@ struct Solo {  // node 1
       }
       for (const ReadResult& read : ready.reads) reads.push_back(read);
       for (const Fetch& fetch : ready.fetches) fetches.push_back(fetch);
+      snapshots.insert(snapshots.end(), ready.snapshots.begin(), ready.snapshots.end());
     }
   }
 
@@ -169,7 +171,10 @@ struct Solo {  // node 1
   std::vector<Entry> committed;
   std::vector<ReadResult> reads;
   std::vector<Fetch> fetches;
+  std::vector<NodeId> snapshots;
 };
+
+inline bool asks_for_votes(Solo& node) { return !node.sent<RequestVote>().empty(); }
 
 // ---- A cluster -------------------------------------------------------------------------------------
 
@@ -182,7 +187,9 @@ struct Node {
   Config config;
   std::unique_ptr<Raft> raft;  // null: it is down
   HardState hard_state;        // on disk, and so is the log
+  // Entry i + 1 at i; what comes before log_first is not there any more, and only the checks see it.
   std::vector<Entry> log;
+  std::uint64_t log_first = 1;
   std::deque<UnsyncedWrite> unsynced;
   std::uint64_t sync_ms = 0;  // how long an fsync takes; kNever: until sync()
   std::vector<Entry> applied;
@@ -194,6 +201,10 @@ struct Node {
   std::uint64_t last_tick_ms = 0;
   std::uint64_t clock_offset_ms = 1'000;
   std::int64_t clock_drift_permille = 0;
+  Configuration configuration;  // as it was applied
+  Index configuration_index;
+  std::vector<Entry> install_from;
+  std::optional<Snapshot> installing;  // begun, and done as soon as nothing is unsynced
   // As the checks saw it last.
   std::vector<Entry> seen_log;
   Term led_term;
@@ -225,6 +236,9 @@ class Cluster {
     if (base > 0) restored.base_term = n.log[base - 1].term;
     restored.entries.assign(n.log.begin() + static_cast<std::ptrdiff_t>(base), n.log.end());
     restored.applied_index = n.applied.empty() ? Index{} : n.applied.back().index;
+    restored.first_index = Index{n.log_first};
+    restored.configuration = n.configuration;
+    restored.configuration_index = n.configuration_index;
     if (const auto error = check_restored(restored)) fail(*error);
     n.apply_to = restored.applied_index;
     n.raft = std::make_unique<Raft>(n.config, std::move(restored), clock(n));
@@ -247,6 +261,7 @@ class Cluster {
     n.unsynced.clear();
     n.to_apply.clear();
     n.led_term = {};
+    n.installing.reset();
     n.raft.reset();
   }
 
@@ -309,6 +324,39 @@ class Cluster {
     return best == nullptr ? 0 : best->config.id.value;
   }
 
+  // What every node is and knows, a line each.
+  [[nodiscard]] std::string state() const {
+    std::string text;
+    const auto add = [&](const char* name, std::uint64_t number) {
+      text += std::string(" ") + name + " " + std::to_string(number);
+    };
+    const auto add_members = [&](const char* name, const std::vector<NodeId>& members) {
+      text += std::string(" ") + name;
+      for (const NodeId member : members) text += " " + std::to_string(member.value);
+    };
+    for (const Node& n : nodes_) {
+      text += "node " + std::to_string(n.config.id.value);
+      if (!n.raft) {
+        text += " is down\n";
+        continue;
+      }
+      add("role", static_cast<std::uint64_t>(n.raft->role()));
+      add("term", n.raft->current_term().value);
+      add("leader", n.raft->leader().value);
+      add("applied", n.raft->last_applied().value);
+      add("commit", n.raft->commit_index().value);
+      add("log from", n.log_first);
+      add("to", n.raft->log().last_index().value);
+      add("of term", n.raft->log().last_term().value);
+      add("members since", n.raft->configuration_index().value);
+      add_members("voters", n.raft->configuration().voters);
+      add_members("outgoing", n.raft->configuration().outgoing);
+      add_members("learners", n.raft->configuration().learners);
+      text += n.raft->is_installing() ? " installing\n" : "\n";
+    }
+    return text;
+  }
+
   // ---- clients
   Proposed propose(std::uint64_t id) {
     Node& n = node(id);
@@ -318,6 +366,46 @@ class Cluster {
     settle();
     return proposed;
   }
+
+  ProposeStatus change(std::uint64_t id, std::vector<std::uint64_t> voters,
+                       std::vector<std::uint64_t> learners = {}) {
+    const auto ids = [](const std::vector<std::uint64_t>& numbers) {
+      std::vector<NodeId> nodes;
+      for (const std::uint64_t number : numbers) nodes.push_back(NodeId{number});
+      return nodes;
+    };
+    Node& n = node(id);
+    const Proposed proposed = n.raft->change_members(clock(n), ids(voters), ids(learners));
+    check(n);
+    settle();
+    return proposed.status;
+  }
+
+  // Cuts the log on this node's disk as far as the core allows, or regardless of what others need;
+  // no further than `at_most`.
+  void compact(std::uint64_t id, std::uint64_t at_most = kNever, bool regardless = false) {
+    Node& n = node(id);
+    if (n.installing) return;
+    const Index to = regardless ? n.raft->last_applied() : n.raft->compactable_index();
+    n.log_first = std::max(n.log_first, std::min(to.value, at_most) + 1);
+    n.raft->compacted(Index{n.log_first});
+  }
+
+  // What a crash takes of the state machine, but nothing that the log was cut behind.
+  void forget_applied(std::uint64_t id, std::size_t count) {
+    Node& n = node(id);
+    const std::size_t kept = n.applied.size() - std::min(count, n.applied.size());
+    n.applied.resize(std::max<std::size_t>(kept, n.log_first - 1));
+    n.configuration = {};
+    n.configuration_index = {};
+    for (const Entry& e : n.applied) {
+      if (e.configuration) n.configuration = *e.configuration, n.configuration_index = e.index;
+    }
+  }
+
+  // Whether snapshots reach their peers; how often one was asked for.
+  bool snapshots_arrive = true;
+  std::uint64_t snapshots = 0;
 
   bool read(std::uint64_t id) {
     Node& n = node(id);
@@ -351,6 +439,7 @@ class Cluster {
     if (write.hard_state) n.hard_state = *write.hard_state;
     if (write.entries.empty()) return;
     must(write.entries.front().index.value <= n.log.size() + 1, "a write left a hole in the log");
+    must(write.entries.front().index.value >= n.log_first, "a write went below the cut of the log");
     n.log.resize(write.entries.front().index.value - 1);
     n.log.insert(n.log.end(), write.entries.begin(), write.entries.end());
   }
@@ -391,10 +480,17 @@ class Cluster {
     }
     if (!n.to_apply.empty() && !n.apply_stalled) {
       moved = true;
-      for (Entry& e : n.to_apply) check_applied(n, e);
+      for (Entry& e : n.to_apply) {
+        if (e.configuration) n.configuration = *e.configuration, n.configuration_index = e.index;
+        check_applied(n, e);
+      }
       n.to_apply.clear();
       n.raft->applied(clock(n), n.apply_to);
       check(n);
+    }
+    if (n.installing && n.unsynced.empty() && n.to_apply.empty()) {
+      moved = true;
+      install(n);
     }
     return moved;
   }
@@ -416,14 +512,50 @@ class Cluster {
       n.reads.push_back(read);
       must(!read.ok || read.index.value >= read_must_see_[read.id], "a read is stale (§8)");
     }
+    for (const NodeId peer : ready.snapshots) send_snapshot(n, peer);
     for (const Fetch& fetch : ready.fetches) {
       const std::size_t from = fetch.from.value;
+      if (n.log_first > 1 && from <= n.log_first) fail("entries were asked for that were cut off");
       const std::size_t to = std::min({n.log.size(), from + 2, std::size_t{fetch.to.value}});
       const Term prev_term = from == 1 ? Term{} : n.log[from - 2].term;
       n.raft->fetched(clock(n), fetch.peer, prev_term,
                       {n.log.begin() + static_cast<std::ptrdiff_t>(from) - 1,
                        n.log.begin() + static_cast<std::ptrdiff_t>(to)});
     }
+    check(n);
+  }
+
+  // The state as this node has applied it travels in no time, or not at all.
+  void send_snapshot(Node& n, NodeId to) {
+    ++snapshots;
+    const Index index = n.applied.back().index;
+    const Snapshot snapshot{index, n.applied.back().term, n.configuration, n.configuration_index};
+    n.raft->sending_snapshot(to, index);
+    Node& peer = node(to.value);
+    const bool reached = snapshots_arrive && peer.raft && !peer.paused &&
+                         !cut_.contains({n.config.id.value, to.value});
+    if (!reached) return n.raft->snapshot_ended(clock(n), to, {});
+    peer.raft->step(clock(peer),
+                    Message{n.config.id, to, n.raft->current_term(), InstallSnapshot{snapshot}});
+    while (peer.raft->has_ready()) hand_out(peer, peer.raft->take_ready(clock(peer)));
+    if (peer.raft->begin_install(clock(peer), snapshot)) {
+      peer.installing = snapshot;
+      peer.install_from = n.applied;
+      pump(peer);
+    }
+    n.raft->snapshot_ended(clock(n), to, peer.raft->commit_index());
+  }
+
+  void install(Node& n) {
+    n.applied = std::exchange(n.install_from, {});
+    n.apply_to = n.applied.back().index;
+    n.configuration = n.installing->configuration;
+    n.configuration_index = n.installing->configuration_index;
+    n.log = n.applied;
+    n.log_first = n.log.size() + 1;
+    n.seen_log = n.log;
+    n.installing.reset();
+    n.raft->installed(clock(n));
     check(n);
   }
 
@@ -496,11 +628,16 @@ class Cluster {
 
   void commit_next(const Node& n) {
     const Entry& e = n.seen_log.at(committed_.size());
-    std::size_t holders = 0;
-    for (const Node& other : nodes_) {
-      holders += other.log.size() >= e.index.value && same(other.log[e.index.value - 1], e);
+    const Configuration& members = n.raft->configuration();
+    for (const std::vector<NodeId>* voters : {&members.voters, &members.outgoing}) {
+      std::size_t holders = 0;
+      for (const NodeId id : *voters) {
+        const Node& other = node(id.value);
+        holders += other.log.size() >= e.index.value && same(other.log[e.index.value - 1], e);
+      }
+      must(voters->empty() || holders > voters->size() / 2,
+           "committed before a majority had it on disk");
     }
-    must(holders > size() / 2, "committed before a majority had it on disk");
     committed_.push_back({e, n.raft->current_term()});
   }
 

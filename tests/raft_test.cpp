@@ -2,6 +2,7 @@
 // paper's own claims are in raft_paper_test.cpp.
 #include "catch.hpp"
 #include "raft_harness.hpp"
+#include "raft_random.hpp"
 
 namespace seshat::raft::test {
 namespace {
@@ -23,133 +24,6 @@ Solo leader_of_3(const Restored& restored = {}, const Tweak& tweak = {}) {
   node.drain();
   node.outbox.clear();
   return node;
-}
-
-bool asks_for_votes(Solo& node) { return !node.sent<RequestVote>().empty(); }
-
-struct RunResult {
-  std::string trace;
-  std::size_t committed = 0;
-  std::size_t elections = 0;
-  std::size_t reads = 0;
-};
-
-// Small bounds, so that short runs meet them.
-void make_small(Config& config, std::mt19937_64& random) {
-  config.seed = random();
-  config.lease_reads = random() % 4 != 0;
-  config.max_append_size_bytes = std::size_t{64} << random() % 4;
-  config.max_inflight_size_bytes = std::size_t{128} << random() % 4;
-  config.max_apply_size_bytes = 200;
-  config.applied_tail_size_bytes = random() % 2 == 0 ? 300 : 100'000;
-  config.max_log_memory_size_bytes = random() % 4 == 0 ? 1'000 : 100'000;
-}
-
-void random_fault(Cluster& cluster, std::mt19937_64& random) {
-  const std::uint64_t other = 1 + random() % cluster.size();
-  const bool at_leader = cluster.leader() != 0 && random() % 3 == 0;
-  const std::uint64_t id = at_leader ? cluster.leader() : 1 + random() % cluster.size();
-  Node& node = cluster.node(id);
-  if (!node.raft) return cluster.start(id, random() % (node.applied.size() + 1));
-  switch (random() % 14) {
-    case 0: {
-      cluster.crash(id, random() % (node.unsynced.size() + 1));
-      const std::size_t lost = random() % 3;  // what it applied may not have been synced
-      node.applied.resize(node.applied.size() - std::min(lost, node.applied.size()));
-      if (random() % 2 == 0) cluster.start(id);
-      return;
-    }
-    case 1:
-      return cluster.isolate(id);
-    case 2:
-      return cluster.cut(id, other);
-    case 3:
-      return cluster.cut(id, other), cluster.cut(other, id);
-    case 4:
-    case 5:
-      return cluster.heal();
-    case 6: {
-      node.raft->transfer_leadership(cluster.clock(node));
-      cluster.settle();
-      if (random() % 2 == 0) cluster.advance(random() % 100), cluster.isolate(id);
-      return;
-    }
-    case 7:
-      return node.raft->unreachable(cluster.clock(node), NodeId{other});
-    case 8:
-      node.apply_stalled = !node.apply_stalled;
-      return;
-    case 9:
-      node.paused = !node.paused;
-      return;
-    case 10:
-      node.sync_ms = random() % 4 == 0 ? 3'000 : random() % 200;
-      return;
-    default:
-      node.sync_ms = random() % 10;
-      return;
-  }
-}
-
-void random_input(Cluster& cluster, std::mt19937_64& random) {
-  const std::uint64_t leader = cluster.leader();
-  const std::uint64_t any = 1 + random() % cluster.size();
-  const std::uint64_t id = leader != 0 && random() % 4 != 0 ? leader : any;
-  if (!cluster.node(id).raft || cluster.node(id).paused) return;
-  if (random() % 4 == 0) {
-    static_cast<void>(cluster.read(id));
-  } else {
-    static_cast<void>(cluster.propose(id));
-  }
-}
-
-void end_all_faults(Cluster& cluster) {
-  cluster.network = nullptr;
-  cluster.heal();
-  for (std::uint64_t id = 1; id <= cluster.size(); ++id) {
-    Node& node = cluster.node(id);
-    node.paused = node.apply_stalled = false;
-    node.sync_ms = 0;
-    if (!node.raft) cluster.start(id);
-    cluster.sync(id);
-  }
-}
-
-RunResult random_run(std::uint64_t seed, std::size_t size, bool traced = false) {
-  std::mt19937_64 random(seed);
-  RunResult result;
-  Cluster cluster(size, [&](Config& config) { make_small(config, random); });
-  if (traced) cluster.trace = &result.trace;
-  for (std::uint64_t id = 1; id <= size; ++id) {
-    cluster.node(id).clock_offset_ms = 1 + random() % 1'000'000;
-    cluster.node(id).clock_drift_permille = static_cast<std::int64_t>(random() % 101) - 50;
-    cluster.start(id);
-  }
-  const std::uint64_t lost_percent = random() % 3 * 5;
-  const std::uint64_t max_delay_ms = 1 + random() % 80;
-  cluster.network = [&, lost_percent, max_delay_ms](const Message&) {
-    std::vector<std::uint64_t> delays_ms;
-    if (random() % 100 >= lost_percent) delays_ms.push_back(random() % max_delay_ms);
-    if (random() % 20 == 0) delays_ms.push_back(random() % 2'000);  // doubled, and late
-    return delays_ms;
-  };
-  for (int step = 0; step < 400; ++step) {
-    cluster.advance(random() % 50);
-    random_input(cluster, random);
-    if (random() % 6 == 0) random_fault(cluster, random);
-  }
-  end_all_faults(cluster);
-  cluster.advance(4'000);
-  REQUIRE(cluster.leader() != 0);
-  const Proposed last = cluster.propose(cluster.leader());
-  cluster.advance(1'000);
-  for (std::uint64_t id = 1; id <= size; ++id) {
-    REQUIRE(cluster[id].last_applied() >= last.index);
-    result.reads += cluster.node(id).reads.size();
-  }
-  result.committed = cluster.committed();
-  result.elections = cluster.elections();
-  return result;
 }
 
 }  // namespace
@@ -850,9 +724,9 @@ TEST_CASE("a log that can't be believed is refused, and the text says why", "[ra
 
 TEST_CASE("the same seed and inputs give the same outputs, byte for byte", "[raft]") {
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
-    const RunResult once = random_run(seed, 5, true);
+    const RunResult once = random_run(seed, {.size = 5, .traced = true});
     CHECK(once.trace.size() > 1'000);
-    CHECK(once.trace == random_run(seed, 5, true).trace);
+    CHECK(once.trace == random_run(seed, {.size = 5, .traced = true}).trace);
   }
 }
 
@@ -861,7 +735,7 @@ TEST_CASE("2,000 random runs keep Figure 3, promises and leases, and heal", "[ra
   for (std::uint64_t seed = 1; seed <= 2'000; ++seed) {
     INFO("seed " << seed);
     const std::size_t size = seed % 8 == 0 ? 7 : seed % 4 == 1 ? 5 : 3;
-    const RunResult result = random_run(seed, size);
+    const RunResult result = random_run(seed, {.size = size});
     total.committed += result.committed;
     total.elections += result.elections;
     total.reads += result.reads;

@@ -51,7 +51,7 @@ struct Recorder final : Waiter {
 };
 
 // One node: its disk, its end of the network, its state machine.
-struct Node final : LogStore, Transport, Applier, LeadershipObserver {
+struct Node final : LogStore, Transport, Applier, SnapshotSender, LeadershipObserver {
   void append(GroupId, raft::Write write) override { writes.push_back(write.id); }
   void fetch(GroupId, raft::Fetch) override {}
   void send(GroupId, raft::Message message) override { outbox.push_back(std::move(message)); }
@@ -62,6 +62,7 @@ struct Node final : LogStore, Transport, Applier, LeadershipObserver {
     }
   }
   void leadership_changed(GroupId) override { ++changes; }
+  void send_snapshot(GroupId, NodeId peer) override { snapshots.push_back(peer); }
 
   // The outcome of entry n is the number n.
   void report_applied() {
@@ -84,6 +85,7 @@ struct Node final : LogStore, Transport, Applier, LeadershipObserver {
   std::unique_ptr<Replica> replica;
   std::vector<std::uint64_t> writes;
   std::vector<raft::Message> outbox;
+  std::vector<NodeId> snapshots;
   std::vector<Index> to_report;
   std::vector<std::string> applied;
   int changes = 0;
@@ -106,7 +108,7 @@ class Group {
       Node& node = at(id);
       node.replica =
           std::make_unique<Replica>(kFirstDataGroup, config, raft::Restored{}, kRequestTimeoutMs,
-                                    Replica::Environment{clock, node, node, node, node});
+                                    Replica::Environment{clock, node, node, node, node, node});
     }
   }
 

@@ -56,6 +56,7 @@ class BootClock final : public Clock {
 class Node final : public Database,
                    private StoreEvents,
                    private PeerEvents,
+                   private SnapshotSender,
                    private LeadershipObserver {
  public:
   // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
@@ -213,6 +214,7 @@ class Node final : public Database,
   void handle(Work& work) { work(); }
 
   void leadership_changed(GroupId group) override;
+  void send_snapshot(GroupId group, NodeId peer) override;
   void log_refusal(NodeId peer, const std::string& problem);
   void fail(std::string what);
   void refresh_self();
@@ -391,7 +393,7 @@ inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
   const std::uint64_t timeout_ms = config_.limits.request_timeout_secs * 1000;
   Transport& transport = peers_ ? static_cast<Transport&>(*peers_) : no_transport_;
   for (auto& [id, group] : groups_) {
-    const Replica::Environment environment{clock_, *store_, transport, *store_, *this};
+    const Replica::Environment environment{clock_, *store_, transport, *store_, *this, *this};
     group.replica = std::make_unique<Replica>(id, raft_config(id), std::move(restored[id]),
                                               timeout_ms, environment);
   }
@@ -604,6 +606,8 @@ inline void Node::leadership_changed(GroupId group) {
   logger_.log(level, what,
               {{"group", group}, {"term", raft.current_term()}, {"leader", raft.leader()}});
 }
+
+inline void Node::send_snapshot(GroupId, NodeId) {}
 
 inline Hello Node::own_hello() const {
   bool log_is_empty = true;

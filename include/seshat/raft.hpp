@@ -34,8 +34,11 @@
 //     }
 //   }
 //
-// Not here yet: snapshots and membership change. Their places are kept: EntryType::kConfigChange,
-// and the numbers reserved for InstallSnapshot in proto/seshat.proto.
+// Members (§6) change by change_members(), through joint consensus; a leader that is no voter any
+// more steps down. The log may be cut (§7) up to compactable_index(); tell compacted(). A peer that
+// then needs a snapshot shows up in Ready::snapshots. Its data travels beside this, in the owner's
+// own way; what the core has to know of it is: sending_snapshot() and snapshot_ended() on the
+// leader; begin_install() and installed() on the follower.
 #ifndef SESHAT_RAFT_HPP
 #define SESHAT_RAFT_HPP
 
@@ -187,9 +190,11 @@ struct Message {
 
 struct Config {
   NodeId id;
-  std::vector<NodeId> voters;  // this node among them
-  std::uint64_t seed = 1;      // of the election timeouts; different on each node
-  bool lease_reads = true;     // false: every read asks a majority (ReadIndex, thesis 6.4)
+  // At the founding of the group: what the log or a snapshot says of its members counts for more.
+  // Empty on a node that joins later.
+  std::vector<NodeId> voters;
+  std::uint64_t seed = 1;   // of the election timeouts; different on each node
+  bool lease_reads = true;  // false: every read asks a majority (ReadIndex, thesis 6.4)
 
   std::uint64_t tick_interval_ms = 25;
   std::uint64_t heartbeat_interval_ms = 100;
@@ -249,6 +254,9 @@ struct Ready {
   std::vector<Entry> committed;
   std::vector<ReadResult> reads;
   std::vector<Fetch> fetches;
+  // Peers that need what has been cut off the log: send them a snapshot of at least
+  // Raft::last_applied() as of now, or a present one that the log still follows on, and say so.
+  std::vector<NodeId> snapshots;
 };
 
 enum class Role : std::uint8_t { kFollower, kPreCandidate, kCandidate, kLeader };
@@ -257,7 +265,9 @@ enum class ProposeStatus : std::uint8_t {
   kAccepted,      // in this leader's log; whether it commits is seen when it is applied
   kNotLeader,     // not appended
   kTransferring,  // not appended: leadership is on its way to another node
-  kLogFull,       // not appended: max_log_memory_size_bytes wait for the disk or for followers
+  kChanging,   // not appended: another change of members, or this term's no-op, must commit first
+  kUnchanged,  // not appended: the members are these already
+  kLogFull,    // not appended: max_log_memory_size_bytes wait for the disk or for followers
 };
 
 struct Proposed {
@@ -272,6 +282,8 @@ struct PeerStatus {
   Index next_index;
   Index match_index;
   bool replicating = false;  // false: its log's end is still being looked for
+  bool needs_snapshot = false;
+  bool reachable = false;  // it answered within an election timeout
 };
 
 // Logs that can't be believed (a hole, a term that falls, applied beyond the log) give a text that
@@ -308,6 +320,8 @@ class Log {
   void truncate(Index from);
   // Forgets applied entries from the front until at most `keep_size_bytes` are left.
   void trim(Index applied, std::size_t keep_size_bytes);
+  // Forgets everything: the log goes on behind this entry.
+  void reset(Index base_index, Term base_term);
   // Copies entries from `from` to `to` (both included), at least one, then until `max_size_bytes`.
   [[nodiscard]] std::vector<Entry> slice(Index from, Index to, std::size_t max_size_bytes) const;
 
@@ -347,6 +361,23 @@ class Raft {
   // The stream to a peer broke. A follower whose leader it is may ask for pre-votes as soon as its
   // own withholding has run out, instead of waiting for the election timeout.
   void unreachable(std::uint64_t now_ms, NodeId peer);
+  // Makes these the members of the group (§6), in one step where the voters stay the same, else by
+  // way of a joint configuration; it is done when configuration() is not joint any more and
+  // configuration_index() has committed. For the members there are, with index 0: records them.
+  [[nodiscard]] Proposed change_members(std::uint64_t now_ms, std::vector<NodeId> voters,
+                                        std::vector<NodeId> learners);
+  // The log on disk begins at `first_index` now.
+  void compacted(Index first_index) { first_index_ = std::max(first_index_, first_index); }
+  // Leader: a snapshot that ends with `last_included_index` is on its way to `peer`.
+  void sending_snapshot(NodeId peer, Index last_included_index);
+  // Leader: `peer` has all up to `installed`; 0: it was not sent, or refused. If it still needs one,
+  // it will be in Ready::snapshots again.
+  void snapshot_ended(std::uint64_t now_ms, NodeId peer, Index installed);
+  // Follower: all of a snapshot has come in. True: nothing is appended or applied from now on, until
+  // the owner has put it in the place of log and state machine, on disk, and calls installed().
+  // False: it is not needed any more. Everything ready must have been taken before.
+  [[nodiscard]] bool begin_install(std::uint64_t now_ms, const Snapshot& snapshot);
+  void installed(std::uint64_t now_ms);
   // Hands leadership to `to`, or to the most advanced peer; a no-op on a follower, and when `to` is
   // not another voter.
   void transfer_leadership(std::uint64_t now_ms, NodeId to = {});
@@ -358,6 +389,17 @@ class Raft {
   [[nodiscard]] Ready take_ready(std::uint64_t now_ms);
 
   // ---- what is known here
+  // The members, as the newest entry of the log says, committed or not: a change is in force as soon
+  // as it is in the log (§6).
+  [[nodiscard]] const Configuration& configuration() const {
+    return configurations_.back().configuration;
+  }
+  [[nodiscard]] Index configuration_index() const { return configurations_.back().index; }
+  // Whether the snapshot would bring this node forward.
+  [[nodiscard]] bool needs(const Snapshot& snapshot) const;
+  [[nodiscard]] bool is_installing() const { return installing_.has_value(); }
+  // The log may be cut up to here: it has been applied, and no member that can be reached needs it.
+  [[nodiscard]] Index compactable_index() const;
   [[nodiscard]] Role role() const { return role_; }
   [[nodiscard]] bool is_leader() const { return role_ == Role::kLeader; }
   [[nodiscard]] NodeId id() const { return config_.id; }
@@ -399,6 +441,13 @@ class Raft {
     std::uint64_t acked_round = 0;
     std::uint64_t withhold_ms = 0;  // as its last acknowledgement said
     bool vote_granted = false;
+    std::uint64_t heard_ms = 0;  // in ticked_ms_
+    bool needs_snapshot = false;
+    Index snapshot_index;  // ... and where the one that it gets ends, at the least
+  };
+  struct ConfigurationAt {
+    Index index;
+    Configuration configuration;
   };
   struct Round {
     std::uint64_t number;
@@ -449,11 +498,26 @@ class Raft {
   [[nodiscard]] bool log_is_up_to_date(const RequestVote& request) const;
   [[nodiscard]] bool withholds_votes(std::uint64_t now_ms) const;
   [[nodiscard]] bool may_campaign(std::uint64_t now_ms) const;
+  [[nodiscard]] bool could_lead() const;
+  [[nodiscard]] bool may_be_voter() const;
   void request_votes(bool pre_vote, bool transfer);
   void vote_for(NodeId node);
   void count_votes(std::uint64_t now_ms);
 
+  // Members (§6)
+  [[nodiscard]] bool is_voter() const { return configuration().is_voter(config_.id); }
+  [[nodiscard]] bool is_only_voter() const;
+  void adopt(Index index, Configuration configuration);
+  void follow_configuration();
+  void forget_configurations_from(Index from);
+  [[nodiscard]] bool configuration_step_due() const;
+  void advance_configuration(std::uint64_t now_ms);
+  void append_configuration(Configuration configuration);
+  void step_down_as_removed(std::uint64_t now_ms);
+  [[nodiscard]] Peer* fittest_voter();
+
   // Followers (§5.3)
+  void hear_leader(std::uint64_t now_ms, NodeId leader, std::uint64_t round);
   [[nodiscard]] static bool well_formed(const AppendEntries& request);
   void reject_append(NodeId leader, Index prev_log_index);
   void append_from_leader(const AppendEntries& request);
@@ -462,6 +526,7 @@ class Raft {
 
   // Leaders (§5.3, §5.4.2)
   void append_as_leader(EntryType type, Payload data);
+  void request_snapshot(Peer& peer);
   void heartbeat(std::uint64_t now_ms);
   void send_heartbeat(Peer& peer);
   void replicate(Peer& peer);
@@ -471,6 +536,9 @@ class Raft {
   void advance_commit();
   template <class Reached>
   [[nodiscard]] std::uint64_t reached_by_majority(std::uint64_t own, Reached reached);
+  template <class Reached>
+  [[nodiscard]] std::uint64_t reached_by_majority_of(const std::vector<NodeId>& voters,
+                                                     std::uint64_t own, Reached reached);
   void probe(Peer& peer, Index next_index);
 
   // Leases and reads (thesis 6.4)
@@ -488,8 +556,12 @@ class Raft {
   [[nodiscard]] bool log_memory_is_full() const {
     return log_.size_bytes() > config_.max_log_memory_size_bytes;
   }
-  [[nodiscard]] Index apply_limit() const { return std::min(commit_index_, durable_index_); }
-  [[nodiscard]] std::size_t quorum() const { return config_.voters.size() / 2 + 1; }
+  [[nodiscard]] Index apply_limit() const {
+    return installing_ ? apply_handed_ : std::min(commit_index_, durable_index_);
+  }
+  [[nodiscard]] bool reachable(const Peer& peer) const {
+    return ticked_ms_ - peer.heard_ms <= config_.election_timeout_max_ms;
+  }
   [[nodiscard]] Peer* find_peer(NodeId id);
   template <class Body>
   void send(NodeId to, Term term, Body body);
@@ -504,6 +576,11 @@ class Raft {
   NodeId voted_for_;
   Log log_;
 
+  // Members: the one in force at the front of the log's memory or before, then every later one in
+  // the log. Only the last counts; the others are for when it is truncated away.
+  std::deque<ConfigurationAt> configurations_;
+  Index first_index_;  // of the log on disk
+
   // Volatile state
   Role role_ = Role::kFollower;
   NodeId leader_;
@@ -514,6 +591,8 @@ class Raft {
   Index verified_index_;  // our log agrees with this term's leader's up to here
   bool may_vote_ = true;
   bool lost_quorum_ = false;
+  std::optional<Snapshot> installing_;
+  Index compactable_told_;  // by leaders
   std::uint64_t leaderless_since_ms_ = 0;
 
   // Time
@@ -552,6 +631,7 @@ class Raft {
   std::vector<Message> outbox_;
   std::vector<ReadResult> read_results_;
   std::vector<Fetch> fetches_;
+  std::vector<NodeId> snapshots_;
 };
 
 // =================================================================================================
@@ -566,6 +646,15 @@ class Raft {
 
 inline void require(bool holds, const char* what) {
   if (!holds) broken_invariant(what);
+}
+
+inline bool Configuration::is_voter(NodeId id) const {
+  return std::find(voters.begin(), voters.end(), id) != voters.end() ||
+         std::find(outgoing.begin(), outgoing.end(), id) != outgoing.end();
+}
+
+inline bool Configuration::has(NodeId id) const {
+  return is_voter(id) || std::find(learners.begin(), learners.end(), id) != learners.end();
 }
 
 inline std::optional<std::string> check_restored(const Restored& restored) {
@@ -626,6 +715,13 @@ inline void Log::trim(Index applied, std::size_t keep_size_bytes) {
   }
 }
 
+inline void Log::reset(Index base_index, Term base_term) {
+  base_index_ = base_index;
+  base_term_ = base_term;
+  entries_.clear();
+  size_bytes_ = 0;
+}
+
 inline std::vector<Entry> Log::slice(Index from, Index to, std::size_t max_size_bytes) const {
   const auto first = entries_.begin() + static_cast<std::ptrdiff_t>(from - base_index_ - 1);
   const auto end = entries_.begin() + static_cast<std::ptrdiff_t>(to - base_index_);
@@ -647,6 +743,7 @@ inline Raft::Raft(Config config, Restored restored, std::uint64_t now_ms)
       current_term_(restored.hard_state.term),
       voted_for_(restored.hard_state.vote),
       log_(restored.base_index, restored.base_term, std::move(restored.entries)),
+      first_index_(restored.first_index),
       commit_index_(restored.applied_index),
       last_applied_(restored.applied_index),
       apply_handed_(restored.applied_index),
@@ -658,21 +755,28 @@ inline Raft::Raft(Config config, Restored restored, std::uint64_t now_ms)
   require(log_.knows(restored.applied_index), "applied beyond the end of the log, or before it");
   commit_index_ = std::max(commit_index_, std::min(restored.hard_state.commit, log_.last_index()));
   verified_index_ = commit_index_;
-  for (NodeId voter : config_.voters) {
-    if (voter == config_.id) continue;
-    Peer& peer = peers_.emplace_back();
-    peer.id = voter;
+  std::sort(config_.voters.begin(), config_.voters.end());
+  if (restored.configuration_index == Index{}) restored.configuration.voters = config_.voters;
+  configurations_.push_back({restored.configuration_index, std::move(restored.configuration)});
+  for (Index i = log_.base_index() + 1; i <= log_.last_index(); ++i) {
+    const Entry& entry = log_.at(i);
+    if (entry.configuration && i > configuration_index()) {
+      configurations_.push_back({i, *entry.configuration});
+    }
   }
+  follow_configuration();
   reset_election_timer();
 }
 
 inline bool Raft::has_ready() const {
   return !outbox_.empty() || hard_state_pending() || write_from_ <= log_.last_index() ||
          (apply_handed_ == last_applied_ && apply_handed_ < apply_limit()) ||
-         !read_results_.empty() || !fetches_.empty();
+         !read_results_.empty() || !fetches_.empty() || !snapshots_.empty() ||
+         configuration_step_due();
 }
 
-inline Ready Raft::take_ready(std::uint64_t) {
+inline Ready Raft::take_ready(std::uint64_t now_ms) {
+  if (configuration_step_due()) advance_configuration(now_ms);
   // What was proposed since the last call goes to the peers together, and does not wait for our own
   // disk (thesis 10.2.1).
   if (role_ == Role::kLeader && write_from_ <= log_.last_index()) {
@@ -682,6 +786,7 @@ inline Ready Raft::take_ready(std::uint64_t) {
   ready.messages = std::exchange(outbox_, {});
   ready.reads = std::exchange(read_results_, {});
   ready.fetches = std::exchange(fetches_, {});
+  ready.snapshots = std::exchange(snapshots_, {});
   if (hard_state_pending() || write_from_ <= log_.last_index()) {
     Write& write = ready.write.emplace();
     write.id = next_write_id_++;
@@ -703,7 +808,8 @@ inline Ready Raft::take_ready(std::uint64_t) {
 inline std::vector<PeerStatus> Raft::peers() const {
   std::vector<PeerStatus> peers;
   for (const Peer& peer : peers_) {
-    peers.push_back({peer.id, peer.next_index, peer.match_index, peer.replicating});
+    peers.push_back({peer.id, peer.next_index, peer.match_index, peer.replicating,
+                     peer.needs_snapshot, reachable(peer)});
   }
   return peers;
 }
@@ -744,7 +850,7 @@ inline void Raft::tick(std::uint64_t now_ms) {
 }
 
 inline void Raft::tick_follower(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
-  if (peers_.empty()) {  // the only voter need not wait for anyone
+  if (is_only_voter()) {  // it need not wait for anyone
     if (role_ == Role::kFollower && may_campaign(now_ms)) become_candidate(now_ms, false);
     return;
   }
@@ -755,7 +861,7 @@ inline void Raft::tick_follower(std::uint64_t now_ms, std::uint64_t elapsed_ms) 
 }
 
 inline void Raft::tick_leader(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
-  election_elapsed_ms_ = peers_.empty() ? 0 : election_elapsed_ms_ + elapsed_ms;
+  election_elapsed_ms_ = is_only_voter() ? 0 : election_elapsed_ms_ + elapsed_ms;
   heartbeat_elapsed_ms_ += elapsed_ms;
   // Check quorum (thesis 6.2): a leader cut off makes way, and its clients learn it in time.
   if (election_elapsed_ms_ >= election_timeout_ms_) {
@@ -766,7 +872,7 @@ inline void Raft::tick_leader(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
   advance_transfer(elapsed_ms);
   // A leader whose disk makes no progress hands over. Its followers acknowledge without it, so
   // nothing else would ever depose it.
-  if (disk_stalled() && !peers_.empty()) {
+  if (disk_stalled() && fittest_voter() != nullptr) {
     if (transfer_failed_) return become_follower(now_ms, current_term_, {});
     transfer_leadership(now_ms);
   }
@@ -788,13 +894,18 @@ inline void Raft::reset_election_timer() {
 
 // ---- Messages -------------------------------------------------------------------------------------------
 
+// Requests count whoever sends them, for this node may not have heard yet who is a member (§6;
+// thesis 4.1); answers only from those it asked.
 inline void Raft::step(std::uint64_t now_ms, const Message& message) {
-  if (message.to != config_.id || find_peer(message.from) == nullptr) return;
+  if (message.to != config_.id || message.from == config_.id || message.from == NodeId{}) return;
+  const bool is_answer = std::holds_alternative<RequestVoteReply>(message.body) ||
+                         std::holds_alternative<AppendEntriesReply>(message.body);
+  Peer* peer = find_peer(message.from);
+  if (is_answer && peer == nullptr) return;
+  if (peer != nullptr) peer->heard_ms = ticked_ms_;
   if (!admit_term(now_ms, message)) return;
   std::visit([&](const auto& body) { handle(now_ms, message, body); }, message.body);
 }
-
-inline void Raft::handle(std::uint64_t, const Message&, const InstallSnapshot&) {}
 
 // §5.1: a higher term makes a follower, a lower one is refused. False: the message ends here.
 inline bool Raft::admit_term(std::uint64_t now_ms, const Message& message) {
@@ -809,7 +920,8 @@ inline bool Raft::admit_term(std::uint64_t now_ms, const Message& message) {
   if (message.term == current_term_) return true;
   if (vote_reply != nullptr && vote_reply->pre_vote && vote_reply->granted) return true;
   if (std::holds_alternative<TimeoutNow>(message.body)) return false;  // of another term
-  const bool from_leader = std::holds_alternative<AppendEntries>(message.body);
+  const bool from_leader = std::holds_alternative<AppendEntries>(message.body) ||
+                           std::holds_alternative<InstallSnapshot>(message.body);
   become_follower(now_ms, message.term, from_leader ? message.from : NodeId{});
   return true;
 }
@@ -819,7 +931,8 @@ inline bool Raft::admit_term(std::uint64_t now_ms, const Message& message) {
 inline void Raft::answer_stale(const Message& message) {
   if (const auto* vote = std::get_if<RequestVote>(&message.body)) {
     send_when_saved(message.from, RequestVoteReply{false, vote->pre_vote});
-  } else if (std::holds_alternative<AppendEntries>(message.body)) {
+  } else if (std::holds_alternative<AppendEntries>(message.body) ||
+             std::holds_alternative<InstallSnapshot>(message.body)) {
     send_when_saved(message.from, AppendEntriesReply{});
   }
 }
@@ -882,6 +995,7 @@ inline void Raft::become_leader(std::uint64_t now_ms) {
     peer = Peer{};
     peer.id = id;
     peer.next_index = next_index;
+    peer.heard_ms = ticked_ms_;
   }
   // §5.4.2, §8: entries of older terms commit only behind one of this term, and until it has
   // committed this leader does not know what is committed.
@@ -895,6 +1009,7 @@ inline void Raft::forget_leadership() {
   fail_reads();
   transfer_.reset();
   fetches_.clear();
+  snapshots_.clear();
   lease_until_ms_ = 0;
 }
 
@@ -914,21 +1029,38 @@ inline bool Raft::log_is_up_to_date(const RequestVote& request) const {
 
 // While a leader may hold a lease that counts on this node, no one else gets its vote.
 inline bool Raft::withholds_votes(std::uint64_t now_ms) const {
-  if (peers_.empty()) return false;
+  // Nobody else's lease counts on the only voter, once it is known to be that: the leader that
+  // removed the others may still lead until its last change has committed.
+  if (is_only_voter() && configuration_index() <= commit_index_) return false;
   if (role_ == Role::kLeader) {
     return quorum_round_sent_ms_ != 0 && now_ms < quorum_round_sent_ms_ + config_.vote_withhold_ms;
   }
   return now_ms < withhold_until_ms_;
 }
 
-// A node whose disk stands still could never save its own vote: it stays out of the way.
 inline bool Raft::may_campaign(std::uint64_t now_ms) const {
-  return may_vote_ && !withholds_votes(now_ms) && !disk_stalled();
+  return could_lead() && !withholds_votes(now_ms);
+}
+
+// A node whose disk stands still could never save its own vote: it stays out of the way.
+inline bool Raft::could_lead() const {
+  return may_vote_ && may_be_voter() && !disk_stalled() && !installing_;
+}
+
+// A node that was removed by an entry which may not have committed still stands for election: it
+// may be the only one whose log is long enough to win, and to commit that entry (thesis 4.2.2).
+inline bool Raft::may_be_voter() const {
+  for (auto at = configurations_.rbegin(); at != configurations_.rend(); ++at) {
+    if (at->configuration.is_voter(config_.id)) return true;
+    if (at->index <= commit_index_) break;
+  }
+  return false;
 }
 
 inline void Raft::request_votes(bool pre_vote, bool transfer) {
   for (Peer& peer : peers_) {
     peer.vote_granted = false;
+    if (!configuration().is_voter(peer.id)) continue;
     const RequestVote request{log_.last_index(), log_.last_term(), pre_vote, transfer};
     if (pre_vote) {
       send(peer.id, current_term_ + 1, request);
@@ -971,20 +1103,21 @@ inline void Raft::handle(std::uint64_t now_ms, const Message& message,
 }
 
 inline void Raft::count_votes(std::uint64_t now_ms) {
-  std::size_t votes = 0;
-  for (const Peer& peer : peers_) votes += peer.vote_granted ? 1 : 0;
+  // Our own vote counts once it is on disk, as everyone else's.
+  const bool own = role_ == Role::kPreCandidate || synced_write_id_ >= hard_state_write_;
+  const std::uint64_t won = reached_by_majority(
+      own ? 1 : 0, [](const Peer& peer) -> std::uint64_t { return peer.vote_granted ? 1 : 0; });
+  if (won == 0) return;
   if (role_ == Role::kPreCandidate) {
-    if (votes + 1 >= quorum()) become_candidate(now_ms, false);
+    become_candidate(now_ms, false);
   } else if (role_ == Role::kCandidate) {
-    // Our own vote counts once it is on disk, as everyone else's.
-    votes += synced_write_id_ >= hard_state_write_ ? 1 : 0;
-    if (votes >= quorum()) become_leader(now_ms);
+    become_leader(now_ms);
   }
 }
 
 inline void Raft::handle(std::uint64_t now_ms, const Message& message, const TimeoutNow&) {
-  if (role_ != Role::kFollower || leader_ != message.from || !may_vote_) return;
-  if (!disk_stalled()) become_candidate(now_ms, true);
+  if (role_ != Role::kFollower || leader_ != message.from || !could_lead()) return;
+  become_candidate(now_ms, true);
 }
 
 // ---- Followers ------------------------------------------------------------------------------------------------
@@ -993,16 +1126,9 @@ inline void Raft::handle(std::uint64_t now_ms, const Message& message,
                          const AppendEntries& request) {
   require(role_ != Role::kLeader, "two leaders in one term (§5.2)");
   if (!well_formed(request)) return;
-  if (role_ != Role::kFollower) become_follower(now_ms, current_term_, message.from);
-  set_leader(now_ms, message.from);
-  // Whoever leads this term has won it. Giving it our vote late means that even a node that was
-  // wiped since it voted can't help a second leader of the same term into office.
-  if (voted_for_ == NodeId{}) vote_for(message.from);
-  lost_quorum_ = false;
-  leader_stream_broken_ = false;
-  election_elapsed_ms_ = 0;
-  withhold_until_ms_ = now_ms + config_.vote_withhold_ms;
-  round_received_ = std::max(round_received_, request.round);
+  hear_leader(now_ms, message.from, request.round);
+  compactable_told_ = std::max(compactable_told_, request.compactable_index);
+  if (installing_) return acknowledge();  // the log is about to be replaced
 
   // What is committed here is in every later leader's log: no need to compare, nor memory to.
   const Index prev = request.prev_log_index;
@@ -1013,6 +1139,19 @@ inline void Raft::handle(std::uint64_t now_ms, const Message& message,
   append_from_leader(request);
   // A heartbeat is answered at once, with what is on disk; entries when they have been synced.
   if (request.entries.empty() || durable_index_ >= verified_index_) acknowledge();
+}
+
+inline void Raft::hear_leader(std::uint64_t now_ms, NodeId leader, std::uint64_t round) {
+  if (role_ != Role::kFollower) become_follower(now_ms, current_term_, leader);
+  set_leader(now_ms, leader);
+  // Whoever leads this term has won it. Giving it our vote late means that even a node that was
+  // wiped since it voted can't help a second leader of the same term into office.
+  if (voted_for_ == NodeId{}) vote_for(leader);
+  lost_quorum_ = false;
+  leader_stream_broken_ = false;
+  election_elapsed_ms_ = 0;
+  withhold_until_ms_ = now_ms + config_.vote_withhold_ms;
+  round_received_ = std::max(round_received_, round);
 }
 
 // Entries in order, and terms that only rise.
@@ -1055,6 +1194,7 @@ inline void Raft::append_from_leader(const AppendEntries& request) {
       if (log_memory_is_full() && last_applied_ < commit_index_) break;
       if (entry.index <= log_.last_index()) truncate_conflict(entry.index);
       log_.append(entry);
+      if (entry.configuration) adopt(entry.index, *entry.configuration);
     }
     verified = entry.index;
   }
@@ -1072,6 +1212,7 @@ inline void Raft::truncate_conflict(Index from) {
   for (PendingWrite& write : pending_writes_) {
     write.last_index = std::min(write.last_index, from - 1);
   }
+  forget_configurations_from(from);
 }
 
 inline void Raft::acknowledge() {
@@ -1091,6 +1232,36 @@ inline Proposed Raft::propose(std::uint64_t, Payload data) {
   if (log_memory_is_full()) return {ProposeStatus::kLogFull, {}, {}};
   append_as_leader(EntryType::kNormal, std::move(data));
   return {ProposeStatus::kAccepted, current_term_, log_.last_index()};
+}
+
+inline Proposed Raft::change_members(std::uint64_t, std::vector<NodeId> voters,
+                                     std::vector<NodeId> learners) {
+  std::sort(voters.begin(), voters.end());
+  std::sort(learners.begin(), learners.end());
+  const Configuration& now = configuration();
+  if (role_ != Role::kLeader) return {ProposeStatus::kNotLeader, {}, {}};
+  if (transfer_) return {ProposeStatus::kTransferring, {}, {}};
+  if (log_memory_is_full()) return {ProposeStatus::kLogFull, {}, {}};
+  // Without an entry of this term committed, a change of an earlier leader that this one has not
+  // heard of could still be decided by other majorities.
+  if (commit_index_ < std::max(term_start_index_, configuration_index()) || now.is_joint()) {
+    return {ProposeStatus::kChanging, {}, {}};
+  }
+  Configuration next{std::move(voters), {}, std::move(learners)};
+  const bool recorded = configuration_index() != Index{};
+  if (next.voters.empty() || (recorded && next == now)) {
+    return {ProposeStatus::kUnchanged, {}, {}};
+  }
+  if (next.voters != now.voters) next.outgoing = now.voters;
+  append_configuration(std::move(next));
+  return {ProposeStatus::kAccepted, current_term_, log_.last_index()};
+}
+
+inline void Raft::append_configuration(Configuration configuration) {
+  const auto shared = std::make_shared<const Configuration>(std::move(configuration));
+  log_.append(
+      Entry{current_term_, log_.last_index() + 1, EntryType::kConfigChange, nullptr, shared});
+  adopt(log_.last_index(), *shared);
 }
 
 inline void Raft::append_as_leader(EntryType type, Payload data) {
@@ -1115,6 +1286,7 @@ inline void Raft::send_heartbeat(Peer& peer) {
   AppendEntries request;
   request.commit_index = commit_index_;
   request.round = round_;
+  request.compactable_index = compactable_index();
   const Index prev = peer.next_index - 1;
   if (log_.knows(prev)) {
     request.prev_log_index = prev;
@@ -1129,9 +1301,12 @@ inline void Raft::send_heartbeat(Peer& peer) {
 // Sends what `peer` lacks: pipelined while it agrees, one message at a time while probing.
 inline void Raft::replicate(Peer& peer) {
   while (peer.next_index <= log_.last_index() && peer.fetch_from == Index{} &&
-         !peer.probe_pending && peer.inflight_size_bytes < config_.max_inflight_size_bytes) {
+         !peer.probe_pending && !peer.needs_snapshot &&
+         peer.inflight_size_bytes < config_.max_inflight_size_bytes) {
     const Index prev = peer.next_index - 1;
     if (!log_.knows(prev)) {
+      // The entry before the first must be there as well, for its term.
+      if (first_index_ > Index{1} && prev < first_index_) return request_snapshot(peer);
       peer.fetch_from = peer.next_index;
       peer.fetch_to = log_.base_index();
       fetches_.push_back({peer.id, peer.fetch_from, config_.max_append_size_bytes, peer.fetch_to});
@@ -1140,6 +1315,37 @@ inline void Raft::replicate(Peer& peer) {
     send_entries(peer, prev, log_.term_at(prev),
                  log_.slice(peer.next_index, log_.last_index(), config_.max_append_size_bytes));
   }
+}
+
+inline void Raft::request_snapshot(Peer& peer) {
+  probe(peer, peer.match_index + 1);
+  peer.needs_snapshot = true;
+  peer.snapshot_index = last_applied_;
+  snapshots_.push_back(peer.id);
+}
+
+inline void Raft::sending_snapshot(NodeId peer_id, Index last_included_index) {
+  Peer* peer = find_peer(peer_id);
+  if (peer != nullptr && peer->needs_snapshot) peer->snapshot_index = last_included_index;
+}
+
+inline void Raft::snapshot_ended(std::uint64_t, NodeId peer_id, Index installed) {
+  Peer* peer = find_peer(peer_id);
+  if (role_ != Role::kLeader || peer == nullptr || !peer->needs_snapshot) return;
+  peer->needs_snapshot = false;
+  peer->snapshot_index = {};
+  probe(*peer, std::max(peer->match_index, installed) + 1);
+}
+
+// On the leader. A member that gets a snapshot goes on behind it.
+inline Index Raft::compactable_index() const {
+  if (role_ != Role::kLeader) return std::min(compactable_told_, last_applied_);
+  Index index = last_applied_;
+  for (const Peer& peer : peers_) {
+    if (!reachable(peer)) continue;
+    index = std::min(index, peer.needs_snapshot ? peer.snapshot_index : peer.match_index);
+  }
+  return index;
 }
 
 inline void Raft::send_entries(Peer& peer, Index prev, Term prev_term, std::vector<Entry> entries) {
@@ -1163,7 +1369,7 @@ inline void Raft::fetched(std::uint64_t, NodeId peer_id, Term prev_log_term,
   if (peer == nullptr || peer->fetch_from == Index{}) return;
   if (!entries.empty() && entries.front().index != peer->fetch_from) return;  // of an older Fetch
   const Index from = std::exchange(peer->fetch_from, Index{});
-  if (role_ != Role::kLeader || entries.empty()) return;
+  if (role_ != Role::kLeader || entries.empty() || peer->needs_snapshot) return;
   // The peer may have moved on meanwhile: only what it still needs next is of use.
   if (from == peer->next_index) {
     std::erase_if(entries, [&](const Entry& entry) { return entry.index > peer->fetch_to; });
@@ -1196,7 +1402,7 @@ inline void Raft::advance_match(Peer& peer, const AppendEntriesReply& reply) {
   // An old answer, from before the probe, must not open the pipeline: what is sent then would be
   // refused like the last time, and so on, a storm that feeds itself.
   const bool answers_probe = match_index > peer.match_index || reply.round >= peer.probe_round;
-  if (!peer.replicating && answers_probe) {
+  if (!peer.replicating && answers_probe && !peer.needs_snapshot) {
     peer.replicating = true;
     peer.probe_pending = false;
     peer.next_index = std::max(peer.match_index, match_index) + 1;
@@ -1216,7 +1422,7 @@ inline void Raft::advance_match(Peer& peer, const AppendEntriesReply& reply) {
 }
 
 inline void Raft::back_up(Peer& peer, const AppendEntriesReply& reply) {
-  const bool stale = reply.rejected_index <= peer.match_index ||
+  const bool stale = peer.needs_snapshot || reply.rejected_index <= peer.match_index ||
                      reply.rejected_index >= peer.next_index ||
                      (!peer.replicating && reply.rejected_index + 1 != peer.next_index);
   if (stale) return;
@@ -1244,13 +1450,26 @@ inline void Raft::probe(Peer& peer, Index next_index) {
   peer.prev_term = {};
 }
 
-// The highest number that a majority has reached, this node counted with `own`.
+// The highest number that a majority has reached, this node counted with `own`; while the
+// configuration is joint, a majority of the old voters and one of the new (§6).
 template <class Reached>
 std::uint64_t Raft::reached_by_majority(std::uint64_t own, Reached reached) {
-  majority_scratch_.assign(1, own);
-  for (const Peer& peer : peers_) majority_scratch_.push_back(reached(peer));
+  const Configuration& now = configuration();
+  const std::uint64_t number = reached_by_majority_of(now.voters, own, reached);
+  if (!now.is_joint()) return number;
+  return std::min(number, reached_by_majority_of(now.outgoing, own, reached));
+}
+
+template <class Reached>
+std::uint64_t Raft::reached_by_majority_of(const std::vector<NodeId>& voters, std::uint64_t own,
+                                           Reached reached) {
+  if (voters.empty()) return 0;
+  majority_scratch_.clear();
+  for (const NodeId voter : voters) {
+    majority_scratch_.push_back(voter == config_.id ? own : reached(*find_peer(voter)));
+  }
   std::sort(majority_scratch_.begin(), majority_scratch_.end(), std::greater<>());
-  return majority_scratch_[quorum() - 1];
+  return majority_scratch_[voters.size() / 2];
 }
 
 // §5.3, §5.4.2: an entry of this term on a majority of disks is committed, and all before it.
@@ -1264,13 +1483,134 @@ inline void Raft::advance_commit() {
 inline void Raft::unreachable(std::uint64_t now_ms, NodeId peer_id) {
   if (role_ == Role::kLeader) {
     Peer* peer = find_peer(peer_id);
-    if (peer != nullptr) probe(*peer, peer->match_index + 1);
+    if (peer != nullptr && !peer->needs_snapshot) probe(*peer, peer->match_index + 1);
   } else if (role_ == Role::kFollower && leader_ == peer_id && leader_ != NodeId{}) {
     leader_stream_broken_ = true;
     // Followers notice at the same moment: a little spread keeps them from splitting the vote.
     early_vote_at_ms_ = withhold_until_ms_ + random_() % (config_.election_timeout_min_ms / 4 + 1);
     set_leader(now_ms, {});
   }
+}
+
+// ---- Members ----------------------------------------------------------------------------------------------------
+
+inline bool Raft::is_only_voter() const {
+  const Configuration& now = configuration();
+  return !now.is_joint() && now.voters.size() == 1 && now.voters.front() == config_.id;
+}
+
+inline void Raft::adopt(Index index, Configuration configuration) {
+  // What has committed stays: only the newest of it may be needed again.
+  while (configurations_.size() > 1 && configurations_[1].index <= commit_index_) {
+    configurations_.pop_front();
+  }
+  configurations_.push_back({index, std::move(configuration)});
+  follow_configuration();
+}
+
+inline void Raft::forget_configurations_from(Index from) {
+  if (configuration_index() < from) return;
+  while (configuration_index() >= from) configurations_.pop_back();
+  follow_configuration();
+}
+
+// One Peer for each other member; those that stay keep what is known of them.
+inline void Raft::follow_configuration() {
+  const Configuration& now = configuration();
+  std::erase_if(peers_, [&](const Peer& peer) { return !now.has(peer.id); });
+  for (const std::vector<NodeId>* members : {&now.voters, &now.outgoing, &now.learners}) {
+    for (const NodeId member : *members) {
+      if (member == config_.id || find_peer(member) != nullptr) continue;
+      Peer& peer = peers_.emplace_back();
+      peer.id = member;
+      peer.next_index = log_.last_index() + 1;
+      peer.heard_ms = ticked_ms_;
+    }
+  }
+  if (transfer_ && find_peer(transfer_->to) == nullptr) transfer_.reset();
+}
+
+inline bool Raft::configuration_step_due() const {
+  if (role_ != Role::kLeader ||
+      commit_index_ < std::max(configuration_index(), term_start_index_)) {
+    return false;
+  }
+  return configuration().is_joint() || !is_voter();
+}
+
+// §6: once C_old,new has committed, the leader brings C_new; once that has, a leader that is not
+// part of it makes way.
+inline void Raft::advance_configuration(std::uint64_t now_ms) {
+  if (!configuration().is_joint()) return step_down_as_removed(now_ms);
+  Configuration next = configuration();
+  next.outgoing.clear();
+  append_configuration(std::move(next));
+}
+
+// Nobody has to wait for an election timeout: this node will not answer for its lease any more.
+inline void Raft::step_down_as_removed(std::uint64_t now_ms) {
+  const Peer* successor = fittest_voter();
+  if (successor != nullptr) send(successor->id, current_term_, TimeoutNow{});
+  become_follower(now_ms, current_term_, {});
+}
+
+// The other voter that has most of the log, and of those the one heard of last; null: there is none.
+inline Raft::Peer* Raft::fittest_voter() {
+  Peer* best = nullptr;
+  const auto fitness = [](const Peer& peer) {
+    return std::pair(peer.match_index, peer.acked_round);
+  };
+  for (Peer& peer : peers_) {
+    const std::vector<NodeId>& voters = configuration().voters;
+    if (std::find(voters.begin(), voters.end(), peer.id) == voters.end()) continue;
+    if (best == nullptr || fitness(*best) < fitness(peer)) best = &peer;
+  }
+  return best;
+}
+
+// ---- Snapshots (§7) -----------------------------------------------------------------------------------------------
+
+inline void Raft::handle(std::uint64_t now_ms, const Message& message,
+                         const InstallSnapshot& request) {
+  require(role_ != Role::kLeader, "two leaders in one term (§5.2)");
+  hear_leader(now_ms, message.from, round_received_);
+  // Where our log agrees with it, all that it says is that this much has committed (§5.3).
+  const Snapshot& snapshot = request.snapshot;
+  const Index index = snapshot.last_included_index;
+  if (installing_ || index <= commit_index_ || !log_.knows(index)) return;
+  if (log_.term_at(index) != snapshot.last_included_term) return;
+  verified_index_ = std::max(verified_index_, index);
+  commit_index_ = index;
+}
+
+inline bool Raft::needs(const Snapshot& snapshot) const {
+  const Index index = snapshot.last_included_index;
+  if (role_ == Role::kLeader || installing_ || index <= commit_index_) return false;
+  return !log_.knows(index) || log_.term_at(index) != snapshot.last_included_term;
+}
+
+inline bool Raft::begin_install(std::uint64_t now_ms, const Snapshot& snapshot) {
+  if (!needs(snapshot)) return false;
+  require(write_from_ > log_.last_index(), "a snapshot came before the log was handed out");
+  if (role_ != Role::kFollower) become_follower(now_ms, current_term_, {});
+  installing_ = snapshot;
+  return true;
+}
+
+// Figure 13, 7 and 8: the whole log goes. What follows in it is not committed, for it would have
+// agreed with the snapshot otherwise.
+inline void Raft::installed(std::uint64_t) {
+  require(installing_.has_value(), "a snapshot was installed that was not begun");
+  require(apply_handed_ == last_applied_, "a snapshot overtook what was being applied");
+  const Snapshot snapshot = *std::exchange(installing_, std::nullopt);
+  const Index index = snapshot.last_included_index;
+  log_.reset(index, snapshot.last_included_term);
+  commit_index_ = last_applied_ = apply_handed_ = durable_index_ = verified_index_ = index;
+  first_index_ = write_from_ = index + 1;
+  for (PendingWrite& write : pending_writes_) write.last_index = std::min(write.last_index, index);
+  configurations_.assign(1, {snapshot.configuration_index, snapshot.configuration});
+  follow_configuration();
+  if (leader_ != NodeId{}) acknowledge();
 }
 
 // ---- Disk ---------------------------------------------------------------------------------------------------------
@@ -1309,7 +1649,7 @@ inline void Raft::applied(std::uint64_t, Index index) {
 
 inline bool Raft::has_lease(std::uint64_t now_ms) const {
   if (role_ != Role::kLeader || !config_.lease_reads || lease_forfeited_) return false;
-  return peers_.empty() || now_ms < lease_until_ms_;
+  return is_only_voter() || now_ms < lease_until_ms_;
 }
 
 inline std::optional<Index> Raft::lease_read(std::uint64_t now_ms) const {
@@ -1342,7 +1682,8 @@ inline void Raft::count_round(std::uint64_t now_ms) {
       reached_by_majority(round_, [](const Peer& peer) { return peer.acked_round; });
   std::uint64_t withhold_ms = config_.vote_withhold_ms;
   for (const Peer& peer : peers_) {
-    if (peer.acked_round != 0) withhold_ms = std::min(withhold_ms, peer.withhold_ms);
+    if (peer.acked_round != 0 && configuration().is_voter(peer.id))
+      withhold_ms = std::min(withhold_ms, peer.withhold_ms);
   }
   if (rounds_.empty() || round < rounds_.front().number) return;
   while (rounds_.front().number < round) rounds_.pop_front();
@@ -1371,17 +1712,9 @@ inline void Raft::fail_reads() {
 // ---- Transfer -------------------------------------------------------------------------------------------------------
 
 inline void Raft::transfer_leadership(std::uint64_t, NodeId to) {
-  if (role_ != Role::kLeader || transfer_ || peers_.empty()) return;
-  const auto fitness = [](const Peer& peer) {
-    return std::pair(peer.match_index, peer.acked_round);
-  };
-  const Peer* target = find_peer(to);
-  if (target == nullptr) {
-    if (to != NodeId{}) return;
-    target = &*std::max_element(peers_.begin(), peers_.end(), [&](const Peer& a, const Peer& b) {
-      return fitness(a) < fitness(b);
-    });
-  }
+  if (role_ != Role::kLeader || transfer_) return;
+  const Peer* target = to == NodeId{} ? fittest_voter() : find_peer(to);
+  if (target == nullptr || !configuration().is_voter(target->id)) return;
   transfer_ = Transfer{target->id, 0, false};
   advance_transfer(0);
 }

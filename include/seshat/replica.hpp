@@ -4,7 +4,7 @@
 //                        │
 //                   raft::Raft
 //                        │ pump()
-//        LogStore   Transport   Applier   Clock        <- interfaces, declared here
+//   LogStore   Transport   Applier   SnapshotSender   Clock     <- interfaces, declared here
 //
 // Inputs only change state; pump() then hands everything that gathered to the disk, the network and
 // the state machine, so that one turn of the owner's loop makes one write and one message a peer.
@@ -55,6 +55,14 @@ class Transport {
   virtual ~Transport() = default;
   // Sends soon, or loses it: Raft repeats. Never blocks.
   virtual void send(GroupId group, raft::Message message) = 0;
+};
+
+class SnapshotSender {
+ public:
+  virtual ~SnapshotSender() = default;
+  // Begins to send `peer` a snapshot of the group, at once or when there is one;
+  // Replica::on_sending_snapshot and on_snapshot_ended follow.
+  virtual void send_snapshot(GroupId group, NodeId peer) = 0;
 };
 
 // What the state machine answers to one entry.
@@ -113,6 +121,7 @@ class Replica {
     LogStore& log_store;
     Transport& transport;
     Applier& applier;
+    SnapshotSender& snapshots;
     LeadershipObserver& observer;
   };
 
@@ -138,6 +147,19 @@ class Replica {
   void on_synced(std::uint64_t write_id);
   void on_applied(Index last, const std::vector<Outcome>& outcomes);
   void on_fetched(NodeId peer, Term prev_log_term, std::vector<raft::Entry> entries);
+
+  // ---- members
+  // See raft::Raft::change_members.
+  raft::ProposeStatus change_members(std::vector<NodeId> voters, std::vector<NodeId> learners);
+
+  // ---- compaction and snapshots; see raft::Raft
+  void on_compacted(Index first_index) { raft_.compacted(first_index); }
+  void on_sending_snapshot(NodeId peer, Index index) { raft_.sending_snapshot(peer, index); }
+  void on_snapshot_ended(NodeId peer, Index installed);
+  // True: the owner puts the snapshot in the place of this group's log and state, and then calls
+  // on_installed().
+  [[nodiscard]] bool begin_install(const raft::Snapshot& snapshot);
+  void on_installed();
 
   // Hands out everything that the inputs since the last call have caused.
   void pump();
@@ -280,6 +302,26 @@ inline void Replica::on_fetched(NodeId peer, Term prev_log_term, std::vector<raf
   raft_.fetched(environment_.clock.now_ms(), peer, prev_log_term, std::move(entries));
 }
 
+inline raft::ProposeStatus Replica::change_members(std::vector<NodeId> voters,
+                                                   std::vector<NodeId> learners) {
+  if (abandoned_) return raft::ProposeStatus::kNotLeader;
+  return raft_.change_members(environment_.clock.now_ms(), std::move(voters), std::move(learners))
+      .status;
+}
+
+inline void Replica::on_snapshot_ended(NodeId peer, Index installed) {
+  raft_.snapshot_ended(environment_.clock.now_ms(), peer, installed);
+}
+
+// What is ready goes first, so that the disk does it before it replaces the log.
+inline bool Replica::begin_install(const raft::Snapshot& snapshot) {
+  if (abandoned_) return false;
+  pump();
+  return raft_.begin_install(environment_.clock.now_ms(), snapshot);
+}
+
+inline void Replica::on_installed() { raft_.installed(environment_.clock.now_ms()); }
+
 inline void Replica::on_applied(Index last, const std::vector<Outcome>& outcomes) {
   raft_.applied(environment_.clock.now_ms(), last);
   const Index first = last + 1 - outcomes.size();
@@ -302,6 +344,7 @@ inline void Replica::pump() {
     if (ready.write) environment_.log_store.append(group_, std::move(*ready.write));
     if (!ready.committed.empty()) environment_.applier.apply(group_, std::move(ready.committed));
     for (const raft::Fetch& fetch : ready.fetches) environment_.log_store.fetch(group_, fetch);
+    for (const NodeId peer : ready.snapshots) environment_.snapshots.send_snapshot(group_, peer);
     for (const raft::ReadResult& result : ready.reads) confirm(result);
   }
   notice_leadership();

@@ -112,7 +112,10 @@ class ProcessHost {
 
 // ---- A process ----------------------------------------------------------------------------------------------
 
-class Process final : private StorageEvents, private Transport, private LeadershipObserver {
+class Process final : private StorageEvents,
+                      private Transport,
+                      private SnapshotSender,
+                      private LeadershipObserver {
  public:
   Process(World& world, const Scenario& scenario, Machine& machine, Network& network,
           Checks& checks, ProcessHost& host);
@@ -236,6 +239,7 @@ class Process final : private StorageEvents, private Transport, private Leadersh
   void send_frame(NodeId to, Frame frame);
 
   // The cluster
+  void send_snapshot(GroupId, NodeId) override {}
   void leadership_changed(GroupId group) override;
   void read_system_records();
   void propose_system_records();
@@ -324,7 +328,7 @@ inline Process::Process(World& world, const Scenario& scenario, Machine& machine
   const SystemMachine& system = *system_machine;
   groups_[kSystemGroup].machine = std::move(system_machine);
   groups_[kFirstDataGroup].machine = std::make_unique<KeyValueMachine>();
-  const Replica::Environment environment{machine_.clock, storage_, *this, storage_, *this};
+  const Replica::Environment environment{machine_.clock, storage_, *this, storage_, *this, *this};
   for (auto& [id, group] : groups_) {
     raft::Restored restored = storage_.restore(id, *group.machine);
     checks_.state_written(machine_.id, id, restored.applied_index, state_hash(id));
