@@ -21,7 +21,7 @@ struct Heard final : Waiter {
 };
 
 // Node 1 of 3, whose disk answers at once.
-struct Lone final : Clock, LogStore, Transport, Applier, LeadershipObserver {
+struct Lone final : Clock, LogStore, Transport, Applier, SnapshotSender, LeadershipObserver {
   [[nodiscard]] std::uint64_t now_ms() const override { return time_ms; }
   void append(GroupId, raft::Write write) override { last_write = write.id; }
   void fetch(GroupId, raft::Fetch) override {}
@@ -29,6 +29,7 @@ struct Lone final : Clock, LogStore, Transport, Applier, LeadershipObserver {
   void apply(GroupId, std::vector<raft::Entry> entries) override {
     for (raft::Entry& entry : entries) to_apply.push_back(std::move(entry));
   }
+  void send_snapshot(GroupId, NodeId) override {}
   void leadership_changed(GroupId) override {}
 
   [[nodiscard]] static raft::Config config() {
@@ -60,7 +61,8 @@ struct Lone final : Clock, LogStore, Transport, Applier, LeadershipObserver {
   std::uint64_t time_ms = 1000;
   std::uint64_t last_write = 0;
   std::vector<raft::Entry> to_apply;
-  Replica replica{kFirstDataGroup, config(), {}, 30'000, {*this, *this, *this, *this, *this}};
+  Replica replica{
+      kFirstDataGroup, config(), {}, 30'000, {*this, *this, *this, *this, *this, *this}};
 };
 
 }  // namespace
