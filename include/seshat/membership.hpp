@@ -3,7 +3,14 @@
 //   initial_members ─┐
 //   handshakes ──────┼──> Membership ──> judge(hello): accepted, or refused with what to do
 //   system group ────┘              ├──> may_vote(): an empty node might have voted before a wipe
-//                                   └──> proposal(): what the system leader should record
+//                                   ├──> proposal(): what the system leader should record
+//                                   └──> roles(): who votes and who learns in every group
+//
+// The record says what is wanted; the leader of each group brings Raft's own configuration there
+// (cluster_changes.hpp):
+//
+//   join ──> joining ── caught up ──> active ── leave ──> leaving ── out of all groups ──> removed
+//            (learner)                (voter)             (goes)       its id may join again, empty
 //
 // Every data directory has a random incarnation. The system leader records it with the node
 // (NodeInfo); from then on a node that comes back with another one has lost what it had promised
@@ -15,6 +22,7 @@
 #ifndef SESHAT_MEMBERSHIP_HPP
 #define SESHAT_MEMBERSHIP_HPP
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -22,6 +30,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "seshat/fnv1a.hpp"
 #include "seshat/records.hpp"
@@ -35,10 +44,11 @@ class Membership {
     std::uint64_t incarnation = 0;
     std::string cluster_id;     // as the data directory has it; empty: not known yet
     std::string client_addr;    // what MOVED shall name
+    std::string addr;           // where peers shall dial it
     bool new_at_start = false;  // the data directory had no log and no vote
   };
 
-  // `addresses`: initial_members, this node among them.
+  // `addresses`: initial_members, this node among them; empty on a node that joins.
   Membership(Self self, std::map<NodeId, std::string> addresses);
 
   // ---- handshakes
@@ -46,6 +56,8 @@ class Membership {
   [[nodiscard]] Hello hello(bool log_is_empty, bool voted_for_another) const;
   // nullopt: welcome. Else what is wrong with it and what to do.
   [[nodiscard]] std::optional<std::string> judge(const Hello& hello) const;
+  // Whether it was removed, with this data directory: it has no place here any more.
+  [[nodiscard]] bool was_removed(const Hello& hello) const;
   // A peer was accepted and said this of itself.
   void note_peer(const Hello& hello);
   // A peer answered, with a refusal: it has a past that this node has no part in.
@@ -63,6 +75,28 @@ class Membership {
   // is taken for a cluster that has none yet.
   [[nodiscard]] std::optional<ClusterMembership> proposal(const std::string& fresh_cluster_id,
                                                           std::uint64_t time_ms) const;
+
+  // ---- members
+  // Those who take part or are about to, this node among them, with what peers dial.
+  [[nodiscard]] std::map<NodeId, std::string> members() const;
+  [[nodiscard]] std::optional<MemberState> state(NodeId id) const;
+  // What the configuration of every group should be.
+  struct Roles {
+    std::vector<NodeId> voters;
+    std::vector<NodeId> learners;
+  };
+  [[nodiscard]] Roles roles() const;
+  // Whether all members know records of this version.
+  [[nodiscard]] bool all_know_record_version(std::uint32_t version) const;
+  // The system leader's answer to a node that asks to be let in.
+  [[nodiscard]] CallReply judge_join(const Hello& hello) const;
+  // The record with that node in it; nullopt: it is there already.
+  [[nodiscard]] std::optional<ClusterMembership> joined(const Hello& hello,
+                                                        std::uint64_t time_ms) const;
+  // The record with a member in another state.
+  [[nodiscard]] ClusterMembership with_state(NodeId id, MemberState state) const;
+  // On the node that was let in: who its peers are, until it has the record itself.
+  void set_joined(const ClusterMembership& membership);
 
   // ---- voting
   // Whether this node's vote may count. `has_voted`: it did, in this process, while it was allowed.
@@ -117,6 +151,7 @@ inline Hello Membership::hello(bool log_is_empty, bool voted_for_another) const 
   // not keep the other founders from voting.
   hello.empty = log_is_empty && !voted_for_another;
   hello.client_addr = self_.client_addr;
+  hello.addr = self_.addr;
   return hello;
 }
 
@@ -132,15 +167,23 @@ inline std::optional<std::string> Membership::judge(const Hello& hello) const {
   if (hello.node_id == self_.id) {
     return who + " has this node's own id: give each node another node.id";
   }
-  if (!addresses_.contains(hello.node_id)) {
-    return who + " is not a member of this cluster: see cluster.initial_members";
+  if (was_removed(hello)) {
+    return who +
+           " was removed from this cluster: to take part again it has to join with an empty " +
+           "data directory (seshat join)";
+  }
+  if (!members().contains(hello.node_id)) {
+    return who + " is not a member of this cluster: let it join (seshat join), or see " +
+           "cluster.initial_members";
   }
   if (auto problem = judge_cluster(hello)) return problem;
   const std::uint64_t known = known_incarnation(hello.node_id);
   if (known == 0 || known == hello.incarnation) return std::nullopt;
   return who + " has another data directory than the one this cluster knows: it was wiped or " +
          "replaced, and with it went votes and entries that it had promised to keep. It can't " +
-         "take part under its old id: put its old data directory back (node.data_dir)";
+         "take part under its old id: put its old data directory back (node.data_dir), or remove "
+         "it (seshat leave " +
+         std::to_string(hello.node_id.value) + ") and let it join again";
 }
 
 inline std::optional<std::string> Membership::judge_cluster(const Hello& hello) const {
@@ -182,14 +225,18 @@ inline std::optional<ClusterMembership> Membership::proposal(const std::string& 
                                                              std::uint64_t time_ms) const {
   ClusterMembership next = record_.value_or(ClusterMembership{});
   if (next.cluster_id.empty()) next.cluster_id = fresh_cluster_id;
-  for (const auto& [id, addr] : addresses_) {
-    NodeInfo& info = next.members[id];
-    if (info.id == NodeId{}) info.joined_at_ms = time_ms;
-    info.id = id;
-    info.addr = addr;
+  if (!record_) {
+    for (const auto& [id, addr] : addresses_) {
+      NodeInfo& info = next.members[id];
+      info.id = id;
+      info.addr = addr;
+      info.joined_at_ms = time_ms;
+    }
+  }
+  for (auto& [id, info] : next.members) {
     const auto peer = peers_.find(id);
     const bool is_self = id == self_.id;
-    if (!is_self && peer == peers_.end()) continue;
+    if ((!is_self && peer == peers_.end()) || info.state == MemberState::kRemoved) continue;
     const Hello known = is_self ? hello(false, false) : peer->second;
     if (info.incarnation != 0 && info.incarnation != known.incarnation) continue;
     info.incarnation = known.incarnation;
@@ -202,6 +249,129 @@ inline std::optional<ClusterMembership> Membership::proposal(const std::string& 
   return next;
 }
 
+// ---- Members --------------------------------------------------------------------------------------
+
+inline std::map<NodeId, std::string> Membership::members() const {
+  if (!record_) return addresses_;
+  std::map<NodeId, std::string> members;
+  for (const auto& [id, info] : record_->members) {
+    if (info.state != MemberState::kRemoved) members[id] = info.addr;
+  }
+  return members;
+}
+
+inline std::optional<MemberState> Membership::state(NodeId id) const {
+  if (!record_) return std::nullopt;
+  const auto member = record_->members.find(id);
+  return member == record_->members.end() ? std::nullopt : std::optional(member->second.state);
+}
+
+inline Membership::Roles Membership::roles() const {
+  Roles roles;
+  if (!record_) return roles;
+  for (const auto& [id, info] : record_->members) {
+    if (info.state == MemberState::kActive) roles.voters.push_back(id);
+    if (info.state == MemberState::kJoining) roles.learners.push_back(id);
+  }
+  return roles;
+}
+
+inline bool Membership::all_know_record_version(std::uint32_t version) const {
+  if (!record_) return false;
+  return std::all_of(record_->members.begin(), record_->members.end(), [&](const auto& member) {
+    const NodeInfo& info = member.second;
+    return info.state == MemberState::kRemoved || info.max_record_version >= version;
+  });
+}
+
+inline bool Membership::was_removed(const Hello& hello) const {
+  if (!record_) return false;
+  const auto member = record_->members.find(hello.node_id);
+  return member != record_->members.end() && member->second.state == MemberState::kRemoved &&
+         member->second.incarnation == hello.incarnation;
+}
+
+inline CallReply Membership::judge_join(const Hello& hello) const {
+  const std::string who = "node " + std::to_string(hello.node_id.value);
+  const auto refusal = [](CallStatus status, std::string reason) {
+    CallReply reply;
+    reply.status = status;
+    reply.reason = std::move(reason);
+    return reply;
+  };
+  if (!record_) return refusal(CallStatus::kNotReady, "the cluster is still being founded");
+  if (!hello.cluster_id.empty() && hello.cluster_id != record_->cluster_id) {
+    return refusal(CallStatus::kWrongCluster, who + " has data of cluster " + hello.cluster_id +
+                                                  ", this is cluster " + record_->cluster_id +
+                                                  ": start it with an empty node.data_dir");
+  }
+  if (hello.addr.empty() || hello.node_id == NodeId{} || hello.incarnation == 0) {
+    return refusal(CallStatus::kRefused, who + " does not say where peers reach it: set " +
+                                             "node.internal_addr or node.advertise_addr");
+  }
+  if (was_removed(hello)) {
+    return refusal(CallStatus::kRefused, who + " was removed from this cluster with the data " +
+                                             "directory that it has: start it with an empty one");
+  }
+  const auto member = record_->members.find(hello.node_id);
+  if (member != record_->members.end() && member->second.state != MemberState::kRemoved &&
+      member->second.incarnation != hello.incarnation) {
+    return refusal(CallStatus::kDuplicateId,
+                   "the cluster has a " + who + " already, at " + member->second.addr +
+                       ": take another node.id, or remove that one first (seshat leave " +
+                       std::to_string(hello.node_id.value) + ")");
+  }
+  if (!all_know_record_version(kConfigurationRecordVersion) ||
+      hello.max_record_version < kConfigurationRecordVersion) {
+    return refusal(CallStatus::kNotReady,
+                   "not all nodes run a version of seshat that knows changes of members: update "
+                   "them first (seshat members shows their versions)");
+  }
+  CallReply reply;
+  reply.status = CallStatus::kAccepted;
+  reply.membership = record_;
+  return reply;
+}
+
+inline std::optional<ClusterMembership> Membership::joined(const Hello& hello,
+                                                           std::uint64_t time_ms) const {
+  const auto member = record_->members.find(hello.node_id);
+  if (member != record_->members.end() && member->second.state != MemberState::kRemoved) {
+    return std::nullopt;
+  }
+  ClusterMembership next = *record_;
+  NodeInfo& info = next.members[hello.node_id];
+  info.id = hello.node_id;
+  info.incarnation = hello.incarnation;
+  info.addr = hello.addr;
+  info.client_addr = hello.client_addr;
+  info.state = MemberState::kJoining;
+  info.joined_at_ms = time_ms;
+  info.max_record_version = hello.max_record_version;
+  info.max_operation_version = hello.max_operation_version;
+  ++next.membership_version;
+  return next;
+}
+
+inline ClusterMembership Membership::with_state(NodeId id, MemberState state) const {
+  ClusterMembership next = *record_;
+  next.members.at(id).state = state;
+  ++next.membership_version;
+  return next;
+}
+
+inline void Membership::set_joined(const ClusterMembership& membership) {
+  if (record_) return;
+  self_.cluster_id = membership.cluster_id;
+  addresses_.clear();
+  for (const auto& [id, info] : membership.members) {
+    if (info.state != MemberState::kRemoved) addresses_[id] = info.addr;
+  }
+  addresses_[self_.id] = self_.addr;
+}
+
+// ---- Voting ---------------------------------------------------------------------------------------
+
 inline bool Membership::was_wiped() const {
   if (!record_) return false;
   const auto member = record_->members.find(self_.id);
@@ -211,6 +381,7 @@ inline bool Membership::was_wiped() const {
 
 // - Recorded with our incarnation: a leader has admitted us.
 // - A record that doesn't know us (yet): a leader exists, it will admit us.
+// - No record, and it joins: a leader will admit it.
 // - No record: the cluster is being founded. A node that has a past goes on with it; a new one
 //   votes as long as everybody who has answered is new too, and nobody has turned it away.
 inline bool Membership::may_vote(bool has_voted) const {
@@ -219,6 +390,7 @@ inline bool Membership::may_vote(bool has_voted) const {
     return member != record_->members.end() && member->second.incarnation == self_.incarnation;
   }
   if (!self_.new_at_start || has_voted) return true;
+  if (!addresses_.contains(self_.id) || !self_.cluster_id.empty()) return false;  // it joins
   if (!refused_by_.empty()) return false;
   for (const auto& [id, hello] : peers_) {
     if (!hello.empty) return false;
@@ -227,8 +399,9 @@ inline bool Membership::may_vote(bool has_voted) const {
 }
 
 inline std::string Membership::addr(NodeId id) const {
-  const auto found = addresses_.find(id);
-  return found == addresses_.end() ? std::string() : found->second;
+  const auto known = members();
+  const auto found = known.find(id);
+  return found == known.end() ? std::string() : found->second;
 }
 
 // The newest that is known: what the node said itself, then what the system group recorded.

@@ -30,8 +30,10 @@
 #include "seshat/snapshot.hpp"    // a group's state as rows
 
 // Floor 2: what a key-value store is.
+#include "seshat/cluster_changes.hpp"      // how nodes come and go
 #include "seshat/command.hpp"              // what a command is
 #include "seshat/connection_commands.hpp"  // PING, HELLO, CLIENT, ...
+#include "seshat/joining.hpp"              // a new node asks its way in
 #include "seshat/kv.hpp"                   // the table of commands; GET, SET, ...
 #include "seshat/membership.hpp"           // who is in the cluster, who may vote
 #include "seshat/server_commands.hpp"      // INFO, CLUSTER, COMMAND, ...

@@ -1,0 +1,431 @@
+// seshat/cluster_changes.hpp - how nodes come and go: from what is wanted to what every group does.
+//
+//   join, leave, promote ──> wishes ──> next_record() ──> the system group's record (membership.hpp)
+//   (calls, SESHAT.*)                                             │ what is wanted
+//                                  the leader of each group: reconcile()
+//                                                                v
+//                                       Raft's configurations, system group first
+//                                                                │ what is
+//                     caught up: active <── next_record() <──────┴──> out of all groups: removed
+//
+// Everything here is driven by what is, not by what was asked: a leader that takes over in the middle
+// of a change looks at the record and at the configurations, and goes on.
+//
+// Keeps:    one change at a time (raft.hpp sees to it); a data group follows only when the system
+//           group has committed its own change; a change that would leave no live majority, or no
+//           voter at all, is refused unless forced, the last one always.
+// Threads:  the loop.
+// Needs:    membership.hpp, replica.hpp. No I/O: the node asks peers on its behalf.
+#ifndef SESHAT_CLUSTER_CHANGES_HPP
+#define SESHAT_CLUSTER_CHANGES_HPP
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seshat/membership.hpp"
+#include "seshat/raft.hpp"
+#include "seshat/records.hpp"
+#include "seshat/replica.hpp"
+
+namespace seshat {
+
+class ClusterChanges {
+ public:
+  // What it asks of its node.
+  class Site {
+   public:
+    virtual ~Site() = default;
+    [[nodiscard]] virtual bool is_connected(NodeId node) const = 0;
+    // What `node` said of itself last, unless that is long ago.
+    [[nodiscard]] virtual std::optional<NodeStatus> fresh_status(NodeId node) const = 0;
+    // A peer's answer, or kNotReady with what is wrong.
+    virtual void call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) = 0;
+  };
+  using Answer = std::function<void(CallReply)>;
+
+  struct Options {
+    bool auto_promote = true;
+    std::uint64_t answer_timeout_ms = 30'000;  // a change that takes longer goes on unwatched
+  };
+
+  ClusterChanges(Options options, Membership& membership, std::map<GroupId, Replica*> replicas,
+                 const Clock& clock, Site& site)
+      : options_(options),
+        membership_(membership),
+        replicas_(std::move(replicas)),
+        clock_(clock),
+        site_(site) {}
+
+  // ---- asked for
+  // By an administrator, on this node; goes to whichever node leads.
+  void administer(const AdminRequest& request, Answer answer);
+  // By a peer: answered from here alone.
+  void handle(const CallRequest& request, Answer answer);
+
+  // ---- done
+  // Every tick: brings the groups that are led here to what the record says, answers whoever waits.
+  void tick();
+  // System leader: what should be recorded next; nullopt: nothing.
+  [[nodiscard]] std::optional<ClusterMembership> next_record(std::uint64_t time_ms);
+
+ private:
+  // For how long a learner's way behind is looked back: it has caught up when it has applied what
+  // had committed then.
+  static constexpr std::uint64_t kLookBackMs = 2'000;
+
+  // Asked: this leader alone knows of it. Recorded: it happens, whoever leads.
+  enum class Progress : std::uint8_t { kAsked, kRecorded, kDone };
+  struct Waiting {
+    std::uint64_t deadline_ms;
+    std::function<Progress()> progress;
+    Answer answer;
+  };
+  struct CommittedAt {
+    std::uint64_t at_ms;
+    Index index;
+  };
+
+  [[nodiscard]] Replica& system() const { return *replicas_.at(kSystemGroup); }
+  [[nodiscard]] bool leads_system() const { return system().raft().is_leader(); }
+  [[nodiscard]] static CallReply reply(CallStatus status, std::string reason = {});
+  [[nodiscard]] CallReply not_leader() const;
+  void wait_for(std::function<Progress()> progress, Answer answer);
+
+  void join(const JoinRequest& request, Answer answer);
+  void change(const AdminRequest& request, Answer answer);
+  [[nodiscard]] std::optional<std::string> why_not_leave(NodeId node, bool force) const;
+  [[nodiscard]] std::optional<std::string> why_not_promote(NodeId node, bool force) const;
+  [[nodiscard]] std::optional<std::string> why_not_lead(NodeId node) const;
+  [[nodiscard]] std::optional<std::string> lacks_live_majority(
+      const std::vector<NodeId>& voters) const;
+  void transfer(NodeId to);
+  void forward_transfer(const AdminRequest& request);
+
+  void reconcile(GroupId group, Replica& replica);
+  [[nodiscard]] bool system_follows_record() const;
+  [[nodiscard]] bool has_caught_up(NodeId node) const;
+  [[nodiscard]] bool is_voter_everywhere(NodeId node) const;
+  [[nodiscard]] bool is_out_everywhere(NodeId node) const;
+  void note_commits();
+  void answer_waiting();
+
+  Options options_;
+  Membership& membership_;
+  std::map<GroupId, Replica*> replicas_;
+  const Clock& clock_;
+  Site& site_;
+
+  // What was asked of this leader and is not in the record yet.
+  std::map<NodeId, Hello> joining_;
+  std::map<NodeId, MemberState> states_;
+  std::deque<Waiting> waiting_;
+  std::map<GroupId, std::deque<CommittedAt>> committed_;
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline CallReply ClusterChanges::reply(CallStatus status, std::string reason) {
+  CallReply reply;
+  reply.status = status;
+  reply.reason = std::move(reason);
+  return reply;
+}
+
+inline CallReply ClusterChanges::not_leader() const {
+  const NodeId leader = system().raft().leader();
+  CallReply refusal = reply(leader == NodeId{} ? CallStatus::kNotReady : CallStatus::kNotLeader,
+                            "the cluster has no leader at present");
+  if (leader == NodeId{}) return refusal;
+  refusal.reason = "node " + std::to_string(leader.value) + " leads";
+  refusal.leader_addr = membership_.addr(leader);
+  refusal.client_addr = membership_.client_addr(leader);
+  return refusal;
+}
+
+// ---- Asked for ----------------------------------------------------------------------------------
+
+inline void ClusterChanges::administer(const AdminRequest& request, Answer answer) {
+  if (request.action == AdminAction::kTransferLeader) forward_transfer(request);
+  const NodeId leader = system().raft().leader();
+  const bool here = leads_system() || request.action == AdminAction::kTransferLeader;
+  if (here || leader == NodeId{}) return change(request, std::move(answer));
+  CallRequest call;
+  call.from = membership_.self().id;
+  call.cluster_id = membership_.cluster_id();
+  call.admin = request;
+  site_.call(leader, std::move(call), std::move(answer));
+}
+
+inline void ClusterChanges::handle(const CallRequest& request, Answer answer) {
+  if (request.join) return join(*request.join, std::move(answer));
+  if (!request.admin) return answer(reply(CallStatus::kRefused, "nothing was asked"));
+  if (request.cluster_id != membership_.cluster_id()) {
+    return answer(reply(CallStatus::kWrongCluster, "the request came from another cluster"));
+  }
+  change(*request.admin, std::move(answer));
+}
+
+inline void ClusterChanges::join(const JoinRequest& request, Answer answer) {
+  if (!leads_system()) return answer(not_leader());
+  const Hello& hello = request.hello;
+  CallReply verdict = membership_.judge_join(hello);
+  if (verdict.status != CallStatus::kAccepted) return answer(std::move(verdict));
+  const bool recorded = !membership_.joined(hello, 0).has_value();
+  if (recorded) return answer(std::move(verdict));
+  joining_[hello.node_id] = hello;
+  wait_for(
+      [this, hello] { return membership_.joined(hello, 0) ? Progress::kAsked : Progress::kDone; },
+      [this, answer = std::move(answer)](CallReply outcome) {
+        if (outcome.status == CallStatus::kAccepted) outcome.membership = membership_.record();
+        answer(std::move(outcome));
+      });
+}
+
+inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
+  const NodeId node = request.node;
+  if (request.action == AdminAction::kTransferLeader) {
+    if (const auto why = why_not_lead(node)) return answer(reply(CallStatus::kRefused, *why));
+    transfer(node);
+    const auto progress = [this, node] {
+      const bool leads_all =
+          std::all_of(replicas_.begin(), replicas_.end(),
+                      [&](const auto& group) { return group.second->raft().leader() == node; });
+      return leads_all ? Progress::kDone : Progress::kRecorded;
+    };
+    return wait_for(progress, std::move(answer));
+  }
+  if (!leads_system()) return answer(not_leader());
+  const bool leave = request.action == AdminAction::kLeave;
+  if (!leave && request.action != AdminAction::kPromote) {
+    return answer(reply(CallStatus::kRefused, "this can't be asked of another node"));
+  }
+  if (leave && membership_.state(node) == MemberState::kRemoved) {
+    return answer(reply(CallStatus::kAccepted, "it was removed already"));
+  }
+  const auto why =
+      leave ? why_not_leave(node, request.force) : why_not_promote(node, request.force);
+  if (why) return answer(reply(CallStatus::kRefused, *why));
+  states_[node] = leave ? MemberState::kLeaving : MemberState::kActive;
+  const auto progress = [this, node, wanted = states_[node]] {
+    const auto state = membership_.state(node);
+    if (state == MemberState::kRemoved) return Progress::kDone;
+    if (state != wanted) return Progress::kAsked;
+    return wanted == MemberState::kActive && is_voter_everywhere(node) ? Progress::kDone
+                                                                       : Progress::kRecorded;
+  };
+  wait_for(progress, std::move(answer));
+}
+
+inline std::optional<std::string> ClusterChanges::lacks_live_majority(
+    const std::vector<NodeId>& voters) const {
+  const auto live = std::count_if(voters.begin(), voters.end(), [&](NodeId voter) {
+    return voter == membership_.self().id || site_.is_connected(voter);
+  });
+  const std::size_t needed = voters.size() / 2 + 1;
+  if (static_cast<std::size_t>(live) >= needed) return std::nullopt;
+  return "of the " + std::to_string(voters.size()) + " voters after it only " +
+         std::to_string(live) + " can be reached, too few to go on (" + std::to_string(needed) +
+         " are needed): bring nodes back first, or say FORCE";
+}
+
+inline std::optional<std::string> ClusterChanges::why_not_leave(NodeId node, bool force) const {
+  const std::string who = "node " + std::to_string(node.value);
+  const auto state = membership_.state(node);
+  if (!state) return who + " is not a member";
+  std::vector<NodeId> voters = membership_.roles().voters;
+  if (std::erase(voters, node) == 0) return std::nullopt;
+  if (voters.empty()) return who + " is the last voter: without it there would be no cluster";
+  return force ? std::nullopt : lacks_live_majority(voters);
+}
+
+inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, bool force) const {
+  const std::string who = "node " + std::to_string(node.value);
+  const auto state = membership_.state(node);
+  if (state == MemberState::kActive) return who + " is a voter already";
+  if (state != MemberState::kJoining) return who + " is no learner: it has to join first";
+  if (force) return std::nullopt;
+  if (!has_caught_up(node)) {
+    return who + " has not caught up yet: wait (seshat status shows its lag), or say FORCE";
+  }
+  std::vector<NodeId> voters = membership_.roles().voters;
+  voters.push_back(node);
+  return lacks_live_majority(voters);
+}
+
+inline std::optional<std::string> ClusterChanges::why_not_lead(NodeId node) const {
+  const std::string who = "node " + std::to_string(node.value);
+  if (membership_.state(node) != MemberState::kActive) return who + " is no voter: it can't lead";
+  if (node == membership_.self().id || site_.is_connected(node)) return std::nullopt;
+  return who + " can't be reached from node " + std::to_string(membership_.self().id.value);
+}
+
+inline void ClusterChanges::transfer(NodeId to) {
+  for (const auto& [id, replica] : replicas_) {
+    if (replica->raft().is_leader()) replica->transfer_leadership(to);
+  }
+}
+
+// Groups that are led elsewhere: their leaders are asked, each for what it leads. What they say is
+// not waited for; who leads in the end is.
+inline void ClusterChanges::forward_transfer(const AdminRequest& request) {
+  std::vector<NodeId> asked{membership_.self().id, request.node, NodeId{}};
+  for (const auto& [id, replica] : replicas_) {
+    const NodeId leader = replica->raft().leader();
+    if (std::find(asked.begin(), asked.end(), leader) != asked.end()) continue;
+    asked.push_back(leader);
+    CallRequest call;
+    call.from = membership_.self().id;
+    call.cluster_id = membership_.cluster_id();
+    call.admin = request;
+    site_.call(leader, std::move(call), [](const CallReply&) {});
+  }
+}
+
+// ---- Done ---------------------------------------------------------------------------------------
+
+inline void ClusterChanges::tick() {
+  note_commits();
+  for (const auto& [id, replica] : replicas_) {
+    if (replica->raft().is_leader()) reconcile(id, *replica);
+  }
+  answer_waiting();
+}
+
+inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_t time_ms) {
+  if (!membership_.record()) return std::nullopt;
+  while (!joining_.empty()) {
+    const Hello hello = joining_.begin()->second;
+    const bool still_welcome = membership_.judge_join(hello).status == CallStatus::kAccepted;
+    auto next = still_welcome ? membership_.joined(hello, time_ms) : std::nullopt;
+    if (next) return next;
+    joining_.erase(joining_.begin());
+  }
+  while (!states_.empty()) {
+    const auto [node, wanted] = *states_.begin();
+    const auto now = membership_.state(node);
+    const bool possible = now && *now != MemberState::kRemoved && *now != wanted;
+    if (possible) return membership_.with_state(node, wanted);
+    states_.erase(states_.begin());
+  }
+  for (const auto& [node, info] : membership_.record()->members) {
+    const bool promote = info.state == MemberState::kJoining && options_.auto_promote;
+    if (promote && has_caught_up(node)) return membership_.with_state(node, MemberState::kActive);
+    if (info.state == MemberState::kLeaving && is_out_everywhere(node)) {
+      return membership_.with_state(node, MemberState::kRemoved);
+    }
+  }
+  return std::nullopt;
+}
+
+// What a leader's record says may be a heartbeat old, never older: a leader that has heard nothing of
+// its system group leaves members as they are.
+inline void ClusterChanges::reconcile(GroupId group, Replica& replica) {
+  if (!membership_.all_know_record_version(kConfigurationRecordVersion)) return;
+  const raft::Raft& raft = replica.raft();
+  if (raft.configuration_index() == Index{}) {
+    // From here on the log says who the members are, whatever stands in anybody's file.
+    const raft::Configuration& founders = raft.configuration();
+    (void)replica.change_members(founders.voters, founders.learners);
+    return;
+  }
+  const raft::Raft& of_system = system().raft();
+  const bool up_to_date =
+      of_system.leader() != NodeId{} && of_system.last_applied() == of_system.commit_index();
+  if (!up_to_date || (group != kSystemGroup && !system_follows_record())) return;
+  Membership::Roles roles = membership_.roles();
+  if (roles.voters.empty()) return;
+  (void)replica.change_members(std::move(roles.voters), std::move(roles.learners));
+}
+
+inline bool ClusterChanges::system_follows_record() const {
+  const raft::Raft& raft = system().raft();
+  const Membership::Roles roles = membership_.roles();
+  return raft.configuration_index() <= raft.commit_index() &&
+         raft.configuration() == raft::Configuration{roles.voters, {}, roles.learners};
+}
+
+inline bool ClusterChanges::is_voter_everywhere(NodeId node) const {
+  return std::all_of(replicas_.begin(), replicas_.end(), [&](const auto& group) {
+    const raft::Raft& raft = group.second->raft();
+    const std::vector<NodeId>& voters = raft.configuration().voters;
+    return !raft.configuration().is_joint() && raft.configuration_index() <= raft.commit_index() &&
+           std::find(voters.begin(), voters.end(), node) != voters.end();
+  });
+}
+
+inline bool ClusterChanges::is_out_everywhere(NodeId node) const {
+  return std::all_of(replicas_.begin(), replicas_.end(), [&](const auto& group) {
+    const raft::Raft& raft = group.second->raft();
+    return raft.configuration_index() <= raft.commit_index() && !raft.configuration().has(node);
+  });
+}
+
+// It says itself how far it is, once a second or so; meanwhile the group goes on.
+inline bool ClusterChanges::has_caught_up(NodeId node) const {
+  const auto status = site_.fresh_status(node);
+  if (!status) return false;
+  return std::all_of(replicas_.begin(), replicas_.end(), [&](const auto& entry) {
+    const auto& [id, replica] = entry;
+    if (!replica->raft().configuration().has(node)) return false;
+    const auto past = committed_.find(id);
+    if (past == committed_.end() || past->second.empty()) return false;
+    return std::any_of(status->groups.begin(), status->groups.end(), [&](const GroupStatus& group) {
+      return group.group == id && !group.restoring &&
+             group.applied_index >= past->second.front().index;
+    });
+  });
+}
+
+// The front is the newest that is at least kLookBackMs old, once there is one.
+inline void ClusterChanges::note_commits() {
+  const std::uint64_t now_ms = clock_.now_ms();
+  for (const auto& [id, replica] : replicas_) {
+    std::deque<CommittedAt>& past = committed_[id];
+    past.push_back({now_ms, replica->raft().commit_index()});
+    while (past.size() > 1 && past[1].at_ms + kLookBackMs <= now_ms) past.pop_front();
+  }
+}
+
+inline void ClusterChanges::wait_for(std::function<Progress()> progress, Answer answer) {
+  waiting_.push_back(
+      {clock_.now_ms() + options_.answer_timeout_ms, std::move(progress), std::move(answer)});
+}
+
+inline void ClusterChanges::answer_waiting() {
+  const std::uint64_t now_ms = clock_.now_ms();
+  if (!leads_system()) {
+    joining_.clear();
+    states_.clear();
+  }
+  std::deque<Waiting> still;
+  for (Waiting& waiting : std::exchange(waiting_, {})) {
+    const Progress progress = waiting.progress();
+    if (progress == Progress::kDone) {
+      waiting.answer(reply(CallStatus::kAccepted));
+    } else if (progress == Progress::kAsked && !leads_system()) {
+      waiting.answer(reply(CallStatus::kNotReady, "leadership changed meanwhile: ask again"));
+    } else if (now_ms >= waiting.deadline_ms && progress == Progress::kAsked) {
+      waiting.answer(reply(CallStatus::kNotReady, "no majority has taken it in yet: ask again"));
+    } else if (now_ms >= waiting.deadline_ms) {
+      waiting.answer(reply(CallStatus::kAccepted, "it is under way, but takes long"));
+    } else {
+      still.push_back(std::move(waiting));
+    }
+  }
+  // An answer may have asked for something new.
+  for (Waiting& waiting : waiting_) still.push_back(std::move(waiting));
+  waiting_ = std::move(still);
+}
+
+}  // namespace seshat
+
+#endif  // SESHAT_CLUSTER_CHANGES_HPP
