@@ -126,6 +126,10 @@ class Node final : public Database {
     return "REFUSED " + std::to_string(slot);
   }
   [[nodiscard]] bool disk_is_full() const override { return options_.tight && chance_.one_in(8); }
+  void administer(AdminRequest, std::function<void(CallReply)> done) override {
+    posted_.emplace_back(
+        [done = std::move(done)] { done(tests::call_reply(CallStatus::kAccepted)); });
+  }
 
   // One thing that was under way comes to its end. False: nothing is.
   bool step() {
