@@ -359,7 +359,7 @@ TEST_CASE("while the cluster is not ready it is asked again", "[cli]") {
   const Run result = run_at(node, {"promote", "4"});
   CHECK(result.code == cli::kDone);
   CHECK(result.out == "node 4 is a voter\n");
-  CHECK(result.err == "seshat: LOADING restoring; trying again for up to 10 s\n");
+  CHECK(result.err == "seshat: restoring; trying again for up to 10 s\n");
   CHECK(node.requests().size() == 4);
 }
 
@@ -368,8 +368,8 @@ TEST_CASE("a cluster that does not get ready is given up, and what to do is said
   const Run result = run_at(node, {"members", "--timeout", "0"});
   CHECK(result.code == cli::kRefused);
   CHECK(result.err ==
-        "seshat: CLUSTERDOWN no leader, election in progress; so it was for 0 s: see `seshat "
-        "status`, or wait longer with --timeout SECONDS\n");
+        "seshat: no leader, election in progress; gave up after 0 s: `seshat status` tells more, "
+        "--timeout SECONDS waits longer\n");
   CHECK(node.requests().size() == 1);
 }
 

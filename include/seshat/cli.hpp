@@ -376,7 +376,7 @@ inline std::string text_for_people(const std::string& error, const std::string& 
   if (error.starts_with("ERR unknown command")) {
     return "the server at " + address + " does not know it: it is no Seshat, or an older one";
   }
-  for (const std::string_view code : {"ERR ", "DENIED "}) {
+  for (const std::string_view code : {"ERR ", "DENIED ", "CLUSTERDOWN ", "LOADING ", "TRYAGAIN "}) {
     if (error.starts_with(code)) return error.substr(code.size());
   }
   return error;
@@ -420,9 +420,8 @@ inline Answer ask(const Options& options, std::ostream& err) {
     Answer answer = ask_once(options);
     if (!is_temporary(answer.reply)) return answer;
     if (SteadyClock::now() + wait > give_up) {
-      answer.problem += "; so it was for " + patience +
-                        ": see `seshat status`, or wait longer with "
-                        "--timeout SECONDS";
+      answer.problem += "; gave up after " + patience +
+                        ": `seshat status` tells more, --timeout SECONDS waits longer";
       return answer;
     }
     if (!told)

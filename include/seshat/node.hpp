@@ -41,6 +41,7 @@
 #include "seshat/result.hpp"
 #include "seshat/state_machine.hpp"
 #include "seshat/store.hpp"
+#include "seshat/version.hpp"
 
 namespace seshat {
 
@@ -99,6 +100,7 @@ class Node final : public Database,
   [[nodiscard]] const Clock& clock() const { return clock_; }
   [[nodiscard]] Topology topology() const;
   [[nodiscard]] ClusterStatus cluster_status() const;
+  [[nodiscard]] NodeStatus own_status() const;
   void append_info(std::string_view section, std::string& out) const;
   [[nodiscard]] bool has_leader() const;
 
@@ -807,6 +809,24 @@ inline void Node::administer(AdminRequest, std::function<void(CallReply)> done) 
   done(std::move(reply));
 }
 
+inline NodeStatus Node::own_status() const {
+  NodeStatus status{store_->disk_low()};
+  status.version = kVersion;
+  for (const auto& [id, group] : groups_) {
+    const raft::Raft& raft = group.replica->raft();
+    GroupStatus& of = status.groups.emplace_back();
+    of.group = id;
+    of.role = raft.role();
+    of.term = raft.current_term();
+    of.leader = raft.leader();
+    of.commit_index = raft.commit_index();
+    of.applied_index = raft.last_applied();
+    of.first_index = Index{1};
+    of.last_index = raft.log().last_index();
+  }
+  return status;
+}
+
 inline ClusterStatus Node::cluster_status() const {
   ClusterStatus status;
   if (!membership_.record()) return status;
@@ -817,6 +837,7 @@ inline ClusterStatus Node::cluster_status() const {
     const auto peer = peer_states_.find(member);
     const bool connected = peer != peer_states_.end() && peer->second.connected;
     status.members.push_back({info, connected || member == id(), member == id()});
+    if (member == id()) status.members.back().status = own_status();
   }
   return status;
 }
