@@ -786,10 +786,11 @@ TEST_CASE("a node that joins starts no cluster and knows no members yet") {
 
 TEST_CASE("a node that joins needs an id of its own and a peer port") {
   CHECK(refusal_of_flags({"--join", "h:7379"}) ==
-        "--join: node.id = 1: must be set for a node that joins a cluster, to a number that no "
-        "member has or had\n"
         "--join: node.internal_addr = \"\": must be set for a node that joins a cluster: the "
         "members connect to it there\n");
+  CHECK(warnings_of_flags({"--join", "h:7379", "--internal-addr", "127.0.0.1:7379"}) ==
+        "--join: node.id = 1: the default, which some member most likely has: a node that joins "
+        "needs a number of its own\n");
 }
 
 TEST_CASE("a node founds a cluster or joins one, not both") {

@@ -159,8 +159,9 @@ inline void RuleCheck::check_joining() {
         "are (join_addr is set)");
   }
   if (!given_.contains("node.id")) {
-    add(Severity::kError, "node.id", join_key, std::to_string(config_.node.id),
-        "must be set for a node that joins a cluster, to a number that no member has or had");
+    add(Severity::kWarning, "node.id", join_key, std::to_string(config_.node.id),
+        "the default, which some member most likely has: a node that joins needs a number of its "
+        "own");
   }
   if (!config_.listens_for_peers()) {
     add(Severity::kError, "node.internal_addr", join_key, show(config_.node.internal_addr),
