@@ -135,7 +135,7 @@ Run run_at(const FakeNode& node, Words words) {
 
 // A node that always answers the same.
 struct Saying : FakeNode {
-  explicit Saying(std::string reply) : FakeNode([reply](const Words&) { return reply; }) {}
+  explicit Saying(const std::string& reply) : FakeNode([reply](const Words&) { return reply; }) {}
 };
 
 Result<cli::Options> parsed(std::string_view name, const Words& words,
@@ -312,7 +312,7 @@ TEST_CASE("every subcommand explains itself, and --help of the daemon lists it",
   }
 }
 
-// ---- What is asked, and what its answer becomes ---------------------------------------------------
+// ---- What is asked, and what its answer becomes ----------------------------------------------
 
 TEST_CASE("each subcommand sends its command", "[cli]") {
   const Saying node("+OK\r\n");
@@ -408,7 +408,7 @@ TEST_CASE("what does not speak RESP is told", "[cli]") {
   CHECK_THAT(run_at(node, {"members"}).err, ContainsSubstring("not the Redis protocol"));
 }
 
-// ---- Tables and JSON ------------------------------------------------------------------------------
+// ---- Tables and JSON ----------------------------------------------------------------------------
 
 TEST_CASE("seshat status prints a row for each node, of the data group", "[cli]") {
   Host host;

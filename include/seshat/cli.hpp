@@ -616,6 +616,7 @@ inline std::optional<int> prepare_join(Arguments& arguments, std::ostream& out, 
 
 inline int refuse_unknown(std::ostream& err, std::string_view name) {
   std::vector<std::string> names;
+  names.reserve(kSubcommands.size());
   for (const Subcommand& subcommand : kSubcommands) names.emplace_back(subcommand.name);
   err << "seshat: unknown subcommand '" << name << "'; " << config::detail::suggestion(name, names)
       << "\n";
