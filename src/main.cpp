@@ -1,11 +1,15 @@
-// The daemon: reads its configuration, starts a server, and runs it until it is told to stop.
+// The daemon: reads its configuration, starts a server, and runs it until it is told to stop. With a
+// subcommand (cli.hpp): asks a running node, and ends.
 //
 // Exit codes: 0 stopped in good order; 1 could not start, or could not keep its promises any more;
 // 2 the configuration is wrong.
 #include <cstdio>
 #include <cstdlib>
+#include <iostream>
+#include <optional>
 #include <string>
 
+#include "seshat/cli.hpp"
 #include "seshat/config.hpp"
 #include "seshat/log.hpp"
 #include "seshat/server.hpp"
@@ -44,11 +48,16 @@ int serve(const seshat::CommandLine& line) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const seshat::CommandLine line = seshat::parse_command_line(
-      {argv + (argc > 0 ? 1 : 0), argv + argc}, seshat::environment_of(environ));
+  const seshat::Environment environment = seshat::environment_of(environ);
+  seshat::Arguments arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
+  if (const std::optional<int> exit_code =
+          seshat::cli::run(arguments, environment, std::cout, std::cerr)) {
+    return *exit_code;
+  }
+  const seshat::CommandLine line = seshat::parse_command_line(arguments, environment);
   switch (line.action) {
     case seshat::CommandLine::Action::kShowHelp:
-      std::fputs(seshat::help_text(argv[0]).c_str(), stdout);
+      std::fputs((seshat::help_text(argv[0]) + seshat::cli::subcommands_text()).c_str(), stdout);
       return 0;
     case seshat::CommandLine::Action::kShowVersion:
       std::printf("seshat %s\n", std::string(seshat::kVersion).c_str());

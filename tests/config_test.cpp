@@ -679,14 +679,15 @@ TEST_CASE("more than one member needs a peer port") {
         "the other members reach this node\n");
 }
 
-TEST_CASE("the replication factor is odd and no larger than the members that are given") {
+TEST_CASE("the replication factor is odd; more than there are members is for later") {
   CHECK(refusal("[cluster]\nreplication_factor = 4\n") ==
         "seshat.toml:2: cluster.replication_factor = 4: must be odd: 3 or 5\n");
   Arguments flags = three_members();
   flags.emplace_back("--cluster.replication_factor=5");
-  CHECK(refusal_of_flags(flags) ==
-        "--cluster.replication_factor: cluster.replication_factor = 5: must be at most the number "
-        "of initial_members (3 here)\n");
+  CHECK(warnings_of_flags(flags) ==
+        "--cluster.replication_factor: cluster.replication_factor = 5: more than the number of "
+        "initial_members (3 here): each holds a copy, and there are no more until the cluster has "
+        "grown\n");
   CHECK(refusal("[cluster]\nreplication_factor = 5\n").empty());
 }
 
@@ -701,7 +702,7 @@ TEST_CASE("dial names other members, each once") {
         "{2 = \"host:port\"}\n");
   CHECK(warnings_of_flags({"--cluster.dial=2=h:1"}) ==
         "--cluster.dial: cluster.dial[2] = \"h:1\": initial_members names no member with this "
-        "id\n");
+        "id: it is for one that joins later\n");
 }
 
 // ---- Rules between keys ----------------------------------------------------------------------
@@ -764,13 +765,58 @@ TEST_CASE("what is not built yet is refused with what works instead") {
         "works is \"redirect\"\n"
         "seshat.toml:3: client.follower_reads = \"stale\": not available in this version; what "
         "works is \"off\"\n");
-  const std::string joining =
-      "joining a running cluster is not available in this version; what works is bootstrap = true "
-      "with every member in initial_members\n";
-  CHECK(refusal("[cluster]\nbootstrap = false\n") ==
-        "seshat.toml:2: cluster.bootstrap = false: " + joining);
+}
+
+// ---- Joining -----------------------------------------------------------------------------------
+
+TEST_CASE("a node that joins starts no cluster and knows no members yet") {
+  const Arguments flags = {"--join", "h:7379", "--id", "4", "--internal-addr", "127.0.0.1:7379"};
+  for (const bool says_so : {false, true}) {
+    Arguments all = flags;
+    if (says_so) all.insert(all.end(), {"--cluster.bootstrap", "false"});
+    const CommandLine line = seshat::parse_command_line(all, {});
+    CHECK(lines_of(line.problems).empty());
+    CHECK(lines_of(line.warnings).empty());
+    CHECK(line.config.joins());
+    CHECK_FALSE(line.config.cluster.bootstrap);
+    CHECK(line.config.cluster.initial_members.empty());
+    CHECK(line.config.node.advertise_addr == "127.0.0.1:7379");
+  }
+}
+
+TEST_CASE("a node that joins needs an id of its own and a peer port") {
   CHECK(refusal_of_flags({"--join", "h:7379"}) ==
-        "--join: cluster.join_addr = \"h:7379\": " + joining);
+        "--join: node.internal_addr = \"\": must be set for a node that joins a cluster: the "
+        "members connect to it there\n");
+  CHECK(warnings_of_flags({"--join", "h:7379", "--internal-addr", "127.0.0.1:7379"}) ==
+        "--join: node.id = 1: the default, which some member most likely has: a node that joins "
+        "needs a number of its own\n");
+}
+
+TEST_CASE("a node founds a cluster or joins one, not both") {
+  const std::string rest = "\n[node]\nid = 4\ninternal_addr = \"127.0.0.1:7379\"\n";
+  CHECK(refusal("[cluster]\njoin_addr = \"h:1\"\nbootstrap = true" + rest) ==
+        "seshat.toml:3: cluster.bootstrap = true: must be false, or not set, for a node that joins "
+        "a cluster (join_addr is set)\n");
+  CHECK(refusal("[cluster]\njoin_addr = \"h:1\"\ninitial_members = [{id = 1, addr = \"a:1\"}]" +
+                rest) ==
+        "seshat.toml:3: cluster.initial_members: must be empty, or not set, for a node that joins "
+        "a cluster: the members tell it who they are (join_addr is set)\n");
+  CHECK(refusal("[cluster]\nbootstrap = false\n") ==
+        "seshat.toml:2: cluster.bootstrap = false: must be true for a node that starts a cluster; "
+        "one that joins a cluster needs cluster.join_addr, the address of a member\n");
+  CHECK(refusal("[cluster]\njoin_addr = \"127.0.0.1:7379\"" + rest) ==
+        "seshat.toml:2: cluster.join_addr = \"127.0.0.1:7379\": must be the address of another "
+        "node\n");
+}
+
+TEST_CASE("peers are listened for exactly where internal_addr says so") {
+  const auto listens = [](const Arguments& flags) {
+    return seshat::parse_command_line(flags, {}).config.listens_for_peers();
+  };
+  CHECK_FALSE(listens({}));
+  CHECK(listens({"--internal-addr", "127.0.0.1:7379"}));
+  CHECK(listens(three_members()));
 }
 
 // ---- seshat.toml.example ---------------------------------------------------------------------
@@ -823,8 +869,9 @@ TEST_CASE("what seshat.toml.example has commented out is right too, but for join
     uncommented += (is_key || goes_on ? rest : line) + "\n";
   }
   const CommandLine all = load(uncommented);
-  REQUIRE(all.problems.size() == 1);
-  CHECK(all.problems.front().key == "cluster.join_addr");
+  REQUIRE(all.problems.size() == 2);  // the file shows both ways to begin: no node can go both
+  CHECK(all.problems[0].key == "cluster.bootstrap");
+  CHECK(all.problems[1].key == "cluster.initial_members");
   CHECK(all.config.cluster.initial_members.size() == 3);
   CHECK(all.config.cluster.dial.size() == 1);
 }

@@ -16,6 +16,7 @@
 namespace {
 
 using namespace seshat;
+using seshat::tests::call_reply;
 using seshat::tests::FixedSite;
 using seshat::tests::MemoryDatabase;
 
@@ -36,7 +37,8 @@ class Host final : public ConnectionHost {
 
 // A client and its end of the wire. `input` is what the server holds and has not dropped.
 struct Client {
-  Client() : connection(host, resp::Limits{}, session_of(7)) {}
+  Client() : Client(session_of(7)) {}
+  explicit Client(Session session) : connection(host, resp::Limits{}, std::move(session)) {}
   static Session session_of(std::uint64_t id) {
     Session session;
     session.id = id;
@@ -377,6 +379,114 @@ TEST_CASE("while a write waits for reads, the client is not read from", "[connec
   CHECK(client.connection.may_consume());
   client.turn();
   CHECK(client.db.proposed.size() == 1);
+}
+
+// ---- Administration -----------------------------------------------------------------------------
+
+namespace {
+
+// A client whose own address and the one it connected to are given.
+struct Administrator : Client {
+  explicit Administrator(const std::string& address = "127.0.0.1:50000",
+                         const std::string& local_address = "127.0.0.1:6379")
+      : Client(session_at(address, local_address)) {}
+  static Session session_at(const std::string& address, const std::string& local_address) {
+    Session session = session_of(8);
+    session.address = address;
+    session.local_address = local_address;
+    return session;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("what is administered is answered when the cluster has done it", "[connection]") {
+  Administrator client;
+  client.send("SESHAT.LEAVE 3 force\r\nseshat.promote 4\r\nPING\r\n");
+  CHECK(client.got().empty());
+  REQUIRE(client.db.administered.size() == 2);
+  CHECK(client.db.administered[0].request == AdminRequest{AdminAction::kLeave, NodeId{3}, true});
+  CHECK(client.db.administered[1].request == AdminRequest{AdminAction::kPromote, NodeId{4}, false});
+  client.db.finish_admin(call_reply(CallStatus::kAccepted));
+  CHECK(client.got() == "+OK\r\n");
+  CHECK_FALSE(client.connection.idle());
+  client.db.finish_admin(call_reply(CallStatus::kRefused, "node 4 is no member"));
+  CHECK(client.got() == "-ERR node 4 is no member\r\n+PONG\r\n");
+  CHECK(client.connection.idle());
+}
+
+TEST_CASE("an answer that comes before administer() returns keeps its place", "[connection]") {
+  Administrator client;
+  client.db.admin_reply = call_reply(CallStatus::kNotReady, "a change is under way");
+  client.send("SET k v\r\nSESHAT.SNAPSHOT\r\nPING\r\n");
+  CHECK(client.got().empty());
+  client.db.apply_next();
+  CHECK(client.got() == "+OK\r\n-TRYAGAIN a change is under way\r\n+PONG\r\n");
+}
+
+TEST_CASE("administration goes on when its client is gone, and is answered to nobody",
+          "[connection]") {
+  Administrator client;
+  client.send("SESHAT.TRANSFER-LEADER 2\r\n");
+  client.connection.disconnected();
+  CHECK_FALSE(client.connection.idle());  // so that the server keeps it
+  client.db.finish_admin(call_reply(CallStatus::kAccepted));
+  CHECK(client.connection.idle());
+  CHECK(client.got().empty());
+}
+
+TEST_CASE("without a password, changes are for clients of this machine", "[connection]") {
+  const auto is_allowed = [](const std::string& address, const std::string& local_address) {
+    Administrator client(address, local_address);
+    client.db.admin_reply = call_reply(CallStatus::kAccepted);
+    client.send("SESHAT.LEAVE 3\r\n");
+    const std::string got = client.got();
+    if (got == "+OK\r\n") return true;
+    CHECK(got ==
+          "-DENIED SESHAT.LEAVE is allowed from this machine only while no password is set: log in "
+          "to the machine of any node and send it from there, to an address of that machine\r\n");
+    CHECK(client.db.administered.empty());
+    return false;
+  };
+  CHECK(is_allowed("127.0.0.1:50000", "127.0.0.1:6379"));
+  CHECK(is_allowed("127.0.0.1:50000", "127.0.0.2:6379"));
+  CHECK(is_allowed("[::1]:50000", "[::1]:6379"));
+  CHECK(is_allowed("[::ffff:127.0.0.1]:50000", "[::ffff:127.0.0.1]:6379"));
+  CHECK(is_allowed("10.0.0.1:50000", "10.0.0.1:6379"));
+  CHECK(is_allowed("[fe80::1%eth0]:50000", "[fe80::1%eth0]:6379"));
+  CHECK_FALSE(is_allowed("10.0.0.2:50000", "10.0.0.1:6379"));
+  CHECK_FALSE(is_allowed("10.0.0.2:50000", "127.0.0.1:6379"));
+  CHECK_FALSE(is_allowed("127.0.0.1:50000", "10.0.0.1:6379"));
+  CHECK_FALSE(is_allowed("[::ffff:10.0.0.2]:50000", "[::ffff:10.0.0.1]:6379"));
+  CHECK_FALSE(is_allowed("[::11]:50000", "[::1]:6379"));
+  CHECK_FALSE(is_allowed("", ""));
+}
+
+TEST_CASE("everybody may look at the cluster", "[connection]") {
+  Administrator client("10.0.0.2:50000", "10.0.0.1:6379");
+  client.send("SESHAT.MEMBERS\r\nSESHAT.STATUS\r\n");
+  CHECK(client.got() == "*0\r\n*0\r\n");
+}
+
+TEST_CASE("what can't be meant is not asked of the cluster", "[connection]") {
+  Administrator client;
+  client.send("SESHAT.LEAVE three\r\n");
+  CHECK(client.got() ==
+        "-ERR invalid node id 'three': must be a number from 1 to 9223372036854775807; "
+        "SESHAT.MEMBERS lists the members\r\n");
+  for (const std::string id : {"0", "-1", "9223372036854775808", "1.5", "''"}) {
+    client.send("SESHAT.PROMOTE " + id + "\r\n");
+    CHECK_THAT(client.got(), StartsWith("-ERR invalid node id "));
+  }
+  client.send("SESHAT.LEAVE 3 FORCED\r\n");
+  CHECK(client.got() == "-ERR syntax error at 'FORCED': SESHAT.LEAVE node-id [FORCE]\r\n");
+  client.send("SESHAT.LEAVE 3 FORCE now\r\n");
+  CHECK(client.got() == "-ERR syntax error at 'now': SESHAT.LEAVE node-id [FORCE]\r\n");
+  client.send("SESHAT.TRANSFER-LEADER 3 FORCE\r\nSESHAT.SNAPSHOT 1\r\n");
+  CHECK(client.got() ==
+        "-ERR wrong number of arguments for 'seshat.transfer-leader' command\r\n"
+        "-ERR wrong number of arguments for 'seshat.snapshot' command\r\n");
+  CHECK(client.db.administered.empty());
 }
 
 // ---- Whatever comes -----------------------------------------------------------------------------

@@ -101,7 +101,7 @@ TEST_CASE("every command has one function, every container at most one", "[kv]")
   for (const Command* command : all_commands()) {
     INFO(command->name);
     const int functions = (command->local != nullptr ? 1 : 0) + (command->read != nullptr ? 1 : 0) +
-                          (command->write != nullptr ? 1 : 0);
+                          (command->write != nullptr ? 1 : 0) + (command->admin != nullptr ? 1 : 0);
     const bool bare = command->subcommands.empty() || command->arity == -1;
     CHECK(functions == (bare ? 1 : 0));
   }
@@ -113,6 +113,7 @@ TEST_CASE("flags, keys and functions of a command agree", "[kv]") {
     CHECK(((command->flags & kWrite) != 0) == command->is_write());
     CHECK(((command->flags & kReadOnly) != 0) == (command->read != nullptr));
     CHECK((command->keys.first != 0) == (command->is_write() || command->read != nullptr));
+    if (command->admin != nullptr) CHECK((command->flags & kAdmin) != 0);
     CHECK((command->keys.first == 0) == (command->keys.step == 0));
     CHECK((command->keys.first == 0) == command->keys.access.empty());
     CHECK(command->arity != 0);
@@ -388,6 +389,7 @@ TEST_CASE("flags and categories are those of Redis 7.0.15", "[kv]") {
   CHECK(words("hello") == "noscript loading stale fast no_auth allow_busy @fast @connection ");
   CHECK(words("info") == "loading stale @slow @dangerous ");
   CHECK(words("readonly") == "loading stale fast @fast @connection ");
+  CHECK(words("seshat.leave") == "admin noscript loading stale @admin @slow @dangerous ");
   CHECK(words("set") == "write denyoom @write @string @slow ");
 }
 

@@ -43,6 +43,13 @@ class MemoryMap final : public OrderedMap {
   Lookup answer = Lookup::kFound;  // anything else is what every get() answers
 };
 
+inline CallReply call_reply(CallStatus status, std::string reason = {}) {
+  CallReply reply;
+  reply.status = status;
+  reply.reason = std::move(reason);
+  return reply;
+}
+
 // Proposals and reads wait in the order they came until the test lets them go.
 class MemoryDatabase final : public Database {
  public:
@@ -57,6 +64,11 @@ class MemoryDatabase final : public Database {
     GroupId group;
     Index after;
     Waiter* waiter;
+  };
+
+  struct Administered {
+    AdminRequest request;
+    std::function<void(CallReply)> done;
   };
 
   [[nodiscard]] std::optional<GroupId> group_of(Slot slot) const override {
@@ -91,6 +103,10 @@ class MemoryDatabase final : public Database {
     return "REFUSED " + std::to_string(slot) + " " + std::to_string(static_cast<int>(refused));
   }
   [[nodiscard]] bool disk_is_full() const override { return disk_full; }
+  void administer(AdminRequest request, std::function<void(CallReply)> done) override {
+    if (admin_reply) return done(*admin_reply);
+    administered.push_back({request, std::move(done)});
+  }
 
   // The oldest proposal is committed and applied.
   void apply_next(Outcome outcome = {}) {
@@ -102,6 +118,8 @@ class MemoryDatabase final : public Database {
   void fail_next(Refusal refused) { take(proposed).waiter->failed(refused); }
   // The oldest read may look now.
   void read_next() { take(reads).waiter->readable(); }
+  // The cluster answers the oldest administration.
+  void finish_admin(const CallReply& reply) { take(administered).done(reply); }
   void fail_next_read(Refusal refused) { take(reads).waiter->failed(refused); }
   // The pool and the loop do what waits for them.
   void finish_disk_reads() {
@@ -120,6 +138,8 @@ class MemoryDatabase final : public Database {
   std::deque<Read> reads;
   std::deque<std::function<void(const OrderedMap&)>> disk_reads;
   std::deque<std::function<void()>> posted;
+  std::deque<Administered> administered;
+  std::optional<CallReply> admin_reply;  // set: the answer comes at once
   Index last_index;
   mutable std::map<GroupId, Index> applied;
 
@@ -147,6 +167,7 @@ class FixedSite final : public Site {
     shown.shards = {{{{0, 16383}}, NodeId{2}, true, {NodeId{1}, NodeId{2}, NodeId{3}}}};
   }
   [[nodiscard]] Topology topology() const override { return shown; }
+  [[nodiscard]] ClusterStatus cluster_status() const override { return status; }
   void append_info(std::string_view section, std::string& out) const override {
     out += "about:" + std::string(section) + "\r\n";
   }
@@ -159,6 +180,7 @@ class FixedSite final : public Site {
   [[nodiscard]] std::uint64_t now_ms() const override { return clock_ms; }
 
   Topology shown;
+  ClusterStatus status;
   std::vector<const Session*> sessions;
   std::uint64_t clock_ms = 100'000;
 };

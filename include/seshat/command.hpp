@@ -8,6 +8,7 @@
 //   local   answers at once, from the session and the site; never touches Raft
 //   read    looks at the ordered map, when the node may (linearizable), on the loop or on the pool
 //   write   turns arguments into an Operation; answered by the Outcome of its log entry
+//   admin   turns arguments into an AdminRequest; answered when the cluster has done it, or says no
 //
 // Threads: the loop, but for read functions: those run wherever the map they get allows.
 // Needs:   resp.hpp, replica.hpp (Waiter), state_machine.hpp, glob.hpp.
@@ -84,11 +85,28 @@ struct Topology {
 // 40 hex digits, stable, as Redis Cluster names its nodes: "seshat-node-" in hex, then the id.
 [[nodiscard]] std::string cluster_node_name(NodeId id);
 
+struct MemberStatus {
+  NodeInfo info;
+  bool connected = false;  // to this node; true of itself
+  bool is_self = false;
+  std::optional<NodeStatus> status = {};  // as heard last; nullopt: never
+  std::uint64_t heard_ms_ago = 0;
+};
+
+// The members as the system group has them, and how each was doing when it was heard last.
+struct ClusterStatus {
+  std::string cluster_id;  // empty: not known yet
+  std::uint64_t membership_version = 0;
+  NodeId system_leader;  // 0: none known
+  std::vector<MemberStatus> members;
+};
+
 // What local commands ask of the node and the server around them.
 class Site {
  public:
   virtual ~Site() = default;
   [[nodiscard]] virtual Topology topology() const = 0;
+  [[nodiscard]] virtual ClusterStatus cluster_status() const = 0;
   // Appends "key:value\r\n" lines of a section of INFO; its name is one of kInfoSections.
   virtual void append_info(std::string_view section, std::string& out) const = 0;
   // Redis' names for what is configured here, with their values: CONFIG GET.
@@ -118,6 +136,9 @@ class Database {
   [[nodiscard]] virtual std::string refusal_text(Slot slot, Refusal refusal) const = 0;
   // So little room is left on the disks of a majority that data may not grow.
   [[nodiscard]] virtual bool disk_is_full() const = 0;
+  // Has the cluster do it, whichever node leads. `done` is called exactly once, on the loop,
+  // perhaps before this returns.
+  virtual void administer(AdminRequest request, std::function<void(CallReply)> done) = 0;
 };
 
 inline constexpr std::array<std::string_view, 9> kInfoSections = {
@@ -145,6 +166,8 @@ using LocalFunction = void (*)(const Call& call);
 using ReadFunction = Lookup (*)(const OrderedMap& map, Args args, resp::Writer& reply);
 // Fills type and arguments. An error text: nothing is proposed.
 using WriteFunction = std::optional<std::string> (*)(Args args, Operation& operation);
+// Fills the request. An error text: nothing is asked of the cluster.
+using AdminFunction = std::optional<std::string> (*)(Args args, AdminRequest& request);
 
 // Redis' command flags, by the names that COMMAND shows; the last two are ACL categories that do
 // not follow from anything else.
@@ -179,13 +202,14 @@ struct Command {
   std::uint32_t flags = 0;
   KeyPositions keys = {};
   std::string_view group = {};  // as COMMAND DOCS names it
-  std::string_view since = {};  // the Redis version it appeared in
+  std::string_view since = {};  // the Redis version it appeared in; of SESHAT.* ours
   std::string_view complexity = {};
   std::string_view summary = {};
   std::string_view arguments = {};  // "name:type" or "name:type:multiple", "...:optional"
   LocalFunction local = nullptr;
   ReadFunction read = nullptr;
   WriteFunction write = nullptr;
+  AdminFunction admin = nullptr;
   std::span<const Command> subcommands = {};
 
   [[nodiscard]] std::string_view short_name() const;  // "list" of "client|list"

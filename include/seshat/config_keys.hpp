@@ -58,10 +58,11 @@ struct Config {
   } node;
 
   struct Cluster {
-    bool bootstrap = true;
-    std::vector<Member> initial_members;   // empty: this node is the only member
+    bool bootstrap = true;                 // false for a node that joins
+    std::vector<Member> initial_members;   // empty: this node is the only member, or joins
     std::uint64_t replication_factor = 3;  // the aim; with fewer members, one copy on each
-    std::string join_addr;
+    std::string join_addr;                 // empty: this node does not join
+    bool auto_promote = true;
     std::map<std::uint64_t, std::string> dial;  // wins over a member's replicated address
     friend bool operator==(const Cluster&, const Cluster&) = default;
   } cluster;
@@ -76,6 +77,7 @@ struct Config {
     std::uint64_t snapshot_interval_entries = 10000;
     std::uint64_t snapshot_interval_bytes = 100000000;
     std::uint64_t max_log_size_bytes = 500000000;
+    std::uint64_t snapshot_max_mb_per_sec = 0;  // 0: no limit
     friend bool operator==(const Raft&, const Raft&) = default;
   } raft;
 
@@ -108,6 +110,11 @@ struct Config {
     std::uint64_t block_cache_mb = 256;
     friend bool operator==(const Storage&, const Storage&) = default;
   } storage;
+
+  // Whether the peer port is opened: a node alone may still be joined by others.
+  [[nodiscard]] bool listens_for_peers() const { return !node.internal_addr.empty(); }
+  // Whether it asks to be let in, while its data directory belongs to no cluster yet.
+  [[nodiscard]] bool joins() const { return !cluster.join_addr.empty(); }
 
   friend bool operator==(const Config&, const Config&) = default;
 };
@@ -314,14 +321,17 @@ inline constexpr auto kKeys = std::to_array<Key>({
         KeyType::kDialAddress, "node.advertise_client_addr",
         "what MOVED names instead of client_addr", "--advertise-client-addr"),
     row<&Config::cluster, &Config::Cluster::bootstrap>(KeyType::kBoolean, "cluster.bootstrap",
-                                                       "start a cluster of initial_members"),
+                                                       "start a cluster of initial_members; false "
+                                                       "for a node that joins one"),
     row<&Config::cluster, &Config::Cluster::initial_members>(
         KeyType::kMembers, "cluster.initial_members", "all members at the first start"),
     integer<&Config::cluster, &Config::Cluster::replication_factor>(
         "cluster.replication_factor", 1, 9, "", "copies of the data, an odd number"),
     optional_row<&Config::cluster, &Config::Cluster::join_addr>(
-        KeyType::kDialAddress, "cluster.join_addr", "a member to join; not available yet",
-        "--join"),
+        KeyType::kDialAddress, "cluster.join_addr", "a member of the cluster to join", "--join"),
+    row<&Config::cluster, &Config::Cluster::auto_promote>(
+        KeyType::kBoolean, "cluster.auto_promote",
+        "a node that joined and has caught up becomes a voter by itself"),
     row<&Config::cluster, &Config::Cluster::dial>(
         KeyType::kDial, "cluster.dial", "what this node dials for a member instead of its address"),
     integer<&Config::raft, &Config::Raft::heartbeat_interval_ms>(
@@ -345,6 +355,9 @@ inline constexpr auto kKeys = std::to_array<Key>({
     integer<&Config::raft, &Config::Raft::max_log_size_bytes>("raft.max_log_size_bytes", 1'000'000,
                                                               1'000'000'000'000, "bytes",
                                                               "log kept for slow members, at most"),
+    integer<&Config::raft, &Config::Raft::snapshot_max_mb_per_sec>(
+        "raft.snapshot_max_mb_per_sec", 0, kMebi, "MB/s",
+        "how fast a snapshot is sent to one member; 0: no limit"),
     row<&Config::client, &Config::Client::moved>(
         KeyType::kChoice, "client.moved", "what MOVED names: the address or the id of the leader"),
     row<&Config::client, &Config::Client::on_follower>(

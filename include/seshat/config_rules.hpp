@@ -44,9 +44,11 @@ using GivenKeys = std::set<std::string, std::less<>>;
 [[nodiscard]] std::vector<BrokenRule> broken_rules(const Config& config, const GivenKeys& given);
 
 // Fills what follows from other keys:
+//   bootstrap              false for a node that joins
 //   advertise_addr         what initial_members says for this node, else internal_addr
 //   advertise_client_addr  client_addr
-//   initial_members        this node alone, at advertise_addr (empty while peers are off)
+//   initial_members        this node alone, at advertise_addr (empty while peers are off); none for
+//                          a node that joins: the cluster tells it
 // A wildcard host becomes `host_name`, as nobody can dial 0.0.0.0.
 void fill_derived(Config& config, std::string_view host_name);
 
@@ -85,7 +87,7 @@ class RuleCheck {
 
   [[nodiscard]] std::vector<BrokenRule> run() {
     for (const Limit& limit : kLimits) check_limit(limit);
-    check_what_is_not_available();
+    check_joining();
     check_ports();
     check_member_count();
     check_replication_factor();
@@ -112,7 +114,7 @@ class RuleCheck {
   }
 
   void check_limit(const Limit& limit);
-  void check_what_is_not_available();
+  void check_joining();
   void check_ports();
   void check_member_count();
   void check_replication_factor();
@@ -137,15 +139,38 @@ inline void RuleCheck::check_limit(const Limit& limit) {
       std::move(what));
 }
 
-inline void RuleCheck::check_what_is_not_available() {
-  const std::string instead =
-      "joining a running cluster is not available in this version; what works is "
-      "bootstrap = true with every member in initial_members";
-  if (!config_.cluster.bootstrap) {
-    add(Severity::kError, "cluster.bootstrap", "", "false", instead);
+// A node founds a cluster or joins one. What it joins tells it who the members are.
+inline void RuleCheck::check_joining() {
+  const Config::Cluster& cluster = config_.cluster;
+  const std::string join_key = "cluster.join_addr";
+  if (!config_.joins()) {
+    if (cluster.bootstrap) return;
+    return add(Severity::kError, "cluster.bootstrap", join_key, "false",
+               "must be true for a node that starts a cluster; one that joins a cluster needs "
+               "cluster.join_addr, the address of a member");
   }
-  if (!config_.cluster.join_addr.empty()) {
-    add(Severity::kError, "cluster.join_addr", "", show(config_.cluster.join_addr), instead);
+  if (cluster.bootstrap && given_.contains("cluster.bootstrap")) {
+    add(Severity::kError, "cluster.bootstrap", join_key, "true",
+        "must be false, or not set, for a node that joins a cluster (join_addr is set)");
+  }
+  if (!cluster.initial_members.empty()) {
+    add(Severity::kError, "cluster.initial_members", join_key, "",
+        "must be empty, or not set, for a node that joins a cluster: the members tell it who they "
+        "are (join_addr is set)");
+  }
+  if (!given_.contains("node.id")) {
+    add(Severity::kWarning, "node.id", join_key, std::to_string(config_.node.id),
+        "the default, which some member most likely has: a node that joins needs a number of its "
+        "own");
+  }
+  if (!config_.listens_for_peers()) {
+    add(Severity::kError, "node.internal_addr", join_key, show(config_.node.internal_addr),
+        "must be set for a node that joins a cluster: the members connect to it there");
+  }
+  if (cluster.join_addr == config_.node.internal_addr ||
+      cluster.join_addr == config_.node.advertise_addr) {
+    add(Severity::kError, join_key, "node.internal_addr", show(cluster.join_addr),
+        "must be the address of another node");
   }
 }
 
@@ -179,6 +204,7 @@ inline void RuleCheck::check_member_count() {
   const std::string key = "cluster.initial_members";
   const std::size_t count = config_.cluster.initial_members.size();
   const std::string members = std::to_string(count) + (count == 1 ? " member" : " members");
+  if (config_.joins()) return;  // the whole list is wrong then
   if (count == 1) {
     add(Severity::kWarning, key, "", "",
         members + " is for development only: nothing survives its loss; use 3 or 5");
@@ -190,7 +216,7 @@ inline void RuleCheck::check_member_count() {
         members + " tolerate no more failures than " + std::to_string(count - 1) +
             "; an odd number is better");
   }
-  if (count > 1 && config_.node.internal_addr.empty()) {
+  if (count > 1 && !config_.joins() && !config_.listens_for_peers()) {
     add(Severity::kError, "node.internal_addr", key, "\"\"",
         "must be set to the host:port where the other members reach this node");
   }
@@ -203,9 +229,10 @@ inline void RuleCheck::check_replication_factor() {
   if (factor % 2 == 0) {
     add(Severity::kError, key, "", std::to_string(factor),
         "must be odd: " + std::to_string(factor - 1) + " or " + std::to_string(factor + 1));
-  } else if (count > 0 && factor > count && given_.contains(key)) {
-    add(Severity::kError, key, "cluster.initial_members", std::to_string(factor),
-        "must be at most the number of initial_members (" + std::to_string(count) + " here)");
+  } else if (count > 1 && factor > count && given_.contains(key)) {
+    add(Severity::kWarning, key, "cluster.initial_members", std::to_string(factor),
+        "more than the number of initial_members (" + std::to_string(count) +
+            " here): each holds a copy, and there are no more until the cluster has grown");
   }
 }
 
@@ -226,7 +253,7 @@ inline void RuleCheck::check_members_differ() {
 
 inline void RuleCheck::check_own_place_among_members() {
   const std::vector<Config::Member>& members = config_.cluster.initial_members;
-  if (members.empty()) return;
+  if (members.empty() || config_.joins()) return;
   if (std::ranges::count(members, config_.node.id, &Config::Member::id) != 0) return;
   std::string ids;
   for (const Config::Member& member : members) {
@@ -244,9 +271,9 @@ inline void RuleCheck::check_dial() {
     if (id == config_.node.id) {
       add(Severity::kError, key, "node.id", show(address),
           "must name another member: a node doesn't dial itself");
-    } else if (std::ranges::count(members, id, &Config::Member::id) == 0) {
+    } else if (!config_.joins() && std::ranges::count(members, id, &Config::Member::id) == 0) {
       add(Severity::kWarning, key, "cluster.initial_members", show(address),
-          "initial_members names no member with this id");
+          "initial_members names no member with this id: it is for one that joins later");
     }
   }
 }
@@ -280,7 +307,11 @@ inline void fill_derived(Config& config, std::string_view host_name) {
   if (node.advertise_client_addr.empty()) {
     node.advertise_client_addr = detail::diallable(node.client_addr, host_name);
   }
-  if (members.empty()) members.push_back({node.id, node.advertise_addr});
+  if (config.joins()) {
+    config.cluster.bootstrap = false;
+  } else if (members.empty()) {
+    members.push_back({node.id, node.advertise_addr});
+  }
 }
 
 }  // namespace seshat::config

@@ -2,7 +2,8 @@
 //
 //   bytes ──> RequestParser ──> kv::check ──> local: reply at once ──────────────────┐
 //                                        ├──> read:  at once, or when it may ─────┐   │
-//                                        └──> write: when it is applied ──────┐   │   │
+//                                        ├──> write: when it is applied ──────┐   │   │
+//                                        └──> admin: when the cluster answers ┤   │   │
 //                                                                             v   v   v
 //                                          pending_ (a deque, in order) ──> output ──> socket
 //
@@ -28,6 +29,7 @@
 #include <utility>
 #include <vector>
 
+#include "seshat/admin_commands.hpp"
 #include "seshat/command.hpp"
 #include "seshat/kv.hpp"
 #include "seshat/records.hpp"
@@ -110,6 +112,7 @@ class Connection {
   void run(const Command& command, Args args);
   void run_read(const Command& command, Args args);
   void run_write(const Command& command, Args args);
+  void run_admin(const Command& command, Args args);
   [[nodiscard]] bool read_at_once(const Command& command, GroupId group, Args args);
 
   void on_done(Request& request, const Outcome& outcome);
@@ -219,6 +222,7 @@ inline Connection::Taken Connection::execute(Args args) {
 inline void Connection::run(const Command& command, Args args) {
   if (command.read != nullptr) return run_read(command, args);
   if (command.write != nullptr) return run_write(command, args);
+  if (command.admin != nullptr) return run_admin(command, args);
   reply_at_once([&](std::string& out) {
     command.local(Call{command, args, session_, host_.site(), out});
   });
@@ -327,6 +331,22 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
   }
   request.writer().error(host_.database().refusal_text(request.slot, refusal));
   answer(request);
+}
+
+// ---- Administration -----------------------------------------------------------------------------
+
+// The answer may come before administer() returns, or when the socket is long gone: the request
+// stays until then, and the connection with it (idle()).
+inline void Connection::run_admin(const Command& command, Args args) {
+  if (const auto denied = admin_commands::denial(command, session_)) return reply_error(*denied);
+  AdminRequest asked;
+  if (const auto problem = command.admin(args, asked)) return reply_error(*problem);
+  Request& request = add_pending(&command, connection_detail::size_of(args));
+  host_.database().administer(asked, [this, &request](const CallReply& reply) {
+    resp::Writer writer = request.writer();
+    admin_commands::reply_call(reply, writer);
+    answer(request);
+  });
 }
 
 // ---- Order --------------------------------------------------------------------------------------

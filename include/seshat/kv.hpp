@@ -1,13 +1,13 @@
 // seshat/kv.hpp - the commands of Seshat: the table, and the functions of keys and values.
 //
-//   args ──> check(): known? arity? limits? transaction? ──> Command ──> local │ read │ write
-//                                                                               (command.hpp)
+//   args ──> check(): known? arity? limits? transaction? ──> Command
+//                                           local │ read │ write │ admin (command.hpp)
 //
 // Adding a command is one entry in kCommands and one function. What a write does when its log entry
 // is applied stands in state_machine.hpp.
 //
 // Threads: the loop, but for read functions: those run wherever the map they get allows.
-// Needs:   command.hpp, connection_commands.hpp, server_commands.hpp.
+// Needs:   command.hpp, admin_commands.hpp, connection_commands.hpp, server_commands.hpp.
 #ifndef SESHAT_KV_HPP
 #define SESHAT_KV_HPP
 
@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 
+#include "seshat/admin_commands.hpp"
 #include "seshat/command.hpp"
 #include "seshat/connection_commands.hpp"
 #include "seshat/server_commands.hpp"
@@ -81,12 +82,14 @@ inline constexpr std::uint32_t kAbout = kLoading | kStale | kAboutConnection;
 inline constexpr std::uint32_t kClient = kNoScript | kAbout;
 inline constexpr std::uint32_t kAlways = kClient | kFast | kNoAuth | kAllowBusy;
 inline constexpr std::uint32_t kTransaction = kNoScript | kLoading | kStale;
+inline constexpr std::uint32_t kAdminOfCluster =
+    kAdmin | kDangerous | kNoScript | kLoading | kStale;
 
 }  // namespace detail
 
 // clang-format off
 // name, arity, flags, {keys}, group, since, complexity,
-//   summary, arguments, then one function: local, read or write
+//   summary, arguments, then one function: local, read, write or admin
 
 inline constexpr std::array kClientCommands = {
     Command{"client|getname", 2, detail::kClient, {}, "connection", "2.6.9", "O(1)",
@@ -153,14 +156,17 @@ inline constexpr std::array kCommands = {
     Command{"asking", 1, kFast | kAboutConnection, {}, "cluster", "3.0.0", "O(1)",
             "Announces that the next command follows an ASK", "", &connection_commands::asking},
     Command{"client", -2, 0, {}, "connection", "2.4.0", "Depends on subcommand.",
-            "A container for connection commands", "", nullptr, nullptr, nullptr, kClientCommands},
+            "A container for connection commands", "", nullptr, nullptr, nullptr, nullptr,
+            kClientCommands},
     Command{"cluster", -2, 0, {}, "cluster", "3.0.0", "Depends on subcommand.",
-            "A container for cluster commands", "", nullptr, nullptr, nullptr, kClusterCommands},
+            "A container for cluster commands", "", nullptr, nullptr, nullptr, nullptr,
+            kClusterCommands},
     Command{"command", -1, detail::kAbout, {}, "server", "2.8.13",
             "O(N) where N is the number of commands",
-            "Describes all commands", "", &detail::command_all, nullptr, nullptr, kCommandCommands},
+            "Describes all commands", "", &detail::command_all, nullptr, nullptr, nullptr,
+            kCommandCommands},
     Command{"config", -2, 0, {}, "server", "2.0.0", "Depends on subcommand.",
-            "A container for configuration commands", "", nullptr, nullptr, nullptr,
+            "A container for configuration commands", "", nullptr, nullptr, nullptr, nullptr,
             kConfigCommands},
     Command{"del", -2, kWrite, {1, -1, 1, "RM delete"}, "generic", "1.0.0",
             "O(N) where N is the number of keys",
@@ -201,6 +207,28 @@ inline constexpr std::array kCommands = {
     Command{"select", 2, detail::kAbout | kFast, {}, "connection", "1.0.0", "O(1)",
             "Chooses a database, of which there is one", "index:integer",
             &connection_commands::select},
+    Command{"seshat.leave", -2, detail::kAdminOfCluster, {}, "server", "0.2.0",
+            "Waits for two changes of the configuration of each group",
+            "Removes a member from the cluster", "node-id:integer force:pure-token:optional",
+            nullptr, nullptr, nullptr, &admin_commands::leave},
+    Command{"seshat.members", 1, detail::kAdminOfCluster, {}, "server", "0.2.0",
+            "O(N) where N is the number of members",
+            "Lists the members of the cluster", "", &admin_commands::members},
+    Command{"seshat.promote", -2, detail::kAdminOfCluster, {}, "server", "0.2.0",
+            "Waits for two changes of the configuration of each group",
+            "Makes a learner a voter", "node-id:integer force:pure-token:optional",
+            nullptr, nullptr, nullptr, &admin_commands::promote},
+    Command{"seshat.snapshot", 1, detail::kAdminOfCluster, {}, "server", "0.2.0",
+            "O(N) where N is the number of keys, beside the serving of clients",
+            "Takes a snapshot of every group on this node", "",
+            nullptr, nullptr, nullptr, &admin_commands::snapshot},
+    Command{"seshat.status", 1, detail::kAdminOfCluster, {}, "server", "0.2.0",
+            "O(N) where N is the number of members and groups",
+            "Tells how every group does on every member", "", &admin_commands::status},
+    Command{"seshat.transfer-leader", 2, detail::kAdminOfCluster, {}, "server", "0.2.0",
+            "Waits for an election in each group",
+            "Hands the leadership of all groups to a member", "node-id:integer",
+            nullptr, nullptr, nullptr, &admin_commands::transfer_leader},
     Command{"set", -3, kWrite | kDenyOom, {1, 1, 1, "OW update"}, "string", "1.0.0", "O(1)",
             "Sets the value of a key", "key:key value:string", nullptr, nullptr, &set},
 };

@@ -41,6 +41,7 @@
 #include "seshat/result.hpp"
 #include "seshat/state_machine.hpp"
 #include "seshat/store.hpp"
+#include "seshat/version.hpp"
 
 namespace seshat {
 
@@ -86,6 +87,7 @@ class Node final : public Database,
   [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal) const override;
   // Less than min_free_disk_mb left on so many nodes that the rest is no majority.
   [[nodiscard]] bool disk_is_full() const override;
+  void administer(AdminRequest request, std::function<void(CallReply)> done) override;
 
   // ---- stopping
   // Takes no more proposals, and hands leadership over when those under way are done.
@@ -98,6 +100,8 @@ class Node final : public Database,
   [[nodiscard]] NodeId id() const { return membership_.self().id; }
   [[nodiscard]] const Clock& clock() const { return clock_; }
   [[nodiscard]] Topology topology() const;
+  [[nodiscard]] ClusterStatus cluster_status() const;
+  [[nodiscard]] NodeStatus own_status() const;
   void append_info(std::string_view section, std::string& out) const;
   [[nodiscard]] bool has_leader() const;
 
@@ -800,6 +804,46 @@ inline Topology Node::topology() const {
     topology.ok = topology.ok && is_led;
   }
   return topology;
+}
+
+inline void Node::administer(AdminRequest, std::function<void(CallReply)> done) {
+  CallReply reply;
+  reply.status = CallStatus::kNotReady;
+  reply.reason = "not built yet";
+  done(std::move(reply));
+}
+
+inline NodeStatus Node::own_status() const {
+  NodeStatus status{store_->disk_low()};
+  status.version = kVersion;
+  for (const auto& [id, group] : groups_) {
+    const raft::Raft& raft = group.replica->raft();
+    GroupStatus& of = status.groups.emplace_back();
+    of.group = id;
+    of.role = raft.role();
+    of.term = raft.current_term();
+    of.leader = raft.leader();
+    of.commit_index = raft.commit_index();
+    of.applied_index = raft.last_applied();
+    of.first_index = Index{1};
+    of.last_index = raft.log().last_index();
+  }
+  return status;
+}
+
+inline ClusterStatus Node::cluster_status() const {
+  ClusterStatus status;
+  if (!membership_.record()) return status;
+  status.cluster_id = membership_.record()->cluster_id;
+  status.membership_version = membership_.record()->membership_version;
+  status.system_leader = replica(kSystemGroup).raft().leader();
+  for (const auto& [member, info] : membership_.record()->members) {
+    const auto peer = peer_states_.find(member);
+    const bool connected = peer != peer_states_.end() && peer->second.connected;
+    status.members.push_back({info, connected || member == id(), member == id()});
+    if (member == id()) status.members.back().status = own_status();
+  }
+  return status;
 }
 
 namespace node_detail {

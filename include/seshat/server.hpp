@@ -123,6 +123,7 @@ class Server final : private ConnectionHost, private Site {
 
   // Site
   [[nodiscard]] Topology topology() const override { return node_->topology(); }
+  [[nodiscard]] ClusterStatus cluster_status() const override { return node_->cluster_status(); }
   void append_info(std::string_view section, std::string& out) const override;
   [[nodiscard]] std::vector<std::pair<std::string, std::string>> settings() const override;
   void for_each_session(const std::function<void(const Session&)>& visit) const override;

@@ -30,6 +30,7 @@
 #include "seshat/snapshot.hpp"    // a group's state as rows
 
 // Floor 2: what a key-value store is.
+#include "seshat/admin_commands.hpp"       // SESHAT.MEMBERS, SESHAT.LEAVE, ...
 #include "seshat/cluster_changes.hpp"      // how nodes come and go
 #include "seshat/command.hpp"              // what a command is
 #include "seshat/connection_commands.hpp"  // PING, HELLO, CLIENT, ...
@@ -58,7 +59,10 @@
 // Floor 4: one node.
 #include "seshat/node.hpp"
 
-// Floor 5: its door.
+// Floor 5: its door, and what comes to it.
+#include "seshat/cli.hpp"         // seshat members, seshat leave, ... (asio)
+#include "seshat/cli_client.hpp"  // ... a connection to any node
+#include "seshat/cli_table.hpp"   // ... tables for people, JSON for programs
 #include "seshat/connection.hpp"  // one client: requests in, replies out
 #include "seshat/server.hpp"      // sockets and the loop (asio)
 

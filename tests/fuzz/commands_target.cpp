@@ -126,6 +126,10 @@ class Node final : public Database {
     return "REFUSED " + std::to_string(slot);
   }
   [[nodiscard]] bool disk_is_full() const override { return options_.tight && chance_.one_in(8); }
+  void administer(AdminRequest, std::function<void(CallReply)> done) override {
+    posted_.emplace_back(
+        [done = std::move(done)] { done(tests::call_reply(CallStatus::kAccepted)); });
+  }
 
   // One thing that was under way comes to its end. False: nothing is.
   bool step() {
@@ -222,7 +226,7 @@ class Host final : public ConnectionHost {
 class Server {
  public:
   Server(Options options, Chance& chance)
-      : chance_(chance), host_(options, chance), connection_(host_, resp::Limits{}, Session{}) {
+      : chance_(chance), host_(options, chance), connection_(host_, resp::Limits{}, session()) {
     host_.fixed_site.sessions.push_back(&connection_.session());
   }
   // All replies to what the client sent.
@@ -247,6 +251,13 @@ class Server {
   [[nodiscard]] const Host& host() const { return host_; }
 
  private:
+  // It may administer, too.
+  [[nodiscard]] static Session session() {
+    Session session;
+    session.address = "127.0.0.1:50000";
+    session.local_address = "127.0.0.1:6379";
+    return session;
+  }
   // The read buffer is another one each time: nothing may be kept that looks into it.
   void turn() {
     const Exact buffer(input_);

@@ -1,0 +1,135 @@
+// seshat/cli_client.hpp - one conversation with a node, for the subcommands: ask and wait.
+//
+//   Client client;
+//   if (auto reached = client.connect({"127.0.0.1", 6379}, deadline); !reached) ...
+//   Result<resp::Value> reply = client.ask({"SESHAT.LEAVE", "3"}, deadline);
+//
+// Speaks RESP3, so that replies carry their types. What comes with authentication and TLS belongs
+// into connect(): a client is ready to ask once that has succeeded.
+//
+// Fails:   connect(): nothing was asked. ask(): the request may have been carried out or not.
+// Threads: blocks the one that calls. Needs: resp.hpp, config_keys.hpp (HostPort), result.hpp; asio
+//          (standalone).
+#ifndef SESHAT_CLI_CLIENT_HPP
+#define SESHAT_CLI_CLIENT_HPP
+
+#include <array>
+#include <asio/buffer.hpp>
+#include <asio/connect.hpp>
+#include <asio/error.hpp>
+#include <asio/io_context.hpp>
+#include <asio/ip/tcp.hpp>
+#include <asio/write.hpp>
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "seshat/config_keys.hpp"
+#include "seshat/resp.hpp"
+#include "seshat/result.hpp"
+
+namespace seshat::cli {
+
+class Client {
+ public:
+  using Deadline = std::chrono::steady_clock::time_point;
+
+  // Looks the host up, tries its addresses in turn, and greets.
+  [[nodiscard]] Result<void> connect(const HostPort& address, Deadline deadline);
+  // One request and its reply, an error reply among them.
+  [[nodiscard]] Result<resp::Value> ask(const std::vector<std::string>& words, Deadline deadline);
+
+ private:
+  using Tcp = asio::ip::tcp;
+
+  // Starts an operation with `start(handler)` and waits for its end. At the deadline the socket is
+  // closed, which ends it.
+  template <class Start>
+  [[nodiscard]] asio::error_code finish(Deadline deadline, Start start);
+  [[nodiscard]] Result<resp::Value> read_reply(Deadline deadline);
+
+  asio::io_context io_{1};
+  Tcp::socket socket_{io_};
+  std::string input_;
+  resp::ReplyParser parser_;
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+namespace detail {
+
+inline std::string reason_of(const asio::error_code& error) {
+  if (error == asio::error::timed_out) return "no answer in time";
+  if (error == asio::error::eof) return "the connection was closed";
+  return error.message();
+}
+
+}  // namespace detail
+
+template <class Start>
+asio::error_code Client::finish(Deadline deadline, Start start) {
+  std::optional<asio::error_code> result;
+  start([&result](const asio::error_code& error, const auto&) { result = error; });
+  io_.restart();
+  io_.run_until(deadline);
+  if (result) return *result;
+  asio::error_code ignored;
+  socket_.close(ignored);
+  io_.restart();
+  io_.run();
+  return asio::error::timed_out;
+}
+
+inline Result<void> Client::connect(const HostPort& address, Deadline deadline) {
+  asio::error_code error;
+  Tcp::resolver resolver(io_);
+  const auto found = resolver.resolve(address.host, std::to_string(address.port), error);
+  if (error) return Error{detail::reason_of(error)};
+  error = finish(deadline, [&](auto handler) { asio::async_connect(socket_, found, handler); });
+  if (error) return Error{detail::reason_of(error)};
+  const Result<resp::Value> greeting = ask({"HELLO", "3"}, deadline);
+  if (!greeting) return greeting.error();
+  if (greeting->kind == resp::Kind::kError) return Error{greeting->text};
+  return {};
+}
+
+inline Result<resp::Value> Client::ask(const std::vector<std::string>& words, Deadline deadline) {
+  const std::vector<std::string_view> args(words.begin(), words.end());
+  std::string request;
+  resp::append_command(request, args);
+  const asio::error_code error = finish(
+      deadline, [&](auto handler) { asio::async_write(socket_, asio::buffer(request), handler); });
+  if (error) return Error{detail::reason_of(error)};
+  return read_reply(deadline);
+}
+
+inline Result<resp::Value> Client::read_reply(Deadline deadline) {
+  std::array<char, 16'384> bytes{};
+  for (;;) {
+    const resp::Status status = parser_.parse(input_);
+    input_.erase(0, parser_.consumed());
+    if (status == resp::Status::kComplete) return parser_.take();
+    if (status == resp::Status::kError) {
+      return Error{"not the Redis protocol: " + std::string(parser_.error())};
+    }
+    std::size_t size = 0;
+    const asio::error_code error = finish(deadline, [&](auto handler) {
+      socket_.async_read_some(asio::buffer(bytes),
+                              [&size, handler](const asio::error_code& ended, std::size_t read) {
+                                size = read;
+                                handler(ended, read);
+                              });
+    });
+    if (error) return Error{detail::reason_of(error)};
+    input_.append(bytes.data(), size);
+  }
+}
+
+}  // namespace seshat::cli
+
+#endif  // SESHAT_CLI_CLIENT_HPP
