@@ -37,6 +37,7 @@ inline void make_small(Config& config, std::mt19937_64& random) {
   config.max_inflight_size_bytes = std::size_t{128} << random() % 4;
   config.max_apply_size_bytes = 200;
   config.applied_tail_size_bytes = random() % 2 == 0 ? 300 : 100'000;
+  config.keep_log_for_ms = 1'000;
   config.max_log_memory_size_bytes = random() % 4 == 0 ? 1'000 : 100'000;
 }
 

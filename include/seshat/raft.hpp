@@ -208,6 +208,9 @@ struct Config {
   std::size_t max_apply_size_bytes = 4 << 20;          // in one batch of committed entries
   std::size_t applied_tail_size_bytes = 16 << 20;      // applied entries kept for slow followers
   std::size_t max_log_memory_size_bytes = 512u << 20;  // more refuses proposals
+  // The log is not cut before what a member needs that was heard of within this time: whoever just
+  // restarts shall not need a snapshot.
+  std::uint64_t keep_log_for_ms = 10'000;
 };
 
 // What a node knew when it stopped, all of it synced (what was merely written may still be lost).
@@ -1337,13 +1340,15 @@ inline void Raft::snapshot_ended(std::uint64_t, NodeId peer_id, Index installed)
   probe(*peer, std::max(peer->match_index, installed) + 1);
 }
 
-// On the leader. A member that gets a snapshot goes on behind it.
+// On the leader. The last entry that a member has is kept too, for its term goes with the next one.
+// One that gets a snapshot goes on behind that.
 inline Index Raft::compactable_index() const {
   if (role_ != Role::kLeader) return std::min(compactable_told_, last_applied_);
   Index index = last_applied_;
   for (const Peer& peer : peers_) {
-    if (!reachable(peer)) continue;
-    index = std::min(index, peer.needs_snapshot ? peer.snapshot_index : peer.match_index);
+    if (ticked_ms_ - peer.heard_ms > config_.keep_log_for_ms) continue;
+    const Index last = peer.needs_snapshot ? peer.snapshot_index : peer.match_index;
+    index = std::min(index, last - (last == Index{} ? 0 : 1));
   }
   return index;
 }
