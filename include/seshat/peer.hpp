@@ -22,7 +22,7 @@
 //           frame that can't be read end their stream with a status and a log line (one a second at
 //           most); a frame over the limit ends it as well. At most 16 streams may wait for their
 //           handshake: until then, each may make gRPC hold one frame of the largest size.
-// Threads:  send, send_status and flush belong to one owner thread, all else may be called on any;
+// Threads:  send, send_status, set_peers and flush belong to one owner thread, all else is any's;
 //           only start and the destructor wait, and neither may be called from PeerEvents. Encoding
 //           and part of gRPC's work (framing, a sendmsg that doesn't wait) happen on the thread
 //           that calls flush, for the first frame; for those that follow it on gRPC's.
@@ -80,6 +80,13 @@ class Peers final : public Transport {
   // What new streams say about this node; those that are up go on.
   void set_hello(Hello hello);
 
+  // Owner's thread. From now on these are dialed, this node itself left out. New ones are dialed at
+  // once. Of those that are missing the streams end, theirs to us too; nothing more is sent to
+  // them, and on_peer_down follows for each that was up. Whose address is another one is dialed
+  // there once the old stream's end was told; its counts begin anew. Who dials us is on_hello's to
+  // judge as before, whether it is one of these or not.
+  void set_peers(const std::map<NodeId, std::string>& dial);
+
   // Owner's thread. Queues for `message.to`; flush() sends. Lost, and counted, at the queue's bound
   // and while the stream is not up.
   void send(GroupId group, raft::Message message) override;
@@ -100,11 +107,17 @@ class Peers final : public Transport {
 
  private:
   explicit Peers(std::shared_ptr<peer_detail::Core> core);
+  void drop(peer_detail::Peer& peer, const std::string& reason);
+  void end_incoming(NodeId id, const std::string& reason);
   void end_timer();
 
   const std::shared_ptr<peer_detail::Core> core_;
   const std::unique_ptr<peer_detail::Listener> listener_;
   std::thread timer_;
+
+  // The owner's.
+  std::shared_ptr<const peer_detail::PeerMap> peers_;  // what Core has
+  std::optional<NodeStatus> status_;                   // the last one
 };
 
 // =================================================================================================
@@ -151,39 +164,49 @@ namespace peer_detail {
 // ---- The timer's thread: ticks, dials, and destroys our streams ---------------------------------
 
 // False: too late for a new stream.
-[[nodiscard]] inline bool keep(Core& core, const std::shared_ptr<Outgoing>& stream) {
+[[nodiscard]] inline bool keep(Core& core, const std::shared_ptr<Dialed>& stream) {
   const std::lock_guard lock(core.mutex);
   if (core.stopping()) return false;
   core.outgoing.emplace(stream.get(), stream);
   return true;
 }
 
+inline void dial(Core& core, const std::shared_ptr<Peer>& peer, const Hello& hello) {
+  std::shared_ptr<Outgoing> stream;
+  {
+    const std::lock_guard lock(peer->mutex);
+    if (peer->dropped) return;
+    stream = peer->stream = std::make_shared<Outgoing>(core.shared_from_this(), peer);
+    peer->link.dialed(core.now_ms);
+  }
+  if (keep(core, stream)) return stream->start(hello);
+  const std::lock_guard lock(peer->mutex);
+  peer->stream = nullptr;
+}
+
+[[nodiscard]] inline bool dial_due(const Core& core, const Peer& peer) {
+  const std::lock_guard lock(peer.mutex);
+  return !peer.stream && peer.link.dial_due(core.now_ms);
+}
+
+// Of two streams to one node, under an old address and a new one, the owner hears the end of the
+// old one before it hears that the new one is up.
 inline void dial_due_peers(Core& core) {
   const std::optional<Hello> hello = core.current_hello();
   if (!hello) return;
-  for (auto& [id, peer] : core.peers) {
-    std::shared_ptr<Outgoing> stream;
-    {
-      const std::lock_guard lock(peer.mutex);
-      if (peer.stream || !peer.link.dial_due(core.now_ms)) continue;
-      stream = peer.stream = std::make_shared<Outgoing>(core.shared_from_this(), peer);
-      peer.link.dialed(core.now_ms);
-    }
-    if (keep(core, stream)) {
-      stream->start(*hello);
-    } else {
-      const std::lock_guard lock(peer.mutex);
-      peer.stream = nullptr;
-    }
+  const std::shared_ptr<const PeerMap> peers = core.current_peers();
+  for (const auto& [id, peer] : *peers) {
+    if (!dial_due(core, *peer)) continue;
+    bool occupied = false;
+    for (const auto& stream : core.streams(core.outgoing)) occupied |= stream->occupies(id);
+    if (!occupied) dial(core, peer, *hello);
   }
 }
 
 inline void tick(Core& core) {
   core.now_ms += core.tick_ms;
   for (const auto& stream : core.streams(core.incoming)) stream->tick();
-  for (auto& [id, peer] : core.peers) {
-    if (const auto stream = peer.current()) stream->tick();
-  }
+  for (const auto& stream : core.streams(core.outgoing)) stream->tick();
 }
 
 // Returns when the channel is stopping and no stream of ours is left. Streams end here because the
@@ -198,7 +221,7 @@ inline void run_timer(Core& core) {
       return core.dial_now || !core.finished.empty() || (core.stopping() && core.outgoing.empty());
     });
     core.dial_now = false;
-    std::vector<std::shared_ptr<Outgoing>> gone = std::exchange(core.finished, {});
+    std::vector<std::shared_ptr<Dialed>> gone = std::exchange(core.finished, {});
     lock.unlock();
     gone.clear();
     if (const auto now = SteadyClock::now(); now >= next) {
@@ -217,7 +240,11 @@ inline void run_timer(Core& core) {
 // ---- Peers --------------------------------------------------------------------------------------
 
 inline Peers::Peers(std::shared_ptr<peer_detail::Core> core)
-    : core_(std::move(core)), listener_(std::make_unique<peer_detail::Listener>(core_)) {}
+    : core_(std::move(core)),
+      listener_(std::make_unique<peer_detail::Listener>(core_)),
+      peers_(core_->current_peers()) {
+  set_peers(core_->options.dial);
+}
 
 inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEvents& events,
                                                    const Logger& log) {
@@ -260,33 +287,74 @@ inline void Peers::set_hello(Hello hello) {
   core_->wake_dialer();
 }
 
+inline void Peers::set_peers(const std::map<NodeId, std::string>& dial) {
+  auto next = std::make_shared<peer_detail::PeerMap>();
+  for (const auto& [id, addr] : dial) {
+    if (id == core_->options.self) continue;
+    const auto known = peers_->find(id);
+    std::shared_ptr<peer_detail::Peer>& peer = (*next)[id];
+    if (known != peers_->end() && known->second->addr == addr) {
+      peer = known->second;
+    } else {
+      peer = std::make_shared<peer_detail::Peer>(id, addr, core_->options);
+      if (status_) peer->link.set_status(*status_);
+    }
+  }
+  const std::shared_ptr<const peer_detail::PeerMap> before = std::exchange(peers_, next);
+  {
+    const std::lock_guard lock(core_->mutex);
+    core_->peers = peers_;
+  }
+  ++core_->peers_version;
+  for (const auto& [id, peer] : *before) {
+    const auto kept = next->find(id);
+    if (kept == next->end()) {
+      drop(*peer, "it is none of the peers any more");
+      end_incoming(id, "this node has you among its peers no more");
+    } else if (kept->second != peer) {
+      drop(*peer, "it has another address now");
+    }
+  }
+  core_->wake_dialer();
+}
+
+inline void Peers::drop(peer_detail::Peer& peer, const std::string& reason) {
+  {
+    const std::lock_guard lock(peer.mutex);
+    peer.dropped = true;
+  }
+  if (const auto stream = peer.current()) stream->break_off(reason);
+}
+
 inline void Peers::send(GroupId group, raft::Message message) {
-  peer_detail::Peer* peer = core_->peer(message.to);
-  if (peer == nullptr) return;
+  const auto found = peers_->find(message.to);
+  if (found == peers_->end()) return;
+  peer_detail::Peer& peer = *found->second;
   PeerLink::Pushed pushed{};
   {
-    const std::lock_guard lock(peer->mutex);
-    pushed = peer->link.push({group, std::move(message)});
+    const std::lock_guard lock(peer.mutex);
+    pushed = peer.link.push({group, std::move(message)});
   }
   if (pushed == PeerLink::Pushed::kTooLarge) {
-    core_->complain("a message is larger than may be sent, and is dropped", peer->id, "");
+    core_->complain("a message is larger than may be sent, and is dropped", peer.id, "");
   }
 }
 
 inline void Peers::send_status(NodeStatus status) {
-  for (auto& [id, peer] : core_->peers) {
-    const std::lock_guard lock(peer.mutex);
-    peer.link.set_status(status);
+  for (const auto& [id, peer] : *peers_) {
+    const std::lock_guard lock(peer->mutex);
+    peer->link.set_status(status);
   }
+  status_ = std::move(status);
 }
 
 inline void Peers::flush() {
-  for (auto& [id, peer] : core_->peers) {
-    if (const auto stream = peer.current()) stream->write_next();
+  for (const auto& [id, peer] : *peers_) {
+    if (const auto stream = peer->current()) stream->write_next();
   }
 }
 
-inline void Peers::disconnect(NodeId id, std::string reason) {
+inline void Peers::end_incoming(NodeId id, const std::string& reason) {
   std::shared_ptr<peer_detail::Incoming> from;
   {
     const std::lock_guard lock(core_->mutex);
@@ -294,16 +362,21 @@ inline void Peers::disconnect(NodeId id, std::string reason) {
     if (place != core_->accepted.end()) from = core_->incoming.at(place->second);
   }
   if (from) from->end(reason, grpc::StatusCode::ABORTED);
-  peer_detail::Peer* peer = core_->peer(id);
-  if (peer == nullptr) return;
-  if (const auto to = peer->current()) to->break_off(std::move(reason), true);
+}
+
+inline void Peers::disconnect(NodeId id, std::string reason) {
+  end_incoming(id, reason);
+  const std::shared_ptr<peer_detail::Peer> peer = core_->peer(id);
+  if (!peer) return;
+  if (const auto to = peer->current()) to->send_away(std::move(reason));
 }
 
 inline std::map<NodeId, PeerStats> Peers::stats() const {
   std::map<NodeId, PeerStats> all;
-  for (const auto& [id, peer] : core_->peers) {
-    const std::lock_guard lock(peer.mutex);
-    all.emplace(id, peer.link.stats());
+  const std::shared_ptr<const peer_detail::PeerMap> peers = core_->current_peers();
+  for (const auto& [id, peer] : *peers) {
+    const std::lock_guard lock(peer->mutex);
+    all.emplace(id, peer->link.stats());
   }
   return all;
 }

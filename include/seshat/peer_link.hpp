@@ -60,7 +60,7 @@ struct PeerStats {
 struct PeerOptions {
   NodeId self;
   std::string listen_addr;                   // host:port
-  std::map<NodeId, std::string> dial;        // each peer, and what to dial for it
+  std::map<NodeId, std::string> dial;        // each peer, and what to dial for it (set_peers)
   std::uint64_t rpc_timeout_ms = 5000;       // a handshake is answered within this, or ended
   std::uint64_t liveness_timeout_ms = 3000;  // a stream that is silent for this long is broken
   PeerQueueLimits limits;                    // of the queue to each peer

@@ -70,6 +70,7 @@ class Incoming final : public grpc::ServerGenericBidiReactor,
   // These return what is wrong with what was read, if something is.
   [[nodiscard]] std::optional<std::string> receive();
   [[nodiscard]] std::optional<std::string> receive_hello(Frame frame);
+  void count_received(std::size_t size_bytes);
   void answer(HelloReply reply);
   void enter();
   void write(const Frame& frame);
@@ -80,6 +81,10 @@ class Incoming final : public grpc::ServerGenericBidiReactor,
   Order order_;
   grpc::ByteBuffer in_;   // the outstanding read's
   grpc::ByteBuffer out_;  // belongs to whoever set writing_
+  // Where what it sends is counted, if we dial it; looked up when the peers have changed. Of
+  // whoever reacts to a read.
+  std::shared_ptr<Peer> counted_at_;
+  std::uint64_t counted_version_ = 0;
 
   std::mutex mutex_;  // guards all below
   State state_ = State::kSilent;
@@ -206,15 +211,22 @@ inline std::optional<std::string> Incoming::receive() {
   if (!frame) return frame.error().text;
   if (state == State::kSilent) return receive_hello(std::move(*frame));
   if (frame->hello || frame->hello_reply) return "a second handshake";
-  if (Peer* peer = core_->peer(peer_)) {
-    const std::lock_guard lock(peer->mutex);
-    peer->link.count_received(size_bytes);
-  }
+  count_received(size_bytes);
   core_->drop_foreign(peer_, *frame);
   if (frame->messages.empty() && !frame->status) return std::nullopt;  // just a sign of life
   core_->tell(
       [&](PeerEvents& events, const Logger&) { events.on_frame(peer_, std::move(*frame)); });
   return std::nullopt;
+}
+
+inline void Incoming::count_received(std::size_t size_bytes) {
+  if (const std::uint64_t version = core_->peers_version; version != counted_version_) {
+    counted_at_ = core_->peer(peer_);
+    counted_version_ = version;
+  }
+  if (!counted_at_) return;
+  const std::lock_guard lock(counted_at_->mutex);
+  counted_at_->link.count_received(size_bytes);
 }
 
 inline std::optional<std::string> Incoming::receive_hello(Frame frame) {
@@ -258,8 +270,8 @@ inline void Incoming::enter() {
     place = this;
   }
   if (older) older->end("a newer stream took its place", grpc::StatusCode::ABORTED);
-  Peer* peer = core_->peer(peer_);
-  if (peer == nullptr) return;
+  const std::shared_ptr<Peer> peer = core_->peer(peer_);
+  if (!peer) return;
   {
     const std::lock_guard lock(peer->mutex);
     peer->link.dial_at_once();

@@ -113,7 +113,18 @@ inline int max_frame_size_bytes(const PeerQueueLimits& limits) {
 class Incoming;
 class Outgoing;
 
-// One peer that we dial.
+// What we have begun and gRPC may still hold: a stream or a call to another node.
+class Dialed {
+ public:
+  virtual ~Dialed() = default;
+  virtual void tick() = 0;
+  // Any thread. The first reason stays.
+  virtual void break_off(std::string reason) = 0;
+  // Its end is not told yet, so that `peer` can't be dialed anew.
+  [[nodiscard]] virtual bool occupies(NodeId /*peer*/) const { return false; }
+};
+
+// One peer that we dial, under one address: under another it is another Peer.
 struct Peer {
   Peer(NodeId peer, std::string address, const PeerOptions& options)
       : id(peer),
@@ -125,12 +136,15 @@ struct Peer {
   mutable std::mutex mutex;  // guards all below, and the state of `stream`
   PeerLink link;
   std::shared_ptr<Outgoing> stream;  // dialing or up
+  bool dropped = false;              // not one of the peers any more: never dialed again
 
   [[nodiscard]] std::shared_ptr<Outgoing> current() const {
     const std::lock_guard lock(mutex);
     return stream;
   }
 };
+
+using PeerMap = std::map<NodeId, std::shared_ptr<Peer>>;
 
 // Outlives Peers where somebody still holds an `answer`, or gRPC a call.
 struct Core : std::enable_shared_from_this<Core> {
@@ -139,7 +153,8 @@ struct Core : std::enable_shared_from_this<Core> {
   const PeerOptions options;
   const std::uint64_t tick_ms;
   const std::uint64_t sign_of_life_ms;  // for how long a direction may be quiet
-  std::map<NodeId, Peer> peers;         // the map itself doesn't change
+  // Grows with each change of `peers`, so that a stream knows when to look again.
+  std::atomic<std::uint64_t> peers_version = 1;
   // Moves on by tick_ms with each turn of the timer, so it stands still while the process does.
   std::atomic<std::uint64_t> now_ms = 0;
 
@@ -148,15 +163,17 @@ struct Core : std::enable_shared_from_this<Core> {
   bool dial_now = false;
   bool ended = false;  // the timer's thread is done
   std::optional<Hello> hello;
-  // Streams that gRPC is not done with; this keeps them alive.
-  std::map<Outgoing*, std::shared_ptr<Outgoing>> outgoing;
-  std::vector<std::shared_ptr<Outgoing>> finished;  // for the timer's thread to let go of
+  std::shared_ptr<const PeerMap> peers;  // never changed, but replaced
+  // What gRPC is not done with; this keeps it alive.
+  std::map<Dialed*, std::shared_ptr<Dialed>> outgoing;
+  std::vector<std::shared_ptr<Dialed>> finished;  // for the timer's thread to let go of
   std::map<Incoming*, std::shared_ptr<Incoming>> incoming;
   std::map<NodeId, Incoming*> accepted;  // the newest of each peer
   std::optional<std::uint64_t> complained_at_ms;
   std::uint64_t complaints_withheld = 0;
 
-  [[nodiscard]] Peer* peer(NodeId id);
+  [[nodiscard]] std::shared_ptr<const PeerMap> current_peers();
+  [[nodiscard]] std::shared_ptr<Peer> peer(NodeId id);  // null: it is none of them
   [[nodiscard]] std::optional<Hello> current_hello();
   void wake_dialer();
   // Logs what somebody outside did wrong, but one line a second at most.
@@ -205,14 +222,19 @@ inline Core::Core(PeerOptions given, PeerEvents& told, const Logger& logger)
     : options(std::move(given)),
       tick_ms(std::clamp<std::uint64_t>(options.liveness_timeout_ms / 30, 5, 100)),
       sign_of_life_ms(options.liveness_timeout_ms / 3),
+      peers(std::make_shared<const PeerMap>()),
       events_(told),
-      log_(logger) {
-  for (const auto& [id, addr] : options.dial) peers.try_emplace(id, id, addr, options);
+      log_(logger) {}
+
+inline std::shared_ptr<const PeerMap> Core::current_peers() {
+  const std::lock_guard lock(mutex);
+  return peers;
 }
 
-inline Peer* Core::peer(NodeId id) {
-  const auto found = peers.find(id);
-  return found == peers.end() ? nullptr : &found->second;
+inline std::shared_ptr<Peer> Core::peer(NodeId id) {
+  const std::shared_ptr<const PeerMap> all = current_peers();
+  const auto found = all->find(id);
+  return found == all->end() ? nullptr : found->second;
 }
 
 inline std::optional<Hello> Core::current_hello() {
@@ -265,16 +287,22 @@ inline void Core::drop_foreign(NodeId from, Frame& frame) {
 // just cancels. A cancelled call may yet stay for long, when the connection takes nothing and gRPC
 // holds a write that it has begun: so what doesn't end soon is settled without it, and left behind
 // until TCP gives up.
-class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+                       public Dialed {
  public:
-  Outgoing(std::shared_ptr<Core> core, Peer& peer)
-      : core_(std::move(core)), peer_(peer), began_at_ms_(core_->now_ms) {}
+  Outgoing(std::shared_ptr<Core> core, std::shared_ptr<Peer> peer)
+      : core_(std::move(core)),
+        kept_peer_(std::move(peer)),
+        peer_(*kept_peer_),
+        began_at_ms_(core_->now_ms) {}
 
   void start(const Hello& hello);
   void write_next();  // any thread: writes what gathered, unless a write is under way
-  void tick();
-  // Any thread. The first reason stays. With `hold_off` it is not dialed again for a second.
-  void break_off(std::string reason, bool hold_off = false);
+  void tick() override;
+  void break_off(std::string reason) override;
+  // As break_off(), and it is not dialed again for a second.
+  void send_away(std::string reason);
+  [[nodiscard]] bool occupies(NodeId peer) const override;
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -289,6 +317,7 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   [[nodiscard]] bool account();
 
   const std::shared_ptr<Core> core_;
+  const std::shared_ptr<Peer> kept_peer_;
   Peer& peer_;
   Order order_;
   grpc::ClientContext context_;
@@ -345,7 +374,7 @@ inline void Outgoing::write_next() {
   std::size_t size_bytes = 0;
   {
     const std::lock_guard lock(peer_.mutex);
-    if (state_ != State::kUp || lost_ || writing_) return;
+    if (state_ != State::kUp || ended_at_ms_ || writing_) return;
     frame = peer_.link.take(size_bytes);
     if (!frame) return;
     writing_ = true;
@@ -396,14 +425,25 @@ inline void Outgoing::tick() {
   broken != nullptr ? break_off(broken) : write_next();
 }
 
-inline void Outgoing::break_off(std::string reason, bool hold_off) {
+inline void Outgoing::break_off(std::string reason) {
   {
     const std::lock_guard lock(peer_.mutex);
     if (reason_.empty()) reason_ = std::move(reason);
     if (!ended_at_ms_) ended_at_ms_ = core_->now_ms;
-    hold_off_ = hold_off_ || hold_off;
   }
   context_.TryCancel();
+}
+
+inline void Outgoing::send_away(std::string reason) {
+  {
+    const std::lock_guard lock(peer_.mutex);
+    hold_off_ = true;
+  }
+  break_off(std::move(reason));
+}
+
+inline bool Outgoing::occupies(NodeId peer) const {
+  return peer_.id == peer && peer_.current().get() == this;
 }
 
 inline void Outgoing::OnReadDone(bool ok) {
@@ -507,7 +547,7 @@ inline bool Outgoing::account() {
     log_it = peer_.link.failed(now_ms, core_->options.liveness_timeout_ms);
   }
   if (hold_off_) peer_.link.hold_off(now_ms);
-  return log_it;
+  return log_it && (state_ == State::kUp || !peer_.dropped);
 }
 
 }  // namespace peer_detail
