@@ -185,6 +185,8 @@ struct Heard {
   std::set<NodeId> up;
   std::vector<std::string> refusals;
   std::vector<std::string> downs;
+  std::vector<CallRequest> calls;
+  std::vector<std::function<void(CallReply)>> held_calls;  // not answered yet
 };
 
 // Says yes to everybody, or what it is told, and keeps all that it hears.
@@ -234,6 +236,13 @@ class Recorder final : public seshat::PeerEvents {
     const std::lock_guard lock(mutex_);
     heard_.downs.push_back(std::move(reason));
     heard_.up.erase(peer);
+    changed_.notify_all();
+  }
+
+  void on_call(CallRequest request, std::function<void(CallReply)> answer) override {
+    const std::lock_guard lock(mutex_);
+    heard_.calls.push_back(std::move(request));
+    heard_.held_calls.push_back(std::move(answer));
     changed_.notify_all();
   }
 

@@ -26,7 +26,7 @@
 //           only start and the destructor wait, and neither may be called from PeerEvents. Encoding
 //           and part of gRPC's work (framing, a sendmsg that doesn't wait) happen on the thread
 //           that calls flush, for the first frame; for those that follow it on gRPC's.
-// Needs:    peer_stream.hpp, peer_listener.hpp and with them libgrpc++; replica.hpp (Transport).
+// Needs:    peer_stream.hpp, peer_listener.hpp, peer_call.hpp and with them libgrpc++; replica.hpp (Transport).
 //
 //   auto peers = seshat::Peers::start({.self = {1}, .listen_addr = "0.0.0.0:7379",
 //                                      .dial = {{{2}, "kv-2:7379"}}}, events, log);
@@ -44,7 +44,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -55,6 +57,7 @@
 #include <vector>
 
 #include "seshat/log.hpp"
+#include "seshat/peer_call.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_listener.hpp"
 #include "seshat/peer_stream.hpp"
@@ -100,6 +103,12 @@ class Peers final : public Transport {
   // Ends the streams to and from `peer`; on_peer_down follows for each that was up. It may dial
   // again, and is dialed again after a second, or when it is accepted.
   void disconnect(NodeId peer, std::string reason);
+
+  // Asks the node at `addr`, whoever it is, over a connection of its own. `done` hears the answer,
+  // or where it failed and why: once, on some thread (also this one), within timeout_ms and a bit,
+  // or when the channel ends. It must not wait. A failure doesn't mean that nothing was done there.
+  void call(const std::string& addr, const CallRequest& request, std::uint64_t timeout_ms,
+            std::function<void(Result<CallReply>)> done);
 
   [[nodiscard]] std::map<NodeId, PeerStats> stats() const;
   // Where it listens: the port that the system chose, if listen_addr said 0.
@@ -163,14 +172,6 @@ namespace peer_detail {
 
 // ---- The timer's thread: ticks, dials, and destroys our streams ---------------------------------
 
-// False: too late for a new stream.
-[[nodiscard]] inline bool keep(Core& core, const std::shared_ptr<Dialed>& stream) {
-  const std::lock_guard lock(core.mutex);
-  if (core.stopping()) return false;
-  core.outgoing.emplace(stream.get(), stream);
-  return true;
-}
-
 inline void dial(Core& core, const std::shared_ptr<Peer>& peer, const Hello& hello) {
   std::shared_ptr<Outgoing> stream;
   {
@@ -179,7 +180,7 @@ inline void dial(Core& core, const std::shared_ptr<Peer>& peer, const Hello& hel
     stream = peer->stream = std::make_shared<Outgoing>(core.shared_from_this(), peer);
     peer->link.dialed(core.now_ms);
   }
-  if (keep(core, stream)) return stream->start(hello);
+  if (core.keep(stream)) return stream->start(hello);
   const std::lock_guard lock(peer->mutex);
   peer->stream = nullptr;
 }
@@ -206,6 +207,7 @@ inline void dial_due_peers(Core& core) {
 inline void tick(Core& core) {
   core.now_ms += core.tick_ms;
   for (const auto& stream : core.streams(core.incoming)) stream->tick();
+  for (const auto& call : core.streams(core.calls)) call->tick();
   for (const auto& stream : core.streams(core.outgoing)) stream->tick();
 }
 
@@ -261,12 +263,16 @@ inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEven
 
 inline Peers::~Peers() {
   core_->stop_telling();
-  for (const auto& stream : core_->streams(core_->outgoing)) stream->break_off("stopped");
+  for (const auto& begun : core_->streams(core_->outgoing)) begun->break_off("stopped");
   if (timer_.joinable()) end_timer();
   for (const auto& stream : core_->streams(core_->incoming)) {
     stream->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
   }
+  for (const auto& call : core_->streams(core_->calls)) {
+    call->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
+  }
   listener_->stop();
+  core_->wait_told();
 }
 
 // A call that gRPC can't get rid of, because its connection takes nothing, is left to the timer's
@@ -369,6 +375,14 @@ inline void Peers::disconnect(NodeId id, std::string reason) {
   const std::shared_ptr<peer_detail::Peer> peer = core_->peer(id);
   if (!peer) return;
   if (const auto to = peer->current()) to->send_away(std::move(reason));
+}
+
+inline void Peers::call(const std::string& addr, const CallRequest& request,
+                        std::uint64_t timeout_ms, std::function<void(Result<CallReply>)> done) {
+  const auto call =
+      std::make_shared<peer_detail::OutgoingCall>(core_, addr, timeout_ms, std::move(done));
+  if (!core_->keep(call)) return call->break_off("this node is stopping");
+  call->start(request);
 }
 
 inline std::map<NodeId, PeerStats> Peers::stats() const {

@@ -87,6 +87,16 @@ class PeerEvents {
   // same peer replaced doesn't count).
   virtual void on_peer_down(NodeId peer, std::string reason) = 0;
 
+  // Some node, perhaps none that is known, asks something. Call `answer` once, on any thread, now or
+  // later; the caller waits as long as it likes, but not longer than a minute. Who `request` claims
+  // to come from is not proved.
+  virtual void on_call(CallRequest request, std::function<void(CallReply)> answer) {
+    static_cast<void>(request);
+    CallReply refusal;
+    refusal.reason = "this node takes no calls";
+    answer(std::move(refusal));
+  }
+
  protected:
   ~PeerEvents() = default;
 };

@@ -1,9 +1,10 @@
-// seshat/peer_listener.hpp - where peers' gRPC streams to us arrive: the handshake's other side.
+// seshat/peer_listener.hpp - where peers' gRPC streams to us arrive: the handshake's other side;
+// and where calls do.
 //
 // Keeps:    at most kMaxStrangers streams wait for their handshake. Of two accepted streams of one
 //           peer the newer stays: the older is most likely half dead.
 // Threads:  as peer.hpp says; what else holds for streams stands in peer_stream.hpp.
-// Needs:    peer_stream.hpp; libgrpc++.
+// Needs:    peer_stream.hpp, peer_call.hpp; libgrpc++.
 #ifndef SESHAT_PEER_LISTENER_HPP
 #define SESHAT_PEER_LISTENER_HPP
 
@@ -27,6 +28,7 @@
 #include <utility>
 
 #include "seshat/log.hpp"
+#include "seshat/peer_call.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/raft.hpp"
@@ -324,6 +326,12 @@ class Listener final : public grpc::CallbackGenericService {
       grpc::GenericCallbackServerContext* context) override;
 
  private:
+  // With Core's lock.
+  [[nodiscard]] grpc::ServerGenericBidiReactor* take_stream(
+      grpc::GenericCallbackServerContext* context);
+  [[nodiscard]] grpc::ServerGenericBidiReactor* take_call(
+      grpc::GenericCallbackServerContext* context);
+
   const std::shared_ptr<Core> core_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
@@ -345,7 +353,7 @@ inline bool Listener::start() {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kKeepaliveTimeMs / 2);
-  builder.SetMaxReceiveMessageSize(max_frame_size_bytes(options.limits));
+  builder.SetMaxReceiveMessageSize(static_cast<int>(max_frame_size_bytes(options.limits)));
   server_ = builder.BuildAndStart();
   return server_ != nullptr && port_ != 0;
 }
@@ -357,9 +365,15 @@ inline void Listener::stop() {
 
 inline grpc::ServerGenericBidiReactor* Listener::CreateReactor(
     grpc::GenericCallbackServerContext* context) {
-  if (context->method() != kMethod) return CallbackGenericService::CreateReactor(context);
   const std::lock_guard lock(core_->mutex);
   if (core_->stopping()) return new TurnedAway("the node is stopping");
+  if (context->method() == kMethod) return take_stream(context);
+  if (context->method() == kCallMethod) return take_call(context);
+  return CallbackGenericService::CreateReactor(context);
+}
+
+inline grpc::ServerGenericBidiReactor* Listener::take_stream(
+    grpc::GenericCallbackServerContext* context) {
   if (core_->incoming.size() >= core_->accepted.size() + kMaxStrangers) {
     return new TurnedAway("too many streams wait for a handshake");
   }
@@ -367,6 +381,15 @@ inline grpc::ServerGenericBidiReactor* Listener::CreateReactor(
   core_->incoming.emplace(stream.get(), stream);
   stream->start();  // begins when gRPC has taken what is returned
   return stream.get();
+}
+
+inline grpc::ServerGenericBidiReactor* Listener::take_call(
+    grpc::GenericCallbackServerContext* context) {
+  if (core_->calls.size() >= kMaxCalls) return new TurnedAway("too many calls are under way there");
+  const auto call = std::make_shared<IncomingCall>(core_, context);
+  core_->calls.emplace(call.get(), call);
+  call->start();
+  return call.get();
 }
 
 }  // namespace seshat::peer_detail

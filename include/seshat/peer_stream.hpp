@@ -59,8 +59,13 @@ namespace seshat {
 namespace peer_detail {
 
 inline constexpr const char* kMethod = "/seshat.Peer/Stream";
+inline constexpr const char* kCallMethod = "/seshat.Peer/Call";
 inline constexpr std::size_t kMaxHelloSizeBytes = 16 * 1024;
 inline constexpr std::size_t kMaxStrangers = 16;  // incoming streams that are not accepted (yet)
+inline constexpr std::size_t kMaxCalls = 16;      // to us, under way
+inline constexpr std::size_t kMaxCallRequestSizeBytes = 16 * 1024;
+inline constexpr std::size_t kMaxCallSizeBytes = 1 << 20;  // an answer may hold the membership
+inline constexpr std::uint64_t kLongestCallMs = 60'000;
 inline constexpr int kConnectTimeoutMs = 1000;
 inline constexpr int kKeepaliveTimeMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5000;
@@ -83,12 +88,18 @@ inline std::string encoded(const Frame& frame, std::size_t size_hint = 0) {
   return bytes;
 }
 
-inline Result<Frame> to_frame(const grpc::ByteBuffer& buffer) {
+// What `decode` makes of the bytes, in which it must leave no view.
+template <class Decode>
+auto decoded(const grpc::ByteBuffer& buffer, Decode decode) -> decltype(decode("")) {
   grpc::Slice slice;
   if (!buffer.TrySingleSlice(&slice).ok() && !buffer.DumpToSingleSlice(&slice).ok()) {
-    return Error{"a frame can't be read out of its buffer"};
+    return Error{"a message can't be read out of its buffer"};
   }
-  return codec::decode_frame({reinterpret_cast<const char*>(slice.begin()), slice.size()});
+  return decode({reinterpret_cast<const char*>(slice.begin()), slice.size()});
+}
+
+inline Result<Frame> to_frame(const grpc::ByteBuffer& buffer) {
+  return decoded(buffer, codec::decode_frame);
 }
 
 // gRPC runs a reaction after the operation that it answers, often on another thread. It keeps that
@@ -103,14 +114,15 @@ class Order {
   std::atomic<std::uint64_t> turns_ = 0;
 };
 
-inline int max_frame_size_bytes(const PeerQueueLimits& limits) {
+inline std::size_t max_frame_size_bytes(const PeerQueueLimits& limits) {
   const std::size_t size_bytes = limits.max_message_size_bytes + limits.frame_size_bytes;
-  return static_cast<int>(std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max()));
+  return std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max());
 }
 
 // ---- What the streams share ---------------------------------------------------------------------
 
 class Incoming;
+class IncomingCall;
 class Outgoing;
 
 // What we have begun and gRPC may still hold: a stream or a call to another node.
@@ -168,6 +180,7 @@ struct Core : std::enable_shared_from_this<Core> {
   std::map<Dialed*, std::shared_ptr<Dialed>> outgoing;
   std::vector<std::shared_ptr<Dialed>> finished;  // for the timer's thread to let go of
   std::map<Incoming*, std::shared_ptr<Incoming>> incoming;
+  std::map<IncomingCall*, std::shared_ptr<IncomingCall>> calls;
   std::map<NodeId, Incoming*> accepted;  // the newest of each peer
   std::optional<std::uint64_t> complained_at_ms;
   std::uint64_t complaints_withheld = 0;
@@ -176,6 +189,9 @@ struct Core : std::enable_shared_from_this<Core> {
   [[nodiscard]] std::shared_ptr<Peer> peer(NodeId id);  // null: it is none of them
   [[nodiscard]] std::optional<Hello> current_hello();
   void wake_dialer();
+  // False: too late for something new.
+  [[nodiscard]] bool keep(const std::shared_ptr<Dialed>& begun);
+  void let_go_of(Dialed& ended);  // gRPC is done with it; the timer's thread destroys it
   // Logs what somebody outside did wrong, but one line a second at most.
   void complain(std::string_view what, NodeId peer, std::string_view from);
   // Only what `from` says itself, to this node, may stay.
@@ -188,11 +204,18 @@ struct Core : std::enable_shared_from_this<Core> {
   // Calls told(events, log), unless it is too late for that.
   template <class Told>
   void tell(Told told);
+  // Calls work(), which tells somebody how something ended.
+  template <class Work>
+  void even_at_the_end(Work work);
   [[nodiscard]] bool stopping() const { return stopping_; }
   // From here on tell() does nothing. Returns when no call of it is under way any more.
   void stop_telling();
+  // After stop_telling(), and once there is nothing left that could end.
+  void wait_told();
 
  private:
+  void told_one();
+
   PeerEvents& events_;
   const Logger log_;
   std::atomic<bool> stopping_ = false;
@@ -213,6 +236,17 @@ template <class Told>
 void Core::tell(Told told) {
   ++telling_;
   if (!stopping_) told(events_, log_);
+  told_one();
+}
+
+template <class Work>
+void Core::even_at_the_end(Work work) {
+  ++telling_;
+  work();
+  told_one();
+}
+
+inline void Core::told_one() {
   if (--telling_ > 0 || !stopping_) return;
   const std::lock_guard lock(mutex);
   changed.notify_all();
@@ -248,10 +282,32 @@ inline void Core::wake_dialer() {
   changed.notify_all();
 }
 
-inline void Core::stop_telling() {
-  std::unique_lock lock(mutex);
-  stopping_ = true;
+inline bool Core::keep(const std::shared_ptr<Dialed>& begun) {
+  const std::lock_guard lock(mutex);
+  if (stopping()) return false;
+  outgoing.emplace(begun.get(), begun);
+  return true;
+}
+
+inline void Core::let_go_of(Dialed& ended) {
+  const std::shared_ptr<Core> self = shared_from_this();  // `ended` may be what keeps this
+  const std::lock_guard lock(mutex);
+  finished.push_back(std::move(outgoing.at(&ended)));
+  outgoing.erase(&ended);
   changed.notify_all();
+}
+
+inline void Core::stop_telling() {
+  {
+    const std::lock_guard lock(mutex);
+    stopping_ = true;
+    changed.notify_all();
+  }
+  wait_told();
+}
+
+inline void Core::wait_told() {
+  std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return telling_ == 0; });
 }
 
@@ -337,7 +393,8 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   std::uint64_t wrote_at_ms_ = 0;
 };
 
-inline grpc::ChannelArguments channel_arguments(const PeerOptions& options) {
+inline grpc::ChannelArguments channel_arguments(std::size_t max_receive_size_bytes,
+                                                std::size_t max_send_size_bytes) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // never an older dial's connection
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);          // http_proxy is not meant for us
@@ -350,14 +407,15 @@ inline grpc::ChannelArguments channel_arguments(const PeerOptions& options) {
   // Gets rid of connections that take nothing any more; where TCP has a user timeout, through that.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
-  arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxHelloSizeBytes));  // replies, signs
-  arguments.SetMaxSendMessageSize(max_frame_size_bytes(options.limits));
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(max_receive_size_bytes));
+  arguments.SetMaxSendMessageSize(static_cast<int>(max_send_size_bytes));
   return arguments;
 }
 
 inline void Outgoing::start(const Hello& hello) {
+  const std::size_t max_frame = max_frame_size_bytes(core_->options.limits);
   const auto channel = grpc::CreateCustomChannel(peer_.addr, grpc::InsecureChannelCredentials(),
-                                                 channel_arguments(core_->options));
+                                                 channel_arguments(kMaxHelloSizeBytes, max_frame));
   grpc::GenericStub(channel).PrepareBidiStreamingCall(&context_, kMethod, {}, this);
   Frame frame;
   frame.hello = hello;
@@ -507,11 +565,7 @@ inline void Outgoing::lose() {
 inline void Outgoing::OnDone(const grpc::Status& status) {
   order_.in_reaction();
   settle(status.error_message().empty() ? "it ended the stream" : status.error_message());
-  const std::shared_ptr<Core> core = core_;
-  const std::lock_guard lock(core->mutex);
-  core->finished.push_back(std::move(core->outgoing.at(this)));
-  core->outgoing.erase(this);
-  core->changed.notify_all();
+  core_->let_go_of(*this);
 }
 
 // The first call tells how it ended, and makes room for the next attempt.

@@ -44,6 +44,7 @@
 #include "seshat/data_dir.hpp"       // a data directory: whose it is, who has it open
 #include "seshat/durable_mark.hpp"   // what the disk has promised to keep
 #include "seshat/peer.hpp"           // the channel between nodes (gRPC)
+#include "seshat/peer_call.hpp"      // ... a question and an answer, outside the streams
 #include "seshat/peer_link.hpp"      // ... its queues and dialing, without gRPC
 #include "seshat/peer_listener.hpp"  // ... streams that come in
 #include "seshat/peer_stream.hpp"    // ... the stream that goes out
