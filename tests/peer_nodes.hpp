@@ -110,10 +110,16 @@ class Proxy {
   }
   [[nodiscard]] int port() const { return sink_.port(); }
   void freeze(bool frozen) { frozen_ = frozen; }
+  // Ends all connections; new ones are taken in.
+  void cut() { cut_ = true; }
 
  private:
   void run() {
     while (!stop_) {
+      if (cut_.exchange(false)) {
+        routes_.clear();
+        sockets_.clear();
+      }
       if (frozen_) {
         ::poll(nullptr, 0, 5);
         continue;
@@ -158,6 +164,7 @@ class Proxy {
   const int target_;
   std::atomic<bool> stop_ = false;
   std::atomic<bool> frozen_ = false;
+  std::atomic<bool> cut_ = false;
   std::map<int, int> routes_;
   std::vector<Socket> sockets_;
   std::thread thread_;
@@ -190,9 +197,10 @@ struct Heard {
 };
 
 // Says yes to everybody, or what it is told, and keeps all that it hears.
-class Recorder final : public seshat::PeerEvents {
+class Recorder : public seshat::PeerEvents {
  public:
   explicit Recorder(std::uint64_t id) : id_(id) {}
+  virtual ~Recorder() = default;
 
   void refuse_with(std::string reason) {
     const std::lock_guard lock(mutex_);
@@ -338,6 +346,107 @@ struct Pair {
   }
   std::unique_ptr<Node> a;
   std::unique_ptr<Node> b;
+};
+
+// ---- Callers that break the rules ---------------------------------------------------------------
+
+// A stream to the peer port whose bytes the test chooses.
+class RawStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  explicit RawStream(int port, const std::string& method = "/seshat.Peer/Stream") {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    arguments.SetMaxSendMessageSize(-1);
+    const auto channel =
+        grpc::CreateCustomChannel(at(port), grpc::InsecureChannelCredentials(), arguments);
+    grpc::GenericStub(channel).PrepareBidiStreamingCall(&context_, method, {}, this);
+    AddHold();
+    StartRead(&in_);
+    StartCall();
+  }
+  ~RawStream() override {
+    context_.TryCancel();
+    RemoveHold();
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return done_; });
+  }
+  // Waits until the bytes have left, or can't.
+  void send(std::string bytes) {
+    std::unique_lock lock(mutex_);
+    out_ = peer_detail::to_buffer(std::move(bytes));
+    writing_ = true;
+    lock.unlock();
+    StartWrite(&out_);
+    lock.lock();
+    changed_.wait_for(lock, 10s, [&] { return !writing_; });
+  }
+  void send(const Frame& frame) { send(peer_detail::encoded(frame)); }
+  void greet(std::uint64_t id) {
+    Frame frame;
+    frame.hello = hello_of(id);
+    send(frame);
+  }
+  bool wait_received(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, 10s, [&] { return received_.size() >= count; });
+  }
+  std::vector<std::string> received() {
+    const std::lock_guard lock(mutex_);
+    return received_;
+  }
+  bool wait_ended() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, 10s, [&] { return ended_; });
+  }
+  // After wait_ended(): the status it ended with, once nothing holds the call any more.
+  static std::string status_of(std::unique_ptr<RawStream> stream) {
+    auto status = std::make_shared<std::string>();
+    {
+      const std::lock_guard lock(stream->mutex_);
+      stream->status_ = status;
+    }
+    stream.reset();
+    return *status;
+  }
+
+  void OnReadDone(bool ok) override {
+    {
+      const std::lock_guard lock(mutex_);
+      if (ok) received_.push_back(bytes_of(in_));
+      if (!ok) ended_ = true;
+      changed_.notify_all();
+    }
+    if (ok) StartRead(&in_);
+  }
+  void OnWriteDone(bool) override {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    changed_.notify_all();
+  }
+  void OnDone(const grpc::Status& status) override {
+    const std::lock_guard lock(mutex_);
+    if (status_) *status_ = status.error_message();
+    done_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  static std::string bytes_of(const grpc::ByteBuffer& buffer) {
+    grpc::Slice slice;
+    if (!buffer.TrySingleSlice(&slice).ok() && !buffer.DumpToSingleSlice(&slice).ok()) return {};
+    return {reinterpret_cast<const char*>(slice.begin()), slice.size()};
+  }
+
+  grpc::ClientContext context_;
+  grpc::ByteBuffer in_;
+  grpc::ByteBuffer out_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::shared_ptr<std::string> status_;
+  std::vector<std::string> received_;
+  bool writing_ = false;
+  bool ended_ = false;
+  bool done_ = false;
 };
 
 }  // namespace seshat::tests

@@ -26,7 +26,7 @@
 //           only start and the destructor wait, and neither may be called from PeerEvents. Encoding
 //           and part of gRPC's work (framing, a sendmsg that doesn't wait) happen on the thread
 //           that calls flush, for the first frame; for those that follow it on gRPC's.
-// Needs:    peer_stream.hpp, peer_listener.hpp, peer_call.hpp and with them libgrpc++; replica.hpp (Transport).
+// Needs:    peer_stream.hpp, peer_listener.hpp, peer_call.hpp, peer_snapshot_*.hpp and with them libgrpc++; replica.hpp (Transport).
 //
 //   auto peers = seshat::Peers::start({.self = {1}, .listen_addr = "0.0.0.0:7379",
 //                                      .dial = {{{2}, "kv-2:7379"}}}, events, log);
@@ -60,11 +60,14 @@
 #include "seshat/peer_call.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_listener.hpp"
+#include "seshat/peer_snapshot_sender.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/result.hpp"
+#include "seshat/snapshot.hpp"
+#include "seshat/work_pool.hpp"
 
 namespace seshat {
 
@@ -75,7 +78,8 @@ class Peers final : public Transport {
   static Result<std::unique_ptr<Peers>> start(PeerOptions options, PeerEvents& events,
                                               const Logger& log);
   // Ends all streams and waits for gRPC to be done with them: typically some 10 ms, about a second
-  // when a peer doesn't react. No event comes afterwards.
+  // when a peer doesn't react; and for reads and writes of snapshots that are under way. No event
+  // comes afterwards.
   ~Peers() override;
   Peers(const Peers&) = delete;
   Peers& operator=(const Peers&) = delete;
@@ -110,6 +114,16 @@ class Peers final : public Transport {
   void call(const std::string& addr, const CallRequest& request, std::uint64_t timeout_ms,
             std::function<void(Result<CallReply>)> done);
 
+  // Sends the snapshot that `reader` reads to the node at `addr`, over a connection of its own, and
+  // again over another when that breaks, until the node has installed it (its index), refuses it,
+  // nothing moves any more, or cancel(). `done` as in call(). The reader is called on slow threads of
+  // the channel and let go of soon after the end. Several at once are fine, each with its reader.
+  std::shared_ptr<SnapshotTransfer> send_snapshot(const std::string& addr,
+                                                  const SnapshotOffer& offer,
+                                                  std::shared_ptr<SnapshotReader> reader,
+                                                  SnapshotTransferOptions options,
+                                                  std::function<void(Result<Index>)> done);
+
   [[nodiscard]] std::map<NodeId, PeerStats> stats() const;
   // Where it listens: the port that the system chose, if listen_addr said 0.
   [[nodiscard]] int port() const { return listener_->port(); }
@@ -119,6 +133,7 @@ class Peers final : public Transport {
   void drop(peer_detail::Peer& peer, const std::string& reason);
   void end_incoming(NodeId id, const std::string& reason);
   void end_timer();
+  void end_slow_work();
 
   const std::shared_ptr<peer_detail::Core> core_;
   const std::unique_ptr<peer_detail::Listener> listener_;
@@ -209,6 +224,8 @@ inline void tick(Core& core) {
   for (const auto& stream : core.streams(core.incoming)) stream->tick();
   for (const auto& call : core.streams(core.calls)) call->tick();
   for (const auto& stream : core.streams(core.outgoing)) stream->tick();
+  for (const auto& transfer : core.streams(core.sending)) transfer->tick();
+  for (const auto& stream : core.streams(core.receiving)) stream->tick();
 }
 
 // Returns when the channel is stopping and no stream of ours is left. Streams end here because the
@@ -257,12 +274,16 @@ inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEven
   std::unique_ptr<Peers> peers(
       new Peers(std::make_shared<peer_detail::Core>(std::move(options), events, log)));
   if (!peers->listener_->start()) return Error{failure + "gRPC gives no reason"};
+  peers->core_->slow->start(peer_detail::kSlowThreads, "peer-slow");
   peers->timer_ = std::thread([core = peers->core_] { peer_detail::run_timer(*core); });
   return peers;
 }
 
 inline Peers::~Peers() {
   core_->stop_telling();
+  for (const auto& transfer : core_->streams(core_->sending)) {
+    transfer->give_up("this node is stopping");
+  }
   for (const auto& begun : core_->streams(core_->outgoing)) begun->break_off("stopped");
   if (timer_.joinable()) end_timer();
   for (const auto& stream : core_->streams(core_->incoming)) {
@@ -271,8 +292,22 @@ inline Peers::~Peers() {
   for (const auto& call : core_->streams(core_->calls)) {
     call->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
   }
+  for (const auto& stream : core_->streams(core_->receiving)) {
+    stream->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
+  }
+  end_slow_work();
   listener_->stop();
   core_->wait_told();
+}
+
+// After this no reader or writer is called or held any more.
+inline void Peers::end_slow_work() {
+  std::shared_ptr<WorkPool> slow;
+  {
+    const std::lock_guard lock(core_->mutex);
+    slow = std::move(core_->slow);
+  }
+  if (slow) slow->stop();
 }
 
 // A call that gRPC can't get rid of, because its connection takes nothing, is left to the timer's
@@ -383,6 +418,21 @@ inline void Peers::call(const std::string& addr, const CallRequest& request,
       std::make_shared<peer_detail::OutgoingCall>(core_, addr, timeout_ms, std::move(done));
   if (!core_->keep(call)) return call->break_off("this node is stopping");
   call->start(request);
+}
+
+inline std::shared_ptr<SnapshotTransfer> Peers::send_snapshot(
+    const std::string& addr, const SnapshotOffer& offer, std::shared_ptr<SnapshotReader> reader,
+    SnapshotTransferOptions options, std::function<void(Result<Index>)> done) {
+  auto transfer = std::make_shared<peer_detail::OutgoingSnapshot>(
+      core_, addr, offer, std::move(reader), options, std::move(done));
+  bool late = false;
+  {
+    const std::lock_guard lock(core_->mutex);
+    late = core_->stopping();
+    if (!late) core_->sending.emplace(transfer.get(), transfer);
+  }
+  late ? transfer->give_up("this node is stopping") : transfer->tick();
+  return transfer;
 }
 
 inline std::map<NodeId, PeerStats> Peers::stats() const {

@@ -1,10 +1,10 @@
 // seshat/peer_listener.hpp - where peers' gRPC streams to us arrive: the handshake's other side;
-// and where calls do.
+// and where calls and snapshots do.
 //
 // Keeps:    at most kMaxStrangers streams wait for their handshake. Of two accepted streams of one
 //           peer the newer stays: the older is most likely half dead.
 // Threads:  as peer.hpp says; what else holds for streams stands in peer_stream.hpp.
-// Needs:    peer_stream.hpp, peer_call.hpp; libgrpc++.
+// Needs:    peer_stream.hpp, peer_call.hpp, peer_snapshot_receiver.hpp; libgrpc++.
 #ifndef SESHAT_PEER_LISTENER_HPP
 #define SESHAT_PEER_LISTENER_HPP
 
@@ -17,6 +17,7 @@
 #include <grpcpp/support/server_callback.h>
 #include <grpcpp/support/status.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -30,6 +31,7 @@
 #include "seshat/log.hpp"
 #include "seshat/peer_call.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_snapshot_receiver.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
@@ -331,6 +333,8 @@ class Listener final : public grpc::CallbackGenericService {
       grpc::GenericCallbackServerContext* context);
   [[nodiscard]] grpc::ServerGenericBidiReactor* take_call(
       grpc::GenericCallbackServerContext* context);
+  [[nodiscard]] grpc::ServerGenericBidiReactor* take_snapshot(
+      grpc::GenericCallbackServerContext* context);
 
   const std::shared_ptr<Core> core_;
   std::unique_ptr<grpc::Server> server_;
@@ -353,7 +357,8 @@ inline bool Listener::start() {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kKeepaliveTimeMs / 2);
-  builder.SetMaxReceiveMessageSize(static_cast<int>(max_frame_size_bytes(options.limits)));
+  builder.SetMaxReceiveMessageSize(static_cast<int>(
+      std::max(max_frame_size_bytes(options.limits), max_chunk_size_bytes(options.limits))));
   server_ = builder.BuildAndStart();
   return server_ != nullptr && port_ != 0;
 }
@@ -369,6 +374,7 @@ inline grpc::ServerGenericBidiReactor* Listener::CreateReactor(
   if (core_->stopping()) return new TurnedAway("the node is stopping");
   if (context->method() == kMethod) return take_stream(context);
   if (context->method() == kCallMethod) return take_call(context);
+  if (context->method() == kSnapshotMethod) return take_snapshot(context);
   return CallbackGenericService::CreateReactor(context);
 }
 
@@ -390,6 +396,17 @@ inline grpc::ServerGenericBidiReactor* Listener::take_call(
   core_->calls.emplace(call.get(), call);
   call->start();
   return call.get();
+}
+
+inline grpc::ServerGenericBidiReactor* Listener::take_snapshot(
+    grpc::GenericCallbackServerContext* context) {
+  if (core_->receiving.size() >= kMaxIncomingSnapshots) {
+    return new TurnedAway("too many snapshots are being received there");
+  }
+  const auto stream = std::make_shared<IncomingSnapshot>(core_, context);
+  core_->receiving.emplace(stream.get(), stream);
+  stream->start();
+  return stream.get();
 }
 
 }  // namespace seshat::peer_detail

@@ -53,6 +53,8 @@
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
+#include "seshat/snapshot.hpp"
+#include "seshat/work_pool.hpp"
 
 namespace seshat {
 
@@ -60,12 +62,15 @@ namespace peer_detail {
 
 inline constexpr const char* kMethod = "/seshat.Peer/Stream";
 inline constexpr const char* kCallMethod = "/seshat.Peer/Call";
+inline constexpr const char* kSnapshotMethod = "/seshat.Peer/Snapshot";
 inline constexpr std::size_t kMaxHelloSizeBytes = 16 * 1024;
 inline constexpr std::size_t kMaxStrangers = 16;  // incoming streams that are not accepted (yet)
 inline constexpr std::size_t kMaxCalls = 16;      // to us, under way
 inline constexpr std::size_t kMaxCallRequestSizeBytes = 16 * 1024;
 inline constexpr std::size_t kMaxCallSizeBytes = 1 << 20;  // an answer may hold the membership
 inline constexpr std::uint64_t kLongestCallMs = 60'000;
+inline constexpr std::size_t kMaxIncomingSnapshots = 8;
+inline constexpr std::size_t kSlowThreads = 2;
 inline constexpr int kConnectTimeoutMs = 1000;
 inline constexpr int kKeepaliveTimeMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5000;
@@ -119,11 +124,19 @@ inline std::size_t max_frame_size_bytes(const PeerQueueLimits& limits) {
   return std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max());
 }
 
+// Of a snapshot's chunk: as many rows as fit, or one as large as a log entry may be.
+inline std::size_t max_chunk_size_bytes(const PeerQueueLimits& limits) {
+  const std::size_t size_bytes = limits.max_message_size_bytes + kSnapshotChunkSizeBytes;
+  return std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max());
+}
+
 // ---- What the streams share ---------------------------------------------------------------------
 
 class Incoming;
 class IncomingCall;
+class IncomingSnapshot;
 class Outgoing;
+class OutgoingSnapshot;
 
 // What we have begun and gRPC may still hold: a stream or a call to another node.
 class Dialed {
@@ -156,6 +169,12 @@ struct Peer {
   }
 };
 
+// Which stream a SnapshotWriter is with, and whether it may still be with one.
+struct WriterUse {
+  std::weak_ptr<IncomingSnapshot> holder;
+  bool spent = false;
+};
+
 using PeerMap = std::map<NodeId, std::shared_ptr<Peer>>;
 
 // Outlives Peers where somebody still holds an `answer`, or gRPC a call.
@@ -181,6 +200,10 @@ struct Core : std::enable_shared_from_this<Core> {
   std::vector<std::shared_ptr<Dialed>> finished;  // for the timer's thread to let go of
   std::map<Incoming*, std::shared_ptr<Incoming>> incoming;
   std::map<IncomingCall*, std::shared_ptr<IncomingCall>> calls;
+  std::map<OutgoingSnapshot*, std::shared_ptr<OutgoingSnapshot>> sending;
+  std::map<IncomingSnapshot*, std::shared_ptr<IncomingSnapshot>> receiving;
+  std::map<std::weak_ptr<SnapshotWriter>, WriterUse, std::owner_less<>> writers;
+  std::shared_ptr<WorkPool> slow;        // null: no more
   std::map<NodeId, Incoming*> accepted;  // the newest of each peer
   std::optional<std::uint64_t> complained_at_ms;
   std::uint64_t complaints_withheld = 0;
@@ -192,6 +215,13 @@ struct Core : std::enable_shared_from_this<Core> {
   // False: too late for something new.
   [[nodiscard]] bool keep(const std::shared_ptr<Dialed>& begun);
   void let_go_of(Dialed& ended);  // gRPC is done with it; the timer's thread destroys it
+  // For work that waits for the disk. False: too late.
+  [[nodiscard]] bool post_slow(WorkPool::Work work);
+  // Lets go of something whose destructor may wait for the disk.
+  void let_go_slowly(std::shared_ptr<void> object);
+  // How long the sender of a snapshot may be silent: a chunk with a value of the largest size may
+  // be on its way for that long, at 4 MB/s.
+  [[nodiscard]] std::uint64_t chunk_patience_ms() const;
   // Logs what somebody outside did wrong, but one line a second at most.
   void complain(std::string_view what, NodeId peer, std::string_view from);
   // Only what `from` says itself, to this node, may stay.
@@ -257,6 +287,7 @@ inline Core::Core(PeerOptions given, PeerEvents& told, const Logger& logger)
       tick_ms(std::clamp<std::uint64_t>(options.liveness_timeout_ms / 30, 5, 100)),
       sign_of_life_ms(options.liveness_timeout_ms / 3),
       peers(std::make_shared<const PeerMap>()),
+      slow(std::make_shared<WorkPool>()),
       events_(told),
       log_(logger) {}
 
@@ -295,6 +326,21 @@ inline void Core::let_go_of(Dialed& ended) {
   finished.push_back(std::move(outgoing.at(&ended)));
   outgoing.erase(&ended);
   changed.notify_all();
+}
+
+inline bool Core::post_slow(WorkPool::Work work) {
+  const std::lock_guard lock(mutex);
+  if (!slow) return false;
+  slow->post(std::move(work));
+  return true;
+}
+
+inline void Core::let_go_slowly(std::shared_ptr<void> object) {
+  static_cast<void>(post_slow([kept = std::move(object)] {}));
+}
+
+inline std::uint64_t Core::chunk_patience_ms() const {
+  return options.liveness_timeout_ms + options.limits.max_message_size_bytes / 4096;
 }
 
 inline void Core::stop_telling() {
