@@ -79,6 +79,7 @@ class OutgoingSnapshot final : public SnapshotTransfer,
   void read(const std::shared_ptr<SnapshotStream>& stream, const std::string& after_key);
   void end_reading();
   void earn();
+  void spend(std::size_t size_bytes);
   [[nodiscard]] Error failure(const std::string& reason) const;
 
   const std::shared_ptr<Core> core_;
@@ -247,15 +248,18 @@ inline void OutgoingSnapshot::read(const std::shared_ptr<SnapshotStream>& stream
   }
   Result<SnapshotRows> rows = reader->read(after_key, chunk_size_bytes_);
   reader = nullptr;
-  end_reading();
-  if (!rows) return give_up("its rows can't be read: " + rows.error().text);
-  {
-    const std::lock_guard lock(mutex_);
-    budget_bytes_ -= static_cast<std::int64_t>(rows->rows.size());
+  if (rows) {
+    const std::uint64_t checksum = fnv1a(rows->rows);
+    spend(rows->rows.size());
+    stream->push(std::move(*rows), checksum);  // forgotten if that attempt has ended meanwhile
   }
-  const std::uint64_t checksum = fnv1a(rows->rows);
-  stream->push(std::move(*rows), checksum);  // forgotten if that attempt has ended meanwhile
-  read_more();
+  end_reading();  // now that the stream knows where to go on
+  rows ? read_more() : give_up("its rows can't be read: " + rows.error().text);
+}
+
+inline void OutgoingSnapshot::spend(std::size_t size_bytes) {
+  const std::lock_guard lock(mutex_);
+  budget_bytes_ -= static_cast<std::int64_t>(size_bytes);
 }
 
 // The reader goes on this thread if it is wanted no more: a slow one, or the last.
