@@ -9,6 +9,9 @@
 //   (on_hello), and its answer goes back. Only then do messages flow, of all groups on the one
 //   stream, from the dialer to the listener; all that gathered during a write is the next frame.
 //
+//   Beside the streams, each on a connection of its own: calls (peer_call.hpp), and snapshots
+//   (peer_snapshot_sender.hpp), so that no heartbeat waits behind them.
+//
 // Keeps:    messages of a peer arrive in order, or are lost: at a queue's bound, while its stream
 //           is not up, when a stream breaks. Nothing is sent again, so nothing stale is sent. Raft
 //           repeats what matters.
@@ -23,15 +26,17 @@
 //           most); a frame over the limit ends it as well. At most 16 streams may wait for their
 //           handshake: until then, each may make gRPC hold one frame of the largest size.
 // Threads:  send, send_status, set_peers and flush belong to one owner thread, all else is any's;
-//           only start and the destructor wait, and neither may be called from PeerEvents. Encoding
-//           and part of gRPC's work (framing, a sendmsg that doesn't wait) happen on the thread
+//           only start and the destructor wait, and neither may be called from PeerEvents or a `done`.
+//           Encoding and part of gRPC's work (framing, a sendmsg that doesn't wait) happen on the thread
 //           that calls flush, for the first frame; for those that follow it on gRPC's.
-// Needs:    peer_stream.hpp, peer_listener.hpp, peer_call.hpp, peer_snapshot_*.hpp and with them libgrpc++; replica.hpp (Transport).
+// Needs:    peer_stream.hpp, peer_listener.hpp, peer_call.hpp, peer_snapshot_*.hpp and with them
+//           libgrpc++; replica.hpp (Transport).
 //
 //   auto peers = seshat::Peers::start({.self = {1}, .listen_addr = "0.0.0.0:7379",
 //                                      .dial = {{{2}, "kv-2:7379"}}}, events, log);
 //   if (!peers) return report(peers.error());
 //   (*peers)->set_hello(hello);              // dialing begins
+//   (*peers)->set_peers(addresses);          // whenever the members change
 //   (*peers)->send(group, message);          // as often as there is something to say
 //   (*peers)->flush();                       // at the end of a turn of the owner's loop
 #ifndef SESHAT_PEER_HPP
