@@ -26,9 +26,9 @@
 //           most); a frame over the limit ends it as well. At most 16 streams may wait for their
 //           handshake: until then, each may make gRPC hold one frame of the largest size.
 // Threads:  send, send_status, set_peers and flush belong to one owner thread, all else is any's;
-//           only start and the destructor wait, and neither may be called from PeerEvents or a `done`.
-//           Encoding and part of gRPC's work (framing, a sendmsg that doesn't wait) happen on the thread
-//           that calls flush, for the first frame; for those that follow it on gRPC's.
+//           only start and the destructor wait, and neither may be called from PeerEvents or a
+//           `done`. Encoding and part of gRPC's work (framing, a sendmsg that doesn't wait) happen
+//           on the thread that calls flush, for the first frame; for those that follow on gRPC's.
 // Needs:    peer_stream.hpp, peer_listener.hpp, peer_call.hpp, peer_snapshot_*.hpp and with them
 //           libgrpc++; replica.hpp (Transport).
 //
@@ -121,8 +121,8 @@ class Peers final : public Transport {
 
   // Sends the snapshot that `reader` reads to the node at `addr`, over a connection of its own, and
   // again over another when that breaks, until the node has installed it (its index), refuses it,
-  // nothing moves any more, or cancel(). `done` as in call(). The reader is called on slow threads of
-  // the channel and let go of soon after the end. Several at once are fine, each with its reader.
+  // nothing moves any more, or cancel(). `done` as in call(). The reader is called on slow threads
+  // of the channel and let go of soon after the end. Several at once are fine, each with a reader.
   std::shared_ptr<SnapshotTransfer> send_snapshot(const std::string& addr,
                                                   const SnapshotOffer& offer,
                                                   std::shared_ptr<SnapshotReader> reader,

@@ -4,7 +4,7 @@
 //     │                   │                 (for the writer)  │                               │
 //     └───────────────────┴── refused, installed already ─────┴── broken <── the end ── complete
 //
-// Keeps:    a chunk is asked of gRPC when the one before it is written: what is sent faster than the
+// Keeps:    a chunk is asked of gRPC when the one before it is written: what comes faster than the
 //           disk takes it waits at the sender. The writer is called by one thread at a time, never
 //           by one of gRPC's, and by one stream at a time: a new stream with the same writer ends
 //           the older one and waits until its last call has returned.
