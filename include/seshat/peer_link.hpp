@@ -118,8 +118,8 @@ class PeerEvents {
   virtual void on_peer_down(NodeId peer, std::string reason) = 0;
 
   // Some node, perhaps none that is known, asks something. Call `answer` once, on any thread, now
-  // or later; the caller waits as long as it likes, but not longer than a minute. Who `request` claims
-  // to come from is not proved.
+  // or later; the caller waits as long as it likes, but not longer than a minute. Who `request`
+  // claims to come from is not proved.
   virtual void on_call(CallRequest request, std::function<void(CallReply)> answer) {
     static_cast<void>(request);
     CallReply refusal;
@@ -132,7 +132,8 @@ class PeerEvents {
   // Call `answer` once, on any thread, now or later (within rpc_timeout_ms). A connection that
   // broke comes back as a new offer: answer it with the same writer to go on where it was. That may
   // be at any time, for the channel sees to it that one stream at a time has a writer. Of a writer
-  // that was taken one of the next three calls follows, unless a newer stream gets it or the channel ends.
+  // that was taken one of the next three calls follows, unless a newer stream gets it, this stream
+  // is gone before the answer, or the channel ends.
   virtual void on_snapshot_offer(SnapshotOffer offer, std::function<void(SnapshotAnswer)> answer) {
     static_cast<void>(offer);
     SnapshotReply refusal;
