@@ -9,6 +9,9 @@
 //   (on_hello), and its answer goes back. Only then do messages flow, of all groups on the one
 //   stream, from the dialer to the listener; all that gathered during a write is the next frame.
 //
+//   Beside the streams, each on a connection of its own: calls (peer_call.hpp), and snapshots
+//   (peer_snapshot_sender.hpp), so that no heartbeat waits behind them.
+//
 // Keeps:    messages of a peer arrive in order, or are lost: at a queue's bound, while its stream
 //           is not up, when a stream breaks. Nothing is sent again, so nothing stale is sent. Raft
 //           repeats what matters.
@@ -22,16 +25,18 @@
 //           frame that can't be read end their stream with a status and a log line (one a second at
 //           most); a frame over the limit ends it as well. At most 16 streams may wait for their
 //           handshake: until then, each may make gRPC hold one frame of the largest size.
-// Threads:  send, send_status and flush belong to one owner thread, all else may be called on any;
-//           only start and the destructor wait, and neither may be called from PeerEvents. Encoding
-//           and part of gRPC's work (framing, a sendmsg that doesn't wait) happen on the thread
-//           that calls flush, for the first frame; for those that follow it on gRPC's.
-// Needs:    peer_stream.hpp, peer_listener.hpp and with them libgrpc++; replica.hpp (Transport).
+// Threads:  send, send_status, set_peers and flush belong to one owner thread, all else is any's;
+//           only start and the destructor wait, and neither may be called from PeerEvents or a
+//           `done`. Encoding and part of gRPC's work (framing, a sendmsg that doesn't wait) happen
+//           on the thread that calls flush, for the first frame; for those that follow on gRPC's.
+// Needs:    peer_stream.hpp, peer_listener.hpp, peer_call.hpp, peer_snapshot_*.hpp and with them
+//           libgrpc++; replica.hpp (Transport).
 //
 //   auto peers = seshat::Peers::start({.self = {1}, .listen_addr = "0.0.0.0:7379",
 //                                      .dial = {{{2}, "kv-2:7379"}}}, events, log);
 //   if (!peers) return report(peers.error());
 //   (*peers)->set_hello(hello);              // dialing begins
+//   (*peers)->set_peers(addresses);          // whenever the members change
 //   (*peers)->send(group, message);          // as often as there is something to say
 //   (*peers)->flush();                       // at the end of a turn of the owner's loop
 #ifndef SESHAT_PEER_HPP
@@ -44,7 +49,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -55,13 +62,17 @@
 #include <vector>
 
 #include "seshat/log.hpp"
+#include "seshat/peer_call.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_listener.hpp"
+#include "seshat/peer_snapshot_sender.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/result.hpp"
+#include "seshat/snapshot.hpp"
+#include "seshat/work_pool.hpp"
 
 namespace seshat {
 
@@ -72,13 +83,21 @@ class Peers final : public Transport {
   static Result<std::unique_ptr<Peers>> start(PeerOptions options, PeerEvents& events,
                                               const Logger& log);
   // Ends all streams and waits for gRPC to be done with them: typically some 10 ms, about a second
-  // when a peer doesn't react. No event comes afterwards.
+  // when a peer doesn't react; and for reads and writes of snapshots that are under way. No event
+  // comes afterwards.
   ~Peers() override;
   Peers(const Peers&) = delete;
   Peers& operator=(const Peers&) = delete;
 
   // What new streams say about this node; those that are up go on.
   void set_hello(Hello hello);
+
+  // Owner's thread. From now on these are dialed, this node itself left out. New ones are dialed at
+  // once. Of those that are missing the streams end, theirs to us too; nothing more is sent to
+  // them, and on_peer_down follows for each that was up. Whose address is another one is dialed
+  // there once the old stream's end was told; its counts begin anew. Who dials us is on_hello's to
+  // judge as before, whether it is one of these or not.
+  void set_peers(const std::map<NodeId, std::string>& dial);
 
   // Owner's thread. Queues for `message.to`; flush() sends. Lost, and counted, at the queue's bound
   // and while the stream is not up.
@@ -94,17 +113,40 @@ class Peers final : public Transport {
   // again, and is dialed again after a second, or when it is accepted.
   void disconnect(NodeId peer, std::string reason);
 
+  // Asks the node at `addr`, whoever it is, over a connection of its own. `done` hears the answer,
+  // or where it failed and why: once, on some thread (also this one), within timeout_ms and a bit,
+  // or when the channel ends. It must not wait. A failure doesn't mean that nothing was done there.
+  void call(const std::string& addr, const CallRequest& request, std::uint64_t timeout_ms,
+            std::function<void(Result<CallReply>)> done);
+
+  // Sends the snapshot that `reader` reads to the node at `addr`, over a connection of its own, and
+  // again over another when that breaks, until the node has installed it (its index), refuses it,
+  // nothing moves any more, or cancel(). `done` as in call(). The reader is called on slow threads
+  // of the channel and let go of soon after the end. Several at once are fine, each with a reader.
+  std::shared_ptr<SnapshotTransfer> send_snapshot(const std::string& addr,
+                                                  const SnapshotOffer& offer,
+                                                  std::shared_ptr<SnapshotReader> reader,
+                                                  SnapshotTransferOptions options,
+                                                  std::function<void(Result<Index>)> done);
+
   [[nodiscard]] std::map<NodeId, PeerStats> stats() const;
   // Where it listens: the port that the system chose, if listen_addr said 0.
   [[nodiscard]] int port() const { return listener_->port(); }
 
  private:
   explicit Peers(std::shared_ptr<peer_detail::Core> core);
+  void drop(peer_detail::Peer& peer, const std::string& reason);
+  void end_incoming(NodeId id, const std::string& reason);
   void end_timer();
+  void end_slow_work();
 
   const std::shared_ptr<peer_detail::Core> core_;
   const std::unique_ptr<peer_detail::Listener> listener_;
   std::thread timer_;
+
+  // The owner's.
+  std::shared_ptr<const peer_detail::PeerMap> peers_;  // what Core has
+  std::optional<NodeStatus> status_;                   // the last one
 };
 
 // =================================================================================================
@@ -150,40 +192,45 @@ namespace peer_detail {
 
 // ---- The timer's thread: ticks, dials, and destroys our streams ---------------------------------
 
-// False: too late for a new stream.
-[[nodiscard]] inline bool keep(Core& core, const std::shared_ptr<Outgoing>& stream) {
-  const std::lock_guard lock(core.mutex);
-  if (core.stopping()) return false;
-  core.outgoing.emplace(stream.get(), stream);
-  return true;
+inline void dial(Core& core, const std::shared_ptr<Peer>& peer, const Hello& hello) {
+  std::shared_ptr<Outgoing> stream;
+  {
+    const std::lock_guard lock(peer->mutex);
+    if (peer->dropped) return;
+    stream = peer->stream = std::make_shared<Outgoing>(core.shared_from_this(), peer);
+    peer->link.dialed(core.now_ms);
+  }
+  if (core.keep(stream)) return stream->start(hello);
+  const std::lock_guard lock(peer->mutex);
+  peer->stream = nullptr;
 }
 
+[[nodiscard]] inline bool dial_due(const Core& core, const Peer& peer) {
+  const std::lock_guard lock(peer.mutex);
+  return !peer.stream && peer.link.dial_due(core.now_ms);
+}
+
+// Of two streams to one node, under an old address and a new one, the owner hears the end of the
+// old one before it hears that the new one is up.
 inline void dial_due_peers(Core& core) {
   const std::optional<Hello> hello = core.current_hello();
   if (!hello) return;
-  for (auto& [id, peer] : core.peers) {
-    std::shared_ptr<Outgoing> stream;
-    {
-      const std::lock_guard lock(peer.mutex);
-      if (peer.stream || !peer.link.dial_due(core.now_ms)) continue;
-      stream = peer.stream = std::make_shared<Outgoing>(core.shared_from_this(), peer);
-      peer.link.dialed(core.now_ms);
-    }
-    if (keep(core, stream)) {
-      stream->start(*hello);
-    } else {
-      const std::lock_guard lock(peer.mutex);
-      peer.stream = nullptr;
-    }
+  const std::shared_ptr<const PeerMap> peers = core.current_peers();
+  for (const auto& [id, peer] : *peers) {
+    if (!dial_due(core, *peer)) continue;
+    bool occupied = false;
+    for (const auto& stream : core.streams(core.outgoing)) occupied |= stream->occupies(id);
+    if (!occupied) dial(core, peer, *hello);
   }
 }
 
 inline void tick(Core& core) {
   core.now_ms += core.tick_ms;
   for (const auto& stream : core.streams(core.incoming)) stream->tick();
-  for (auto& [id, peer] : core.peers) {
-    if (const auto stream = peer.current()) stream->tick();
-  }
+  for (const auto& call : core.streams(core.calls)) call->tick();
+  for (const auto& stream : core.streams(core.outgoing)) stream->tick();
+  for (const auto& transfer : core.streams(core.sending)) transfer->tick();
+  for (const auto& stream : core.streams(core.receiving)) stream->tick();
 }
 
 // Returns when the channel is stopping and no stream of ours is left. Streams end here because the
@@ -198,7 +245,7 @@ inline void run_timer(Core& core) {
       return core.dial_now || !core.finished.empty() || (core.stopping() && core.outgoing.empty());
     });
     core.dial_now = false;
-    std::vector<std::shared_ptr<Outgoing>> gone = std::exchange(core.finished, {});
+    std::vector<std::shared_ptr<Dialed>> gone = std::exchange(core.finished, {});
     lock.unlock();
     gone.clear();
     if (const auto now = SteadyClock::now(); now >= next) {
@@ -217,7 +264,11 @@ inline void run_timer(Core& core) {
 // ---- Peers --------------------------------------------------------------------------------------
 
 inline Peers::Peers(std::shared_ptr<peer_detail::Core> core)
-    : core_(std::move(core)), listener_(std::make_unique<peer_detail::Listener>(core_)) {}
+    : core_(std::move(core)),
+      listener_(std::make_unique<peer_detail::Listener>(core_)),
+      peers_(core_->current_peers()) {
+  set_peers(core_->options.dial);
+}
 
 inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEvents& events,
                                                    const Logger& log) {
@@ -228,18 +279,40 @@ inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEven
   std::unique_ptr<Peers> peers(
       new Peers(std::make_shared<peer_detail::Core>(std::move(options), events, log)));
   if (!peers->listener_->start()) return Error{failure + "gRPC gives no reason"};
+  peers->core_->slow->start(peer_detail::kSlowThreads, "peer-slow");
   peers->timer_ = std::thread([core = peers->core_] { peer_detail::run_timer(*core); });
   return peers;
 }
 
 inline Peers::~Peers() {
   core_->stop_telling();
-  for (const auto& stream : core_->streams(core_->outgoing)) stream->break_off("stopped");
+  for (const auto& transfer : core_->streams(core_->sending)) {
+    transfer->give_up("this node is stopping");
+  }
+  for (const auto& begun : core_->streams(core_->outgoing)) begun->break_off("stopped");
   if (timer_.joinable()) end_timer();
   for (const auto& stream : core_->streams(core_->incoming)) {
     stream->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
   }
+  for (const auto& call : core_->streams(core_->calls)) {
+    call->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
+  }
+  for (const auto& stream : core_->streams(core_->receiving)) {
+    stream->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
+  }
+  end_slow_work();
   listener_->stop();
+  core_->wait_told();
+}
+
+// After this no reader or writer is called or held any more.
+inline void Peers::end_slow_work() {
+  std::shared_ptr<WorkPool> slow;
+  {
+    const std::lock_guard lock(core_->mutex);
+    slow = std::move(core_->slow);
+  }
+  if (slow) slow->stop();
 }
 
 // A call that gRPC can't get rid of, because its connection takes nothing, is left to the timer's
@@ -260,33 +333,74 @@ inline void Peers::set_hello(Hello hello) {
   core_->wake_dialer();
 }
 
+inline void Peers::set_peers(const std::map<NodeId, std::string>& dial) {
+  auto next = std::make_shared<peer_detail::PeerMap>();
+  for (const auto& [id, addr] : dial) {
+    if (id == core_->options.self) continue;
+    const auto known = peers_->find(id);
+    std::shared_ptr<peer_detail::Peer>& peer = (*next)[id];
+    if (known != peers_->end() && known->second->addr == addr) {
+      peer = known->second;
+    } else {
+      peer = std::make_shared<peer_detail::Peer>(id, addr, core_->options);
+      if (status_) peer->link.set_status(*status_);
+    }
+  }
+  const std::shared_ptr<const peer_detail::PeerMap> before = std::exchange(peers_, next);
+  {
+    const std::lock_guard lock(core_->mutex);
+    core_->peers = peers_;
+  }
+  ++core_->peers_version;
+  for (const auto& [id, peer] : *before) {
+    const auto kept = next->find(id);
+    if (kept == next->end()) {
+      drop(*peer, "it is none of the peers any more");
+      end_incoming(id, "this node has you among its peers no more");
+    } else if (kept->second != peer) {
+      drop(*peer, "it has another address now");
+    }
+  }
+  core_->wake_dialer();
+}
+
+inline void Peers::drop(peer_detail::Peer& peer, const std::string& reason) {
+  {
+    const std::lock_guard lock(peer.mutex);
+    peer.dropped = true;
+  }
+  if (const auto stream = peer.current()) stream->break_off(reason);
+}
+
 inline void Peers::send(GroupId group, raft::Message message) {
-  peer_detail::Peer* peer = core_->peer(message.to);
-  if (peer == nullptr) return;
+  const auto found = peers_->find(message.to);
+  if (found == peers_->end()) return;
+  peer_detail::Peer& peer = *found->second;
   PeerLink::Pushed pushed{};
   {
-    const std::lock_guard lock(peer->mutex);
-    pushed = peer->link.push({group, std::move(message)});
+    const std::lock_guard lock(peer.mutex);
+    pushed = peer.link.push({group, std::move(message)});
   }
   if (pushed == PeerLink::Pushed::kTooLarge) {
-    core_->complain("a message is larger than may be sent, and is dropped", peer->id, "");
+    core_->complain("a message is larger than may be sent, and is dropped", peer.id, "");
   }
 }
 
 inline void Peers::send_status(NodeStatus status) {
-  for (auto& [id, peer] : core_->peers) {
-    const std::lock_guard lock(peer.mutex);
-    peer.link.set_status(status);
+  for (const auto& [id, peer] : *peers_) {
+    const std::lock_guard lock(peer->mutex);
+    peer->link.set_status(status);
   }
+  status_ = std::move(status);
 }
 
 inline void Peers::flush() {
-  for (auto& [id, peer] : core_->peers) {
-    if (const auto stream = peer.current()) stream->write_next();
+  for (const auto& [id, peer] : *peers_) {
+    if (const auto stream = peer->current()) stream->write_next();
   }
 }
 
-inline void Peers::disconnect(NodeId id, std::string reason) {
+inline void Peers::end_incoming(NodeId id, const std::string& reason) {
   std::shared_ptr<peer_detail::Incoming> from;
   {
     const std::lock_guard lock(core_->mutex);
@@ -294,16 +408,44 @@ inline void Peers::disconnect(NodeId id, std::string reason) {
     if (place != core_->accepted.end()) from = core_->incoming.at(place->second);
   }
   if (from) from->end(reason, grpc::StatusCode::ABORTED);
-  peer_detail::Peer* peer = core_->peer(id);
-  if (peer == nullptr) return;
-  if (const auto to = peer->current()) to->break_off(std::move(reason), true);
+}
+
+inline void Peers::disconnect(NodeId id, std::string reason) {
+  end_incoming(id, reason);
+  const std::shared_ptr<peer_detail::Peer> peer = core_->peer(id);
+  if (!peer) return;
+  if (const auto to = peer->current()) to->send_away(std::move(reason));
+}
+
+inline void Peers::call(const std::string& addr, const CallRequest& request,
+                        std::uint64_t timeout_ms, std::function<void(Result<CallReply>)> done) {
+  const auto call =
+      std::make_shared<peer_detail::OutgoingCall>(core_, addr, timeout_ms, std::move(done));
+  if (!core_->keep(call)) return call->break_off("this node is stopping");
+  call->start(request);
+}
+
+inline std::shared_ptr<SnapshotTransfer> Peers::send_snapshot(
+    const std::string& addr, const SnapshotOffer& offer, std::shared_ptr<SnapshotReader> reader,
+    SnapshotTransferOptions options, std::function<void(Result<Index>)> done) {
+  auto transfer = std::make_shared<peer_detail::OutgoingSnapshot>(
+      core_, addr, offer, std::move(reader), options, std::move(done));
+  bool late = false;
+  {
+    const std::lock_guard lock(core_->mutex);
+    late = core_->stopping();
+    if (!late) core_->sending.emplace(transfer.get(), transfer);
+  }
+  late ? transfer->give_up("this node is stopping") : transfer->tick();
+  return transfer;
 }
 
 inline std::map<NodeId, PeerStats> Peers::stats() const {
   std::map<NodeId, PeerStats> all;
-  for (const auto& [id, peer] : core_->peers) {
-    const std::lock_guard lock(peer.mutex);
-    all.emplace(id, peer.link.stats());
+  const std::shared_ptr<const peer_detail::PeerMap> peers = core_->current_peers();
+  for (const auto& [id, peer] : *peers) {
+    const std::lock_guard lock(peer->mutex);
+    all.emplace(id, peer->link.stats());
   }
   return all;
 }

@@ -20,6 +20,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <random>
 #include <string>
@@ -29,6 +30,8 @@
 
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
+#include "seshat/result.hpp"
+#include "seshat/snapshot.hpp"
 
 namespace seshat {
 
@@ -60,10 +63,37 @@ struct PeerStats {
 struct PeerOptions {
   NodeId self;
   std::string listen_addr;                   // host:port
-  std::map<NodeId, std::string> dial;        // each peer, and what to dial for it
+  std::map<NodeId, std::string> dial;        // each peer, and what to dial for it (set_peers)
   std::uint64_t rpc_timeout_ms = 5000;       // a handshake is answered within this, or ended
   std::uint64_t liveness_timeout_ms = 3000;  // a stream that is silent for this long is broken
   PeerQueueLimits limits;                    // of the queue to each peer
+};
+
+// What is answered to an offer. kGoOn needs a writer, and what follows its last_key() is sent then;
+// kInstalled needs the index up to which all is here; kRefused a reason.
+struct SnapshotAnswer {
+  SnapshotReply reply;
+  std::shared_ptr<SnapshotWriter> writer = {};
+};
+
+struct SnapshotTransferOptions {
+  std::uint64_t max_bytes_per_second = 0;      // 0: no limit
+  std::uint64_t progress_timeout_ms = 60'000;  // given up when nothing moved for so long
+};
+
+struct SnapshotProgress {
+  std::uint64_t sent_bytes = 0;  // in all attempts together
+  std::uint64_t sent_chunks = 0;
+  std::uint64_t connections = 0;  // attempts
+};
+
+// One snapshot on its way to one node (Peers::send_snapshot). Any thread.
+class SnapshotTransfer {
+ public:
+  virtual ~SnapshotTransfer() = default;
+  // It ends with an error, unless it has ended. One call of the reader may still be under way.
+  virtual void cancel() = 0;
+  [[nodiscard]] virtual SnapshotProgress progress() const = 0;
 };
 
 // Called on threads of the channel, from before start() returns until the destructor has: one call
@@ -86,6 +116,53 @@ class PeerEvents {
   // A stream to `peer`, or one from it, that was up has ended (a stream that a newer one of the
   // same peer replaced doesn't count).
   virtual void on_peer_down(NodeId peer, std::string reason) = 0;
+
+  // Some node, perhaps none that is known, asks something. Call `answer` once, on any thread, now
+  // or later; the caller waits as long as it likes, but not longer than a minute. Who `request`
+  // claims to come from is not proved.
+  virtual void on_call(CallRequest request, std::function<void(CallReply)> answer) {
+    static_cast<void>(request);
+    CallReply refusal;
+    refusal.reason = "this node takes no calls";
+    answer(std::move(refusal));
+  }
+
+  // Some node offers a snapshot. Who it is, and whether it may, is not proved: the offer names its
+  // cluster, its sender (message.from) and its term; that it is meant for this node was checked.
+  // Call `answer` once, on any thread, now or later (within rpc_timeout_ms). A connection that
+  // broke comes back as a new offer: answer it with the same writer to go on where it was. That may
+  // be at any time, for the channel sees to it that one stream at a time has a writer. Of a writer
+  // that was taken one of the next three calls follows, unless a newer stream gets it, this stream
+  // is gone before the answer, or the channel ends.
+  virtual void on_snapshot_offer(SnapshotOffer offer, std::function<void(SnapshotAnswer)> answer) {
+    static_cast<void>(offer);
+    SnapshotReply refusal;
+    refusal.reason = "this node takes no snapshots";
+    answer({std::move(refusal), {}});
+  }
+  // All rows are there and finish() has succeeded; the channel doesn't touch the writer any more.
+  // The sender waits until `done` says kInstalled or kRefused, as long as it takes.
+  virtual void on_snapshot_received(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                                    std::function<void(SnapshotReply)> done) {
+    static_cast<void>(group);
+    static_cast<void>(writer);
+    static_cast<void>(done);
+  }
+  // Its stream has ended before all was there; no call of the writer is under way. The sender
+  // usually comes back.
+  virtual void on_snapshot_broken(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                                  std::string reason) {
+    static_cast<void>(group);
+    static_cast<void>(writer);
+    static_cast<void>(reason);
+  }
+  // The writer has failed (and the sender was told): it is good for nothing but its destructor.
+  virtual void on_snapshot_failed(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                                  std::string reason) {
+    static_cast<void>(group);
+    static_cast<void>(writer);
+    static_cast<void>(reason);
+  }
 
  protected:
   ~PeerEvents() = default;

@@ -1,9 +1,10 @@
-// seshat/peer_listener.hpp - where peers' gRPC streams to us arrive: the handshake's other side.
+// seshat/peer_listener.hpp - where peers' gRPC streams to us arrive: the handshake's other side;
+// and where calls and snapshots do.
 //
 // Keeps:    at most kMaxStrangers streams wait for their handshake. Of two accepted streams of one
 //           peer the newer stays: the older is most likely half dead.
 // Threads:  as peer.hpp says; what else holds for streams stands in peer_stream.hpp.
-// Needs:    peer_stream.hpp; libgrpc++.
+// Needs:    peer_stream.hpp, peer_call.hpp, peer_snapshot_receiver.hpp; libgrpc++.
 #ifndef SESHAT_PEER_LISTENER_HPP
 #define SESHAT_PEER_LISTENER_HPP
 
@@ -16,6 +17,7 @@
 #include <grpcpp/support/server_callback.h>
 #include <grpcpp/support/status.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -27,7 +29,9 @@
 #include <utility>
 
 #include "seshat/log.hpp"
+#include "seshat/peer_call.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_snapshot_receiver.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
@@ -70,6 +74,7 @@ class Incoming final : public grpc::ServerGenericBidiReactor,
   // These return what is wrong with what was read, if something is.
   [[nodiscard]] std::optional<std::string> receive();
   [[nodiscard]] std::optional<std::string> receive_hello(Frame frame);
+  void count_received(std::size_t size_bytes);
   void answer(HelloReply reply);
   void enter();
   void write(const Frame& frame);
@@ -80,6 +85,10 @@ class Incoming final : public grpc::ServerGenericBidiReactor,
   Order order_;
   grpc::ByteBuffer in_;   // the outstanding read's
   grpc::ByteBuffer out_;  // belongs to whoever set writing_
+  // Where what it sends is counted, if we dial it; looked up when the peers have changed. Of
+  // whoever reacts to a read.
+  std::shared_ptr<Peer> counted_at_;
+  std::uint64_t counted_version_ = 0;
 
   std::mutex mutex_;  // guards all below
   State state_ = State::kSilent;
@@ -206,15 +215,22 @@ inline std::optional<std::string> Incoming::receive() {
   if (!frame) return frame.error().text;
   if (state == State::kSilent) return receive_hello(std::move(*frame));
   if (frame->hello || frame->hello_reply) return "a second handshake";
-  if (Peer* peer = core_->peer(peer_)) {
-    const std::lock_guard lock(peer->mutex);
-    peer->link.count_received(size_bytes);
-  }
+  count_received(size_bytes);
   core_->drop_foreign(peer_, *frame);
   if (frame->messages.empty() && !frame->status) return std::nullopt;  // just a sign of life
   core_->tell(
       [&](PeerEvents& events, const Logger&) { events.on_frame(peer_, std::move(*frame)); });
   return std::nullopt;
+}
+
+inline void Incoming::count_received(std::size_t size_bytes) {
+  if (const std::uint64_t version = core_->peers_version; version != counted_version_) {
+    counted_at_ = core_->peer(peer_);
+    counted_version_ = version;
+  }
+  if (!counted_at_) return;
+  const std::lock_guard lock(counted_at_->mutex);
+  counted_at_->link.count_received(size_bytes);
 }
 
 inline std::optional<std::string> Incoming::receive_hello(Frame frame) {
@@ -258,8 +274,8 @@ inline void Incoming::enter() {
     place = this;
   }
   if (older) older->end("a newer stream took its place", grpc::StatusCode::ABORTED);
-  Peer* peer = core_->peer(peer_);
-  if (peer == nullptr) return;
+  const std::shared_ptr<Peer> peer = core_->peer(peer_);
+  if (!peer) return;
   {
     const std::lock_guard lock(peer->mutex);
     peer->link.dial_at_once();
@@ -312,6 +328,14 @@ class Listener final : public grpc::CallbackGenericService {
       grpc::GenericCallbackServerContext* context) override;
 
  private:
+  // With Core's lock.
+  [[nodiscard]] grpc::ServerGenericBidiReactor* take_stream(
+      grpc::GenericCallbackServerContext* context);
+  [[nodiscard]] grpc::ServerGenericBidiReactor* take_call(
+      grpc::GenericCallbackServerContext* context);
+  [[nodiscard]] grpc::ServerGenericBidiReactor* take_snapshot(
+      grpc::GenericCallbackServerContext* context);
+
   const std::shared_ptr<Core> core_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
@@ -333,7 +357,8 @@ inline bool Listener::start() {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kKeepaliveTimeMs / 2);
-  builder.SetMaxReceiveMessageSize(max_frame_size_bytes(options.limits));
+  builder.SetMaxReceiveMessageSize(static_cast<int>(
+      std::max(max_frame_size_bytes(options.limits), max_chunk_size_bytes(options.limits))));
   server_ = builder.BuildAndStart();
   return server_ != nullptr && port_ != 0;
 }
@@ -345,15 +370,42 @@ inline void Listener::stop() {
 
 inline grpc::ServerGenericBidiReactor* Listener::CreateReactor(
     grpc::GenericCallbackServerContext* context) {
-  if (context->method() != kMethod) return CallbackGenericService::CreateReactor(context);
   const std::lock_guard lock(core_->mutex);
   if (core_->stopping()) return new TurnedAway("the node is stopping");
+  if (context->method() == kMethod) return take_stream(context);
+  if (context->method() == kCallMethod) return take_call(context);
+  if (context->method() == kSnapshotMethod) return take_snapshot(context);
+  return CallbackGenericService::CreateReactor(context);
+}
+
+inline grpc::ServerGenericBidiReactor* Listener::take_stream(
+    grpc::GenericCallbackServerContext* context) {
   if (core_->incoming.size() >= core_->accepted.size() + kMaxStrangers) {
     return new TurnedAway("too many streams wait for a handshake");
   }
   const auto stream = std::make_shared<Incoming>(core_, context);
   core_->incoming.emplace(stream.get(), stream);
   stream->start();  // begins when gRPC has taken what is returned
+  return stream.get();
+}
+
+inline grpc::ServerGenericBidiReactor* Listener::take_call(
+    grpc::GenericCallbackServerContext* context) {
+  if (core_->calls.size() >= kMaxCalls) return new TurnedAway("too many calls are under way there");
+  const auto call = std::make_shared<IncomingCall>(core_, context);
+  core_->calls.emplace(call.get(), call);
+  call->start();
+  return call.get();
+}
+
+inline grpc::ServerGenericBidiReactor* Listener::take_snapshot(
+    grpc::GenericCallbackServerContext* context) {
+  if (core_->receiving.size() >= kMaxIncomingSnapshots) {
+    return new TurnedAway("too many snapshots are being received there");
+  }
+  const auto stream = std::make_shared<IncomingSnapshot>(core_, context);
+  core_->receiving.emplace(stream.get(), stream);
+  stream->start();
   return stream.get();
 }
 

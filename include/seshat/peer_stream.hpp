@@ -53,14 +53,24 @@
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
+#include "seshat/snapshot.hpp"
+#include "seshat/work_pool.hpp"
 
 namespace seshat {
 
 namespace peer_detail {
 
 inline constexpr const char* kMethod = "/seshat.Peer/Stream";
+inline constexpr const char* kCallMethod = "/seshat.Peer/Call";
+inline constexpr const char* kSnapshotMethod = "/seshat.Peer/Snapshot";
 inline constexpr std::size_t kMaxHelloSizeBytes = 16 * 1024;
 inline constexpr std::size_t kMaxStrangers = 16;  // incoming streams that are not accepted (yet)
+inline constexpr std::size_t kMaxCalls = 16;      // to us, under way
+inline constexpr std::size_t kMaxCallRequestSizeBytes = 16 * 1024;
+inline constexpr std::size_t kMaxCallSizeBytes = 1 << 20;  // an answer may hold the membership
+inline constexpr std::uint64_t kLongestCallMs = 60'000;
+inline constexpr std::size_t kMaxIncomingSnapshots = 8;
+inline constexpr std::size_t kSlowThreads = 2;
 inline constexpr int kConnectTimeoutMs = 1000;
 inline constexpr int kKeepaliveTimeMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5000;
@@ -83,12 +93,18 @@ inline std::string encoded(const Frame& frame, std::size_t size_hint = 0) {
   return bytes;
 }
 
-inline Result<Frame> to_frame(const grpc::ByteBuffer& buffer) {
+// What `decode` makes of the bytes, in which it must leave no view.
+template <class Decode>
+auto decoded(const grpc::ByteBuffer& buffer, Decode decode) -> decltype(decode("")) {
   grpc::Slice slice;
   if (!buffer.TrySingleSlice(&slice).ok() && !buffer.DumpToSingleSlice(&slice).ok()) {
-    return Error{"a frame can't be read out of its buffer"};
+    return Error{"a message can't be read out of its buffer"};
   }
-  return codec::decode_frame({reinterpret_cast<const char*>(slice.begin()), slice.size()});
+  return decode({reinterpret_cast<const char*>(slice.begin()), slice.size()});
+}
+
+inline Result<Frame> to_frame(const grpc::ByteBuffer& buffer) {
+  return decoded(buffer, codec::decode_frame);
 }
 
 // gRPC runs a reaction after the operation that it answers, often on another thread. It keeps that
@@ -103,17 +119,37 @@ class Order {
   std::atomic<std::uint64_t> turns_ = 0;
 };
 
-inline int max_frame_size_bytes(const PeerQueueLimits& limits) {
+inline std::size_t max_frame_size_bytes(const PeerQueueLimits& limits) {
   const std::size_t size_bytes = limits.max_message_size_bytes + limits.frame_size_bytes;
-  return static_cast<int>(std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max()));
+  return std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max());
+}
+
+// Of a snapshot's chunk: as many rows as fit, or one as large as a log entry may be.
+inline std::size_t max_chunk_size_bytes(const PeerQueueLimits& limits) {
+  const std::size_t size_bytes = limits.max_message_size_bytes + kSnapshotChunkSizeBytes;
+  return std::min<std::size_t>(size_bytes, std::numeric_limits<int>::max());
 }
 
 // ---- What the streams share ---------------------------------------------------------------------
 
 class Incoming;
+class IncomingCall;
+class IncomingSnapshot;
 class Outgoing;
+class OutgoingSnapshot;
 
-// One peer that we dial.
+// What we have begun and gRPC may still hold: a stream or a call to another node.
+class Dialed {
+ public:
+  virtual ~Dialed() = default;
+  virtual void tick() = 0;
+  // Any thread. The first reason stays.
+  virtual void break_off(std::string reason) = 0;
+  // Its end is not told yet, so that `peer` can't be dialed anew.
+  [[nodiscard]] virtual bool occupies(NodeId /*peer*/) const { return false; }
+};
+
+// One peer that we dial, under one address: under another it is another Peer.
 struct Peer {
   Peer(NodeId peer, std::string address, const PeerOptions& options)
       : id(peer),
@@ -125,12 +161,21 @@ struct Peer {
   mutable std::mutex mutex;  // guards all below, and the state of `stream`
   PeerLink link;
   std::shared_ptr<Outgoing> stream;  // dialing or up
+  bool dropped = false;              // not one of the peers any more: never dialed again
 
   [[nodiscard]] std::shared_ptr<Outgoing> current() const {
     const std::lock_guard lock(mutex);
     return stream;
   }
 };
+
+// Which stream a SnapshotWriter is with, and whether it may still be with one.
+struct WriterUse {
+  std::weak_ptr<IncomingSnapshot> holder;
+  bool spent = false;
+};
+
+using PeerMap = std::map<NodeId, std::shared_ptr<Peer>>;
 
 // Outlives Peers where somebody still holds an `answer`, or gRPC a call.
 struct Core : std::enable_shared_from_this<Core> {
@@ -139,7 +184,8 @@ struct Core : std::enable_shared_from_this<Core> {
   const PeerOptions options;
   const std::uint64_t tick_ms;
   const std::uint64_t sign_of_life_ms;  // for how long a direction may be quiet
-  std::map<NodeId, Peer> peers;         // the map itself doesn't change
+  // Grows with each change of `peers`, so that a stream knows when to look again.
+  std::atomic<std::uint64_t> peers_version = 1;
   // Moves on by tick_ms with each turn of the timer, so it stands still while the process does.
   std::atomic<std::uint64_t> now_ms = 0;
 
@@ -148,17 +194,34 @@ struct Core : std::enable_shared_from_this<Core> {
   bool dial_now = false;
   bool ended = false;  // the timer's thread is done
   std::optional<Hello> hello;
-  // Streams that gRPC is not done with; this keeps them alive.
-  std::map<Outgoing*, std::shared_ptr<Outgoing>> outgoing;
-  std::vector<std::shared_ptr<Outgoing>> finished;  // for the timer's thread to let go of
+  std::shared_ptr<const PeerMap> peers;  // never changed, but replaced
+  // What gRPC is not done with; this keeps it alive.
+  std::map<Dialed*, std::shared_ptr<Dialed>> outgoing;
+  std::vector<std::shared_ptr<Dialed>> finished;  // for the timer's thread to let go of
   std::map<Incoming*, std::shared_ptr<Incoming>> incoming;
+  std::map<IncomingCall*, std::shared_ptr<IncomingCall>> calls;
+  std::map<OutgoingSnapshot*, std::shared_ptr<OutgoingSnapshot>> sending;
+  std::map<IncomingSnapshot*, std::shared_ptr<IncomingSnapshot>> receiving;
+  std::map<std::weak_ptr<SnapshotWriter>, WriterUse, std::owner_less<>> writers;
+  std::shared_ptr<WorkPool> slow;        // null: no more
   std::map<NodeId, Incoming*> accepted;  // the newest of each peer
   std::optional<std::uint64_t> complained_at_ms;
   std::uint64_t complaints_withheld = 0;
 
-  [[nodiscard]] Peer* peer(NodeId id);
+  [[nodiscard]] std::shared_ptr<const PeerMap> current_peers();
+  [[nodiscard]] std::shared_ptr<Peer> peer(NodeId id);  // null: it is none of them
   [[nodiscard]] std::optional<Hello> current_hello();
   void wake_dialer();
+  // False: too late for something new.
+  [[nodiscard]] bool keep(const std::shared_ptr<Dialed>& begun);
+  void let_go_of(Dialed& ended);  // gRPC is done with it; the timer's thread destroys it
+  // For work that waits for the disk. False: too late.
+  [[nodiscard]] bool post_slow(WorkPool::Work work);
+  // Lets go of something whose destructor may wait for the disk.
+  void let_go_slowly(std::shared_ptr<void> object);
+  // How long the sender of a snapshot may be silent: a chunk with a value of the largest size may
+  // be on its way for that long, at 4 MB/s.
+  [[nodiscard]] std::uint64_t chunk_patience_ms() const;
   // Logs what somebody outside did wrong, but one line a second at most.
   void complain(std::string_view what, NodeId peer, std::string_view from);
   // Only what `from` says itself, to this node, may stay.
@@ -171,11 +234,18 @@ struct Core : std::enable_shared_from_this<Core> {
   // Calls told(events, log), unless it is too late for that.
   template <class Told>
   void tell(Told told);
+  // Calls work(), which tells somebody how something ended.
+  template <class Work>
+  void even_at_the_end(Work work);
   [[nodiscard]] bool stopping() const { return stopping_; }
   // From here on tell() does nothing. Returns when no call of it is under way any more.
   void stop_telling();
+  // After stop_telling(), and once there is nothing left that could end.
+  void wait_told();
 
  private:
+  void told_one();
+
   PeerEvents& events_;
   const Logger log_;
   std::atomic<bool> stopping_ = false;
@@ -196,6 +266,17 @@ template <class Told>
 void Core::tell(Told told) {
   ++telling_;
   if (!stopping_) told(events_, log_);
+  told_one();
+}
+
+template <class Work>
+void Core::even_at_the_end(Work work) {
+  ++telling_;
+  work();
+  told_one();
+}
+
+inline void Core::told_one() {
   if (--telling_ > 0 || !stopping_) return;
   const std::lock_guard lock(mutex);
   changed.notify_all();
@@ -205,14 +286,20 @@ inline Core::Core(PeerOptions given, PeerEvents& told, const Logger& logger)
     : options(std::move(given)),
       tick_ms(std::clamp<std::uint64_t>(options.liveness_timeout_ms / 30, 5, 100)),
       sign_of_life_ms(options.liveness_timeout_ms / 3),
+      peers(std::make_shared<const PeerMap>()),
+      slow(std::make_shared<WorkPool>()),
       events_(told),
-      log_(logger) {
-  for (const auto& [id, addr] : options.dial) peers.try_emplace(id, id, addr, options);
+      log_(logger) {}
+
+inline std::shared_ptr<const PeerMap> Core::current_peers() {
+  const std::lock_guard lock(mutex);
+  return peers;
 }
 
-inline Peer* Core::peer(NodeId id) {
-  const auto found = peers.find(id);
-  return found == peers.end() ? nullptr : &found->second;
+inline std::shared_ptr<Peer> Core::peer(NodeId id) {
+  const std::shared_ptr<const PeerMap> all = current_peers();
+  const auto found = all->find(id);
+  return found == all->end() ? nullptr : found->second;
 }
 
 inline std::optional<Hello> Core::current_hello() {
@@ -226,10 +313,47 @@ inline void Core::wake_dialer() {
   changed.notify_all();
 }
 
-inline void Core::stop_telling() {
-  std::unique_lock lock(mutex);
-  stopping_ = true;
+inline bool Core::keep(const std::shared_ptr<Dialed>& begun) {
+  const std::lock_guard lock(mutex);
+  if (stopping()) return false;
+  outgoing.emplace(begun.get(), begun);
+  return true;
+}
+
+inline void Core::let_go_of(Dialed& ended) {
+  const std::shared_ptr<Core> self = shared_from_this();  // `ended` may be what keeps this
+  const std::lock_guard lock(mutex);
+  finished.push_back(std::move(outgoing.at(&ended)));
+  outgoing.erase(&ended);
   changed.notify_all();
+}
+
+inline bool Core::post_slow(WorkPool::Work work) {
+  const std::lock_guard lock(mutex);
+  if (!slow) return false;
+  slow->post(std::move(work));
+  return true;
+}
+
+inline void Core::let_go_slowly(std::shared_ptr<void> object) {
+  static_cast<void>(post_slow([kept = std::move(object)] {}));
+}
+
+inline std::uint64_t Core::chunk_patience_ms() const {
+  return options.liveness_timeout_ms + options.limits.max_message_size_bytes / 4096;
+}
+
+inline void Core::stop_telling() {
+  {
+    const std::lock_guard lock(mutex);
+    stopping_ = true;
+    changed.notify_all();
+  }
+  wait_told();
+}
+
+inline void Core::wait_told() {
+  std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return telling_ == 0; });
 }
 
@@ -265,16 +389,22 @@ inline void Core::drop_foreign(NodeId from, Frame& frame) {
 // just cancels. A cancelled call may yet stay for long, when the connection takes nothing and gRPC
 // holds a write that it has begun: so what doesn't end soon is settled without it, and left behind
 // until TCP gives up.
-class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+                       public Dialed {
  public:
-  Outgoing(std::shared_ptr<Core> core, Peer& peer)
-      : core_(std::move(core)), peer_(peer), began_at_ms_(core_->now_ms) {}
+  Outgoing(std::shared_ptr<Core> core, std::shared_ptr<Peer> peer)
+      : core_(std::move(core)),
+        kept_peer_(std::move(peer)),
+        peer_(*kept_peer_),
+        began_at_ms_(core_->now_ms) {}
 
   void start(const Hello& hello);
   void write_next();  // any thread: writes what gathered, unless a write is under way
-  void tick();
-  // Any thread. The first reason stays. With `hold_off` it is not dialed again for a second.
-  void break_off(std::string reason, bool hold_off = false);
+  void tick() override;
+  void break_off(std::string reason) override;
+  // As break_off(), and it is not dialed again for a second.
+  void send_away(std::string reason);
+  [[nodiscard]] bool occupies(NodeId peer) const override;
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -289,6 +419,7 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   [[nodiscard]] bool account();
 
   const std::shared_ptr<Core> core_;
+  const std::shared_ptr<Peer> kept_peer_;
   Peer& peer_;
   Order order_;
   grpc::ClientContext context_;
@@ -308,7 +439,8 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   std::uint64_t wrote_at_ms_ = 0;
 };
 
-inline grpc::ChannelArguments channel_arguments(const PeerOptions& options) {
+inline grpc::ChannelArguments channel_arguments(std::size_t max_receive_size_bytes,
+                                                std::size_t max_send_size_bytes) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // never an older dial's connection
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);          // http_proxy is not meant for us
@@ -321,14 +453,15 @@ inline grpc::ChannelArguments channel_arguments(const PeerOptions& options) {
   // Gets rid of connections that take nothing any more; where TCP has a user timeout, through that.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
-  arguments.SetMaxReceiveMessageSize(static_cast<int>(kMaxHelloSizeBytes));  // replies, signs
-  arguments.SetMaxSendMessageSize(max_frame_size_bytes(options.limits));
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(max_receive_size_bytes));
+  arguments.SetMaxSendMessageSize(static_cast<int>(max_send_size_bytes));
   return arguments;
 }
 
 inline void Outgoing::start(const Hello& hello) {
+  const std::size_t max_frame = max_frame_size_bytes(core_->options.limits);
   const auto channel = grpc::CreateCustomChannel(peer_.addr, grpc::InsecureChannelCredentials(),
-                                                 channel_arguments(core_->options));
+                                                 channel_arguments(kMaxHelloSizeBytes, max_frame));
   grpc::GenericStub(channel).PrepareBidiStreamingCall(&context_, kMethod, {}, this);
   Frame frame;
   frame.hello = hello;
@@ -345,7 +478,7 @@ inline void Outgoing::write_next() {
   std::size_t size_bytes = 0;
   {
     const std::lock_guard lock(peer_.mutex);
-    if (state_ != State::kUp || lost_ || writing_) return;
+    if (state_ != State::kUp || ended_at_ms_ || writing_) return;
     frame = peer_.link.take(size_bytes);
     if (!frame) return;
     writing_ = true;
@@ -396,14 +529,25 @@ inline void Outgoing::tick() {
   broken != nullptr ? break_off(broken) : write_next();
 }
 
-inline void Outgoing::break_off(std::string reason, bool hold_off) {
+inline void Outgoing::break_off(std::string reason) {
   {
     const std::lock_guard lock(peer_.mutex);
     if (reason_.empty()) reason_ = std::move(reason);
     if (!ended_at_ms_) ended_at_ms_ = core_->now_ms;
-    hold_off_ = hold_off_ || hold_off;
   }
   context_.TryCancel();
+}
+
+inline void Outgoing::send_away(std::string reason) {
+  {
+    const std::lock_guard lock(peer_.mutex);
+    hold_off_ = true;
+  }
+  break_off(std::move(reason));
+}
+
+inline bool Outgoing::occupies(NodeId peer) const {
+  return peer_.id == peer && peer_.current().get() == this;
 }
 
 inline void Outgoing::OnReadDone(bool ok) {
@@ -467,11 +611,7 @@ inline void Outgoing::lose() {
 inline void Outgoing::OnDone(const grpc::Status& status) {
   order_.in_reaction();
   settle(status.error_message().empty() ? "it ended the stream" : status.error_message());
-  const std::shared_ptr<Core> core = core_;
-  const std::lock_guard lock(core->mutex);
-  core->finished.push_back(std::move(core->outgoing.at(this)));
-  core->outgoing.erase(this);
-  core->changed.notify_all();
+  core_->let_go_of(*this);
 }
 
 // The first call tells how it ended, and makes room for the next attempt.
@@ -507,7 +647,7 @@ inline bool Outgoing::account() {
     log_it = peer_.link.failed(now_ms, core_->options.liveness_timeout_ms);
   }
   if (hold_off_) peer_.link.hold_off(now_ms);
-  return log_it;
+  return log_it && (state_ == State::kUp || !peer_.dropped);
 }
 
 }  // namespace peer_detail

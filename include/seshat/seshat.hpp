@@ -41,16 +41,19 @@
 #include "seshat/state_machine.hpp"        // what committed entries do
 
 // Floor 3: adapters, one library each.
-#include "seshat/config.hpp"         // settings from file, environment and flags (toml++)
-#include "seshat/config_keys.hpp"    // ... the table of all keys
-#include "seshat/config_rules.hpp"   // ... what must hold between them
-#include "seshat/data_dir.hpp"       // a data directory: whose it is, who has it open
-#include "seshat/durable_mark.hpp"   // what the disk has promised to keep
-#include "seshat/peer.hpp"           // the channel between nodes (gRPC)
-#include "seshat/peer_link.hpp"      // ... its queues and dialing, without gRPC
-#include "seshat/peer_listener.hpp"  // ... streams that come in
-#include "seshat/peer_stream.hpp"    // ... the stream that goes out
-#include "seshat/store.hpp"          // log, votes and values on disk (RocksDB)
+#include "seshat/config.hpp"                  // settings from file, environment and flags (toml++)
+#include "seshat/config_keys.hpp"             // ... the table of all keys
+#include "seshat/config_rules.hpp"            // ... what must hold between them
+#include "seshat/data_dir.hpp"                // a data directory: whose it is, who has it open
+#include "seshat/durable_mark.hpp"            // what the disk has promised to keep
+#include "seshat/peer.hpp"                    // the channel between nodes (gRPC)
+#include "seshat/peer_call.hpp"               // ... a question and an answer, outside the streams
+#include "seshat/peer_link.hpp"               // ... its queues and dialing, without gRPC
+#include "seshat/peer_listener.hpp"           // ... streams that come in
+#include "seshat/peer_snapshot_receiver.hpp"  // ... snapshots that come in
+#include "seshat/peer_snapshot_sender.hpp"    // ... and those that go out
+#include "seshat/peer_stream.hpp"             // ... the stream that goes out
+#include "seshat/store.hpp"                   // log, votes and values on disk (RocksDB)
 #include "seshat/store_log.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"

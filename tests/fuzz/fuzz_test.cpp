@@ -13,6 +13,7 @@
 #include "catch.hpp"
 #include "fuzz/target.hpp"
 #include "seshat/peer_codec.hpp"
+#include "seshat/snapshot.hpp"
 
 namespace {
 
@@ -200,6 +201,56 @@ void write_frame_seeds() {
   write_seed("timeout_now", 'f', frame_with(raft::TimeoutNow{}));
 }
 
+void write_call_seeds() {
+  CallRequest join;
+  join.from = NodeId{3};
+  join.join.emplace();
+  join.join->hello.node_id = NodeId{3};
+  join.join->hello.addr = "c:7379";
+  write_seed("join", 'j', bytes_of(join));
+  CallRequest admin;
+  admin.cluster_id = kMembership.cluster_id;
+  admin.admin = AdminRequest{AdminAction::kLeave, NodeId{2}, true};
+  write_seed("admin", 'j', bytes_of(admin));
+  admin.admin->action = static_cast<AdminAction>(5);
+  write_seed("refused_action", 'j', bytes_of(admin));
+  CallReply accepted;
+  accepted.status = CallStatus::kAccepted;
+  accepted.membership = kMembership;
+  write_seed("call_reply", 'q', bytes_of(accepted));
+  CallReply elsewhere;
+  elsewhere.status = CallStatus::kNotLeader;
+  elsewhere.leader_addr = "b:7379";
+  elsewhere.client_addr = "b:6379";
+  write_seed("call_reply_not_leader", 'q', bytes_of(elsewhere));
+}
+
+void write_snapshot_seeds() {
+  const raft::Snapshot snapshot{
+      Index{42}, Term{7}, {{NodeId{1}, NodeId{2}}, {NodeId{1}}, {NodeId{3}}}, Index{40}};
+  SnapshotOffer offer;
+  offer.message = {kFirstDataGroup,
+                   {NodeId{1}, NodeId{2}, Term{7}, raft::InstallSnapshot{snapshot}}};
+  offer.cluster_id = kMembership.cluster_id;
+  offer.metadata = {kFirstDataGroup, snapshot, kMembership, 9, 21, 2, 0x1122334455667788};
+  write_seed("snapshot_metadata", 't', codec::encode(offer.metadata));
+  write_seed("snapshot_offer", 'n', bytes_of(offer));
+  offer.message.message.body = raft::TimeoutNow{};
+  write_seed("refused_offer", 'n', bytes_of(offer));
+  std::string rows;
+  append_row("k", "v", rows);
+  append_row("key", "", rows);
+  write_seed("rows", 'w', rows);
+  write_seed("snapshot_chunk", 'n', bytes_of(SnapshotChunk{1, rows, fnv1a(rows), true}));
+  SnapshotReply reply;
+  reply.status = SnapshotReply::Status::kGoOn;
+  reply.after_key = "k";
+  reply.received_chunk = 1;
+  write_seed("snapshot_reply", 'p', bytes_of(reply));
+  write_seed("snapshot_reply_installed", 'p',
+             bytes_of(SnapshotReply{SnapshotReply::Status::kInstalled, "", "", Index{42}, 0}));
+}
+
 }  // namespace
 
 // Not run unless asked for by its tag, when a record gets a new field: unit_tests '[.write-seeds]'
@@ -207,4 +258,6 @@ TEST_CASE("the seeds of the records are written anew", "[.write-seeds]") {
   write_record_seeds();
   write_refused_seeds();
   write_frame_seeds();
+  write_call_seeds();
+  write_snapshot_seeds();
 }

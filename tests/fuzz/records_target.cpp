@@ -15,6 +15,7 @@
 #include "fuzz/target.hpp"
 #include "memory_database.hpp"
 #include "seshat/peer_codec.hpp"
+#include "seshat/snapshot.hpp"
 #include "seshat/state_machine.hpp"
 
 namespace seshat::fuzz {
@@ -66,6 +67,23 @@ void check_value(std::string_view, const Frame& frame) {
   }
 }
 
+void check_value(std::string_view, const CallRequest& request) {
+  if (!request.admin) return;
+  check(request.admin->action >= AdminAction::kLeave &&
+            request.admin->action <= AdminAction::kSnapshot,
+        "an action that is none");
+}
+void check_value(std::string_view, const CallReply& reply) {
+  check(reply.status <= CallStatus::kRefused, "a status that is none");
+  if (reply.membership) check_value({}, *reply.membership);
+}
+void check_value(std::string_view, const SnapshotReply& reply) {
+  check(reply.status <= SnapshotReply::Status::kRefused, "a status that is none");
+}
+void check_value(std::string_view, const SnapshotMetadata& metadata) {
+  check_value({}, metadata.membership);
+}
+
 // ---- There and back -----------------------------------------------------------------------------
 
 template <class Record>
@@ -90,6 +108,37 @@ void there_and_back(std::string_view input) {
   check(static_cast<bool>(again), "what was encoded can't be read");
   check(encoded(*again) == once, "encoded again it is another");
   if constexpr (requires { *record == *again; }) check(*record == *again, "a field was lost");
+}
+
+// A variant: each kind is encoded as itself.
+void snapshot_frame(std::string_view input) {
+  const Exact bytes(input);
+  const Result<SnapshotFrame> frame = codec::decode_snapshot_frame(bytes.view());
+  if (!frame) return check(!frame.error().text.empty(), "refused without a word");
+  const auto encode = [](const auto& kind) { return encoded(kind); };
+  const std::string once = std::visit(encode, *frame);
+  const Result<SnapshotFrame> again = codec::decode_snapshot_frame(once);
+  check(again && again->index() == frame->index(), "what was encoded can't be read");
+  check(std::visit(encode, *again) == once, "encoded again it is another");
+  if (const auto* offer = std::get_if<SnapshotOffer>(&*frame)) check_value({}, offer->metadata);
+  if (const auto* chunk = std::get_if<SnapshotChunk>(&*frame)) {
+    check(*chunk == std::get<SnapshotChunk>(*again), "a field was lost");
+  }
+}
+
+// Rows are taken off until nothing is left, or nothing whole.
+void rows(std::string_view input) {
+  const Exact bytes(input);
+  std::string_view rest = bytes.view();
+  std::string_view key;
+  std::string_view value;
+  std::string again;
+  while (take_row(rest, key, value)) {
+    check_view(bytes.view(), key);
+    check_view(bytes.view(), value);
+    append_row(key, value, again);
+  }
+  check(again + std::string(rest) == bytes.view(), "rows that are not those that were there");
 }
 
 // ---- State machines -----------------------------------------------------------------------------
@@ -138,6 +187,12 @@ constexpr std::array kReaders = {
     Reader{'i', &there_and_back<NodeIdentity, &codec::decode_identity>},
     Reader{'o', &there_and_back<Operation, &codec::decode_operation>},
     Reader{'f', &there_and_back<Frame, &codec::decode_frame>},
+    Reader{'j', &there_and_back<CallRequest, &codec::decode_call_request>},
+    Reader{'q', &there_and_back<CallReply, &codec::decode_call_reply>},
+    Reader{'t', &there_and_back<SnapshotMetadata, &codec::decode_snapshot_metadata>},
+    Reader{'n', &snapshot_frame},
+    Reader{'p', &there_and_back<SnapshotReply, &codec::decode_snapshot_reply>},
+    Reader{'w', &rows},
     Reader{'k', &apply<KeyValueMachine>},
     Reader{'y', &apply<SystemMachine>},
     Reader{'r', &restore},
