@@ -48,7 +48,12 @@
 #include "seshat/peer_listener.hpp"  // ... streams that come in
 #include "seshat/peer_stream.hpp"    // ... the stream that goes out
 #include "seshat/store.hpp"          // log, votes and values on disk (RocksDB)
+#include "seshat/store_database.hpp"
+#include "seshat/store_events.hpp"
+#include "seshat/store_generation.hpp"
 #include "seshat/store_log.hpp"
+#include "seshat/store_log_cut.hpp"
+#include "seshat/store_log_size.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
 #include "seshat/wal_check.hpp"  // damage in RocksDB's write-ahead log
