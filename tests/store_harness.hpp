@@ -8,6 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -56,6 +57,9 @@ class Listener final : public StoreEvents {
   void on_log_cut(GroupId group, Index first_index) override {
     note([&] { cuts_[group].push_back(first_index); });
   }
+  void on_installed(GroupId group, const MachineState& state) override {
+    note([&] { installed_[group].push_back(state); });
+  }
   void on_storage_failed(std::string what) override {
     note([&] { failures_.push_back(std::move(what)); });
   }
@@ -72,6 +76,9 @@ class Listener final : public StoreEvents {
   [[nodiscard]] bool wait_cuts(GroupId group, std::size_t count) {
     return wait([&] { return cuts_[group].size() >= count; });
   }
+  [[nodiscard]] bool wait_installed(GroupId group, std::size_t count) {
+    return wait([&] { return installed_[group].size() >= count; });
+  }
   [[nodiscard]] bool wait_failed() {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, kPatience, [&] { return !failures_.empty(); });
@@ -84,6 +91,10 @@ class Listener final : public StoreEvents {
   [[nodiscard]] std::vector<Index> cuts(GroupId group) {
     const std::lock_guard lock(mutex_);
     return cuts_[group];
+  }
+  [[nodiscard]] std::vector<MachineState> installed(GroupId group) {
+    const std::lock_guard lock(mutex_);
+    return installed_[group];
   }
   [[nodiscard]] std::vector<Outcome> outcomes() {
     const std::lock_guard lock(mutex_);
@@ -127,11 +138,15 @@ class Listener final : public StoreEvents {
   std::map<GroupId, std::uint64_t> synced_;
   std::map<GroupId, Index> applied_;
   std::map<GroupId, std::vector<Index>> cuts_;
+  std::map<GroupId, std::vector<MachineState>> installed_;
   std::vector<Outcome> outcomes_;
   std::vector<Fetched> fetched_;
   std::vector<std::string> failures_;
   int late_ = 0;
 };
+
+// Whether the tests of crashes look at every operation, and not at some of them.
+inline bool every_crash() { return std::getenv("SESHAT_EVERY_CRASH") != nullptr; }
 
 // Waits for a condition that nothing reports, with a bound.
 template <class Condition>

@@ -4,6 +4,7 @@
 //    loop ───> apply ──────────> │ storage │ ──────> │ sync │ ── on_log_cut
 //              cut_log           └─────────┘         └──────┘ ── the durable mark, the free space
 //              set_cluster_id         └── on_applied
+//              install_snapshot       └── on_installed
 //              fetch ──────────> ┌──────┐ ── on_fetched
 //              read_from_disk ─> │ pool │ ── the caller's own work
 //                                └──────┘
@@ -21,6 +22,10 @@
 // Cutting a log: one record says where it begins now. It is written after what was applied up to
 // there, and so never survives a power cut that takes the latter; when it is durable, the entries
 // before it leave the disk (store_log_cut.hpp).
+//
+// A snapshot comes in as a new generation of the state beside the old one, on the pool; then one
+// synced write on the storage thread puts it in force and empties the log. Snapshots are built on a
+// thread of their own, from a checkpoint.
 //
 // After a crash: the log of RocksDB keeps a prefix of what was written, so entries are never fewer
 // than what was applied, and nothing that on_synced reported is missing; if it is (rot, or a disk
@@ -75,13 +80,16 @@
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/result.hpp"
+#include "seshat/snapshot.hpp"
 #include "seshat/state_machine.hpp"
 #include "seshat/store_database.hpp"
 #include "seshat/store_events.hpp"
 #include "seshat/store_generation.hpp"
+#include "seshat/store_incoming.hpp"
 #include "seshat/store_log.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
+#include "seshat/store_snapshot.hpp"
 #include "seshat/thread_name.hpp"
 #include "seshat/work_pool.hpp"
 
@@ -135,6 +143,26 @@ class Store final : public LogStore, public Applier {
     return find(group).log.cut_point(keep_size_bytes);
   }
 
+  // Snapshots. `done` is called on a thread of the store; the reader and the writer are to be used,
+  // and let go of, where one may wait for the disk, and before the store is gone. After start().
+  using Built = std::function<void(Result<SnapshotMetadata>)>;
+  using Opened = std::function<void(Result<std::shared_ptr<SnapshotReader>>)>;
+  using Receiving = std::function<void(Result<std::shared_ptr<SnapshotWriter>>)>;
+  // Replaces the snapshot that was kept, unless that is as new. `membership` goes into it as it is.
+  void build_snapshot(GroupId group, ClusterMembership membership, Built done);
+  // Also those of former lives. Never waits.
+  [[nodiscard]] std::optional<SnapshotMetadata> newest_snapshot(GroupId group) const {
+    return shelf_->newest(group);
+  }
+  void open_snapshot(GroupId group, Index index, Opened done);
+  // Gone as soon as nobody reads it.
+  void remove_snapshot(GroupId group, Index index);
+  void receive_snapshot(SnapshotMetadata metadata, Receiving done);
+  // Puts a snapshot in force, once all was done that was appended and applied before; then
+  // on_installed. The writer came from receive_snapshot(), and finish() has succeeded. Meanwhile
+  // nothing but hard state may be appended to the group, nothing applied, and no other installed.
+  void install_snapshot(GroupId group, std::shared_ptr<SnapshotWriter> snapshot);
+
   using Stats = StoreStats;
   [[nodiscard]] Stats stats() const;
   // Less than min_free_disk_mb is left; checked about once a second.
@@ -165,6 +193,7 @@ class Store final : public LogStore, public Applier {
   struct ApplyWork {
     Group* group;
     std::vector<raft::Entry> entries;
+    std::shared_ptr<const StoreGeneration> generation = nullptr;  // to be put in force instead
   };
   struct Cut {
     Group* group;
@@ -199,6 +228,9 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] Result<void> add_cuts(Turn& turn, rocksdb::WriteBatch& batch);
   void hand_to_sync(const Turn& turn);
   void apply_to_machine(ApplyWork& work);
+  void put_in_force(ApplyWork& work);
+  [[nodiscard]] rocksdb::Status write_pointer(Group& group, const StoreGeneration& generation,
+                                              const MachineState& state);
 
   // The sync thread
   void run_sync();
@@ -211,6 +243,9 @@ class Store final : public LogStore, public Applier {
 
   // The pool
   void fetch_entries(const Group& group, const raft::Fetch& fetch);
+
+  void ingest(Group& group, IncomingSnapshot& snapshot);
+  void drop(std::shared_ptr<const StoreGeneration> generation);
 
   [[nodiscard]] const Group& find(GroupId group) const;
   [[nodiscard]] Group& find(GroupId group) {
@@ -233,6 +268,8 @@ class Store final : public LogStore, public Applier {
   // Set before any thread of ours runs, and not changed after
   StoreDatabase database_;
   std::deque<Group> groups_;  // gone before the database is
+
+  std::unique_ptr<SnapshotShelf> shelf_;
 
   NodeIdentity identity_;  // the owner's
   std::atomic<bool> is_new_{true};
@@ -261,11 +298,13 @@ class Store final : public LogStore, public Applier {
   StoreEvents* events_ = nullptr;
   std::string failure_;
   std::atomic<bool> failed_{false};
+  std::atomic<bool> stopping_{false};  // slow work is to end early
 
   std::atomic<bool> disk_low_{false};
   struct {
     std::atomic<std::uint64_t> size_bytes{0}, free_disk_bytes{0}, oldest_unsynced_ms{0}, batches{0},
-        syncs{0}, applied_batches{0}, last_sync_ms{0}, longest_sync_ms{0}, log_cuts{0};
+        syncs{0}, applied_batches{0}, last_sync_ms{0}, longest_sync_ms{0}, log_cuts{0},
+        snapshots_built{0}, snapshots_received{0}, snapshots_installed{0}, last_build_ms{0};
   } counters_;
 
   std::thread storage_thread_;
@@ -303,6 +342,8 @@ inline Result<void> Store::open_database() {
   identity_ = database_.identity();
   is_new_ = database_.holds_nothing();
   if (Result<void> found = open_groups(); !found) return found;
+  shelf_ = std::make_unique<SnapshotShelf>(*database_.options().env, database_.dir().snapshots());
+  if (Result<void> opened = shelf_->open(); !opened) return opened;
   measure();
   return {};
 }
@@ -385,12 +426,14 @@ inline void Store::start(StoreEvents& events) {
 inline Store::~Store() {
   stop_threads();
   if (database_.is_open() && !failed() && events_ != nullptr) flush();
+  applies_.clear();  // a generation that nobody put in force: the next start drops it
   groups_.clear();
   database_.close();  // its threads may report a failure until here
 }
 
 // In the order in which work flows, so that each finds its queue complete.
 inline void Store::stop_threads() {
+  stopping_ = true;
   {
     const std::lock_guard lock(storage_mutex_);
     storage_stopping_ = true;
@@ -510,6 +553,10 @@ inline Store::Stats Store::stats() const {
   stats.last_sync_ms = get(counters_.last_sync_ms);
   stats.longest_sync_ms = get(counters_.longest_sync_ms);
   stats.log_cuts = get(counters_.log_cuts);
+  stats.snapshots_built = get(counters_.snapshots_built);
+  stats.snapshots_received = get(counters_.snapshots_received);
+  stats.snapshots_installed = get(counters_.snapshots_installed);
+  stats.last_build_ms = get(counters_.last_build_ms);
   const std::uint64_t oldest_ms = get(counters_.oldest_unsynced_ms);
   if (oldest_ms != 0) stats.unsynced_age_ms = now_ms() - oldest_ms;
   return stats;
@@ -523,7 +570,12 @@ inline void Store::run_storage() {
   while (take_turn(turn)) {
     if (failed()) continue;  // and so forget it
     if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) write_log(turn);
-    if (turn.apply && !failed()) apply_to_machine(*turn.apply);
+    if (!turn.apply || failed()) continue;
+    if (turn.apply->generation != nullptr) {
+      put_in_force(*turn.apply);
+    } else {
+      apply_to_machine(*turn.apply);
+    }
   }
 }
 
@@ -543,7 +595,12 @@ inline bool Store::take_turn(Turn& turn) {
   }
   turn.identity = std::exchange(identity_write_, std::nullopt);
   turn.cuts.swap(cuts_);
-  if (!applies_.empty()) {
+  // A snapshot is put in force after what was appended before it.
+  const bool later = !applies_.empty() && applies_.front().generation != nullptr &&
+                     std::any_of(writes_.begin(), writes_.end(), [this](const LogWrite& write) {
+                       return write.group == applies_.front().group;
+                     });
+  if (!applies_.empty() && !later) {
     turn.apply = std::move(applies_.front());
     applies_.pop_front();
   }
@@ -623,6 +680,41 @@ inline void Store::apply_to_machine(ApplyWork& work) {
   group.applied = last.value;
   counters_.applied_batches.fetch_add(1, std::memory_order_relaxed);
   report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
+}
+
+// One write, synced at once: a crash leaves the old state and its log, or the new one and no log.
+inline void Store::put_in_force(ApplyWork& work) {
+  Group& group = *work.group;
+  Result<MachineState> state = group.machine->restore(work.generation->on_disk());
+  if (!state) return fail("group " + std::to_string(group.id.value) + ": " + state.error().text);
+  raft::require(state->applied_index.value >= group.applied,
+                "an older snapshot was to be installed");
+  const rocksdb::Status status = write_pointer(group, *work.generation, *state);
+  if (!status.ok()) return fail_write("a snapshot could not be installed: " + status.ToString());
+  if (!sync_wal()) return;
+  group.log.cut_is_durable(state->applied_index + 1);
+  group.applied = group.applied_durable = state->applied_index.value;
+  is_new_ = false;
+  drop(group.data.switch_to(std::move(work.generation)));
+  counters_.snapshots_installed.fetch_add(1, std::memory_order_relaxed);
+  {
+    const std::lock_guard lock(sync_mutex_);
+    unsynced_ = true;  // so that the durable mark moves on
+    written_at_ms_ = now_ms();
+  }
+  sync_wake_.notify_one();
+  report([&](StoreEvents& events) { events.on_installed(group.id, *state); });
+}
+
+inline rocksdb::Status Store::write_pointer(Group& group, const StoreGeneration& generation,
+                                            const MachineState& state) {
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status =
+      batch.Put(&database_.family(store_detail::kDefault),
+                store_detail::generation_key(store_detail::data_family(group.id)),
+                generation.family().GetName());
+  if (status.ok()) status = group.log.restart({state.applied_index, state.applied_term}, batch);
+  return status.ok() ? db().Write(rocksdb::WriteOptions(), &batch) : status;
 }
 
 // ---- The sync thread -----------------------------------------------------------------------------------
@@ -734,6 +826,76 @@ inline void Store::fetch_entries(const Group& group, const raft::Fetch& fetch) {
   }
   report([&](StoreEvents& events) {
     events.on_fetched(group.id, fetch.peer, fetched->prev_log_term, std::move(fetched->entries));
+  });
+}
+
+// ---- Snapshots ---------------------------------------------------------------------------------
+
+inline void Store::build_snapshot(GroupId id, ClusterMembership membership, Built done) {
+  slow_pool_.post([this, &group = find(id), membership = std::move(membership),
+                   done = std::move(done)] {
+    if (failed()) return done(Error{"the storage has failed: no snapshot is built"});
+    const std::uint64_t started_ms = now_ms();
+    const std::string family = group.data.now()->family().GetName();
+    Result<SnapshotMetadata> built = shelf_->build(db(), group.id, family, membership, stopping_);
+    if (built) {
+      counters_.snapshots_built.fetch_add(1, std::memory_order_relaxed);
+      counters_.last_build_ms = now_ms() - started_ms;
+    }
+    done(std::move(built));
+  });
+}
+
+inline void Store::open_snapshot(GroupId group, Index index, Opened done) {
+  pool_.post([this, group, index, done = std::move(done)] { done(shelf_->read(group, index)); });
+}
+
+inline void Store::remove_snapshot(GroupId group, Index index) {
+  slow_pool_.post([this, group, index] { shelf_->remove(group, index); });
+}
+
+inline void Store::receive_snapshot(SnapshotMetadata metadata, Receiving done) {
+  pool_.post([this, metadata = std::move(metadata), done = std::move(done)] {
+    const Result<std::string> directory = shelf_->make_directory("incoming");
+    if (!directory) return done(directory.error());
+    const auto family = store_detail::data_family(metadata.group);
+    done(std::shared_ptr<SnapshotWriter>(std::make_shared<IncomingSnapshot>(
+        *database_.options().env, *directory, metadata, database_.state_options(family))));
+  });
+}
+
+inline void Store::install_snapshot(GroupId id, std::shared_ptr<SnapshotWriter> snapshot) {
+  auto incoming = std::dynamic_pointer_cast<IncomingSnapshot>(std::move(snapshot));
+  raft::require(incoming != nullptr && incoming->is_finished() &&
+                    incoming->metadata().group == id && find(id).machine != nullptr,
+                "a snapshot was to be installed that is not finished, or not the group's");
+  pool_.post([this, &group = find(id), incoming = std::move(incoming)] {
+    if (!failed()) ingest(group, *incoming);
+  });
+}
+
+// Everything but the switch. RocksDB refuses to open a family with tables whose log is newer than a
+// torn one: so every log older than the family is synced before there are tables.
+inline void Store::ingest(Group& group, IncomingSnapshot& snapshot) {
+  counters_.snapshots_received.fetch_add(1, std::memory_order_relaxed);
+  const auto family = database_.make_generation(store_detail::data_family(group.id));
+  if (!family) return fail("a snapshot could not be installed: " + family.error().text);
+  std::shared_ptr<const StoreGeneration> next = generation(group.id, **family);
+  if (!sync_wal()) return;
+  const rocksdb::Status status = snapshot.ingest(db(), next->family());
+  if (!status.ok()) return fail("a snapshot could not be installed: " + status.ToString());
+  {
+    const std::lock_guard lock(storage_mutex_);
+    applies_.push_back({&group, {}, std::move(next)});
+  }
+  storage_wake_.notify_one();
+}
+
+// Its space comes back when nobody reads it any more; if the node stops first, at the next start.
+inline void Store::drop(std::shared_ptr<const StoreGeneration> generation) {
+  slow_pool_.post([this, generation = std::move(generation)] {
+    if (failed() || stopping_) return;
+    db().DropColumnFamily(&generation->family()).PermitUncheckedError();
   });
 }
 

@@ -19,6 +19,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -79,6 +80,13 @@ class StoreDatabase {
   [[nodiscard]] rocksdb::ColumnFamilyHandle* take_generation(store_detail::Family family) {
     return std::exchange(families_[family], nullptr);
   }
+  // A new family for a state: empty, and not in force. May be called by any thread, and waits for
+  // the disk.
+  [[nodiscard]] Result<rocksdb::ColumnFamilyHandle*> make_generation(store_detail::Family family);
+  [[nodiscard]] const rocksdb::ColumnFamilyOptions& state_options(
+      store_detail::Family family) const {
+    return family == store_detail::kSystemData ? system_options_ : data_options_;
+  }
   // Whether no group has a log, a vote or applied entries. Before any generation is taken.
   [[nodiscard]] bool holds_nothing() const;
 
@@ -102,7 +110,7 @@ class StoreDatabase {
 
   [[nodiscard]] Result<void> open_dir();
   [[nodiscard]] Result<std::vector<rocksdb::ColumnFamilyDescriptor>> find_families(
-      const rocksdb::DBOptions& options) const;
+      const rocksdb::DBOptions& options);
   [[nodiscard]] Result<void> check_promised(const rocksdb::DBOptions& options);
   [[nodiscard]] Result<void> open_rocksdb(const rocksdb::DBOptions& options);
   [[nodiscard]] Result<void> sort_families();
@@ -121,6 +129,9 @@ class StoreDatabase {
   std::unique_ptr<rocksdb::DB> db_;
   std::array<rocksdb::ColumnFamilyHandle*, store_detail::kFamilyNames.size()> families_{};
   std::vector<rocksdb::ColumnFamilyHandle*> unused_;
+  rocksdb::ColumnFamilyOptions system_options_;
+  rocksdb::ColumnFamilyOptions data_options_;
+  std::atomic<std::uint64_t> next_generation_{1};  // of any state
   NodeIdentity identity_;
 };
 
@@ -164,7 +175,7 @@ inline Result<void> StoreDatabase::open_dir() {
 }
 
 inline Result<std::vector<rocksdb::ColumnFamilyDescriptor>> StoreDatabase::find_families(
-    const rocksdb::DBOptions& options) const {
+    const rocksdb::DBOptions& options) {
   std::vector<std::string> existing;
   if (dir_->has_database()) {
     const rocksdb::Status status =
@@ -177,6 +188,12 @@ inline Result<std::vector<rocksdb::ColumnFamilyDescriptor>> StoreDatabase::find_
       if (descriptor.name != store_detail::kFamilyNames[log]) continue;
       descriptor.options.compaction_filter_factory =
           std::make_shared<store_detail::BelowFloorFactory>(floor(log));
+    }
+    for (const store_detail::Family state : {store_detail::kSystemData, store_detail::kDataKv}) {
+      const auto generation = store_detail::generation_of(descriptor.name, state);
+      if (!generation) continue;
+      (state == store_detail::kSystemData ? system_options_ : data_options_) = descriptor.options;
+      if (*generation >= next_generation_) next_generation_ = *generation + 1;
     }
   }
   return descriptors;
@@ -268,6 +285,15 @@ inline Result<void> StoreDatabase::drop_orphans() {
     if (!status.ok()) return refused(handle->GetName() + " can't be dropped: " + status.ToString());
   }
   return {};
+}
+
+inline Result<rocksdb::ColumnFamilyHandle*> StoreDatabase::make_generation(
+    store_detail::Family family) {
+  const std::string name = store_detail::generation_name(family, next_generation_.fetch_add(1));
+  rocksdb::ColumnFamilyHandle* handle = nullptr;
+  const rocksdb::Status status = db_->CreateColumnFamily(state_options(family), name, &handle);
+  if (!status.ok()) return Error{name + " can't be made: " + status.ToString()};
+  return handle;
 }
 
 inline Result<void> StoreDatabase::open_identity() {

@@ -26,6 +26,8 @@ class StoreEvents {
                           std::vector<raft::Entry> entries) = 0;
   // One for each cut_log(), once it is durable: the log begins with `first_index`.
   virtual void on_log_cut(GroupId /*group*/, Index /*first_index*/) {}
+  // The snapshot is in force, durably: `state` is what applying goes on from, and the log is empty.
+  virtual void on_installed(GroupId /*group*/, const MachineState& /*state*/) {}
   // Once. The node must end: nothing more will be written, synced or reported.
   virtual void on_storage_failed(std::string what) = 0;
 };
@@ -40,6 +42,10 @@ struct StoreStats {
   std::uint64_t last_sync_ms = 0;  // how long it took
   std::uint64_t longest_sync_ms = 0;
   std::uint64_t log_cuts = 0;
+  std::uint64_t snapshots_built = 0;
+  std::uint64_t snapshots_received = 0;  // whole, and then ...
+  std::uint64_t snapshots_installed = 0;
+  std::uint64_t last_build_ms = 0;  // how long it took to build one
 };
 
 }  // namespace seshat
