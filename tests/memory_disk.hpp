@@ -22,6 +22,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -395,6 +396,11 @@ class MemoryDisk final : public rocksdb::FileSystem {
                                                  : random() % (unsynced_names.size() + 1);
       for (std::size_t i = 0; i < names_kept; ++i) {
         kept.apply(unsynced_names[i].from, unsynced_names[i].to, unsynced_names[i].file);
+      }
+      // In the order of their names, those above come first: what is lost takes along what is in it.
+      for (auto name = std::next(kept.directories.begin()); name != kept.directories.end();) {
+        const bool lost = !kept.directories.contains(parent(*name));
+        name = lost ? kept.directories.erase(name) : std::next(name);
       }
       after.names.directories = kept.directories;
       std::map<FilePtr, FilePtr> copies;

@@ -74,7 +74,7 @@ TEST_CASE("a cut takes what is applied, and no more", "[store][compaction]") {
   CHECK(cut(node, Index{40}) == Index{41});
   CHECK(cut(node, Index{30}) == Index{41});
   CHECK(cut(node, Index{100}) == Index{61});
-  const Store::LogStats stats = node->log_stats(kData);
+  const LogStats stats = node->log_stats(kData);
   CHECK(stats.first_index == Index{61});
   CHECK(stats.last_index == Index{100});
   CHECK(stats.applied_durable == Index{60});
@@ -346,7 +346,7 @@ TEST_CASE("a power cut at any operation around a cut loses nothing (classes 13, 
       const auto restored = (*store)->restore(kSystem, machine);
       INFO((restored ? "" : restored.error().text));
       REQUIRE(restored);
-      const Store::LogStats stats = (*store)->log_stats(kSystem);
+      const LogStats stats = (*store)->log_stats(kSystem);
       CHECK(restored->first_index >= promised.cut_to);
       CHECK(restored->first_index <= restored->applied_index + 1);
       CHECK(stats.last_index.value >= promised.synced);

@@ -313,7 +313,7 @@ TEST_CASE("a snapshot replaces state and log, and applying goes on from it (clas
     CHECK(state.applied_index == Index{50});
     CHECK(state.applied_term == Term{7});
     CHECK(state.key_count == 49);
-    const Store::LogStats stats = node->log_stats(kData);
+    const LogStats stats = node->log_stats(kData);
     CHECK(stats.first_index == Index{51});
     CHECK(stats.last_index == Index{50});
     CHECK(stats.applied_durable == Index{50});

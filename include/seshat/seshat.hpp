@@ -51,6 +51,7 @@
 #include "seshat/store_database.hpp"
 #include "seshat/store_events.hpp"
 #include "seshat/store_generation.hpp"
+#include "seshat/store_group.hpp"
 #include "seshat/store_incoming.hpp"
 #include "seshat/store_log.hpp"
 #include "seshat/store_log_cut.hpp"

@@ -85,8 +85,8 @@
 #include "seshat/store_database.hpp"
 #include "seshat/store_events.hpp"
 #include "seshat/store_generation.hpp"
+#include "seshat/store_group.hpp"
 #include "seshat/store_incoming.hpp"
-#include "seshat/store_log.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
 #include "seshat/store_snapshot.hpp"
@@ -131,13 +131,7 @@ class Store final : public LogStore, public Applier {
   // Entries up to and including `to`, as far as they are applied, leave the log; then on_log_cut.
   // After start().
   void cut_log(GroupId group, Index to);
-  struct LogStats {
-    Index first_index{1};
-    Index last_index;
-    Index applied_durable;         // applied, and would be there after a power cut
-    std::uint64_t size_bytes = 0;  // of its entries, roughly
-  };
-  [[nodiscard]] LogStats log_stats(GroupId group) const;
+  [[nodiscard]] LogStats log_stats(GroupId group) const { return find(group).log_stats(); }
   // Up to where to cut so that about `keep_size_bytes` of the log remain.
   [[nodiscard]] Index cut_point(GroupId group, std::uint64_t keep_size_bytes) const {
     return find(group).log.cut_point(keep_size_bytes);
@@ -164,7 +158,7 @@ class Store final : public LogStore, public Applier {
   void install_snapshot(GroupId group, std::shared_ptr<SnapshotWriter> snapshot);
 
   using Stats = StoreStats;
-  [[nodiscard]] Stats stats() const;
+  [[nodiscard]] Stats stats() const { return counters_.stats(now_ms()); }
   // Less than min_free_disk_mb is left; checked about once a second.
   [[nodiscard]] bool disk_low() const { return disk_low_.load(std::memory_order_relaxed); }
 
@@ -176,16 +170,7 @@ class Store final : public LogStore, public Applier {
   static constexpr std::size_t kPoolThreads = 2;
   static constexpr std::chrono::seconds kHousekeepingInterval{1};
 
-  struct Group {
-    Group(GroupId group, const StoreDatabase& database);
-
-    GroupId id;
-    StoreLog log;                           // writing to it: the storage thread
-    GenerationMap data;                     // reads: any thread; switching it: the storage thread
-    StateMachine* machine = nullptr;        // the storage thread's
-    std::atomic<std::uint64_t> applied{0};  // as written; the storage thread's to change
-    std::atomic<std::uint64_t> applied_durable{0};  // ... the sync thread's
-  };
+  using Group = StoreGroup;
   struct LogWrite {
     Group* group;
     raft::Write write;
@@ -216,9 +201,6 @@ class Store final : public LogStore, public Applier {
   // open()
   [[nodiscard]] Result<void> open_database();
   [[nodiscard]] Result<void> open_groups();
-  [[nodiscard]] std::shared_ptr<const StoreGeneration> generation(
-      GroupId id, rocksdb::ColumnFamilyHandle& family);
-  [[nodiscard]] static Result<void> check_groups(const std::vector<GroupId>& groups);
 
   // The storage thread
   void run_storage();
@@ -229,8 +211,6 @@ class Store final : public LogStore, public Applier {
   void hand_to_sync(const Turn& turn);
   void apply_to_machine(ApplyWork& work);
   void put_in_force(ApplyWork& work);
-  [[nodiscard]] rocksdb::Status write_pointer(Group& group, const StoreGeneration& generation,
-                                              const MachineState& state);
 
   // The sync thread
   void run_sync();
@@ -301,11 +281,7 @@ class Store final : public LogStore, public Applier {
   std::atomic<bool> stopping_{false};  // slow work is to end early
 
   std::atomic<bool> disk_low_{false};
-  struct {
-    std::atomic<std::uint64_t> size_bytes{0}, free_disk_bytes{0}, oldest_unsynced_ms{0}, batches{0},
-        syncs{0}, applied_batches{0}, last_sync_ms{0}, longest_sync_ms{0}, log_cuts{0},
-        snapshots_built{0}, snapshots_received{0}, snapshots_installed{0}, last_build_ms{0};
-  } counters_;
+  StoreCounters counters_;
 
   std::thread storage_thread_;
   std::thread sync_thread_;
@@ -320,20 +296,9 @@ class Store final : public LogStore, public Applier {
 // ---- Opening ------------------------------------------------------------------------------------
 
 inline Result<std::unique_ptr<Store>> Store::open(StoreOptions options) {
-  if (Result<void> known = check_groups(options.groups); !known) return known.error();
   std::unique_ptr<Store> store(new Store(std::move(options)));
   if (Result<void> opened = store->open_database(); !opened) return opened.error();
   return store;
-}
-
-inline Result<void> Store::check_groups(const std::vector<GroupId>& groups) {
-  for (const GroupId group : groups) {
-    if (group <= kFirstDataGroup) continue;
-    return Error{"group " + std::to_string(group.value) +
-                 " can't be stored: this seshat keeps one data group, " +
-                 std::to_string(kFirstDataGroup.value)};
-  }
-  return {};
 }
 
 inline Result<void> Store::open_database() {
@@ -350,63 +315,17 @@ inline Result<void> Store::open_database() {
 
 inline Result<void> Store::open_groups() {
   for (const GroupId id : database_.options().groups) {
-    Group& group = groups_.emplace_back(id, database_);
-    group.data.switch_to(generation(id, *database_.take_generation(store_detail::data_family(id))));
-    if (Result<void> loaded = group.log.load(); !loaded) {
-      return database_.refused("group " + std::to_string(id.value) + ": " + loaded.error().text);
-    }
+    const auto on_damage = [this, id](const rocksdb::Status& status) {
+      if (database_.options().ends_on_damage) fail_read(id, status);
+    };
+    Group& group = groups_.emplace_back(id, database_, on_damage);
+    if (Result<void> loaded = group.load(); !loaded) return loaded;
   }
   return {};
 }
 
-inline std::shared_ptr<const StoreGeneration> Store::generation(
-    GroupId id, rocksdb::ColumnFamilyHandle& family) {
-  return std::make_shared<const StoreGeneration>(db(), family,
-                                                 [this, id](const rocksdb::Status& status) {
-                                                   if (database_.options().ends_on_damage)
-                                                     fail_read(id, status);
-                                                 });
-}
-
-inline Store::Group::Group(GroupId group, const StoreDatabase& database)
-    : id(group),
-      log(database.db(),
-          database.family(group == kSystemGroup ? store_detail::kSystemLog
-                                                : store_detail::kDataLog),
-          database.family(group == kSystemGroup ? store_detail::kSystemState
-                                                : store_detail::kDataState),
-          database.floor(group == kSystemGroup ? store_detail::kSystemLog
-                                               : store_detail::kDataLog)) {}
-
 inline Result<raft::Restored> Store::restore(GroupId id, StateMachine& machine) {
-  Group& group = find(id);
-  const auto inconsistent = [this, id](const std::string& why) {
-    return database_.refused("group " + std::to_string(id.value) + ": " + why + ". " +
-                             StoreDatabase::rebuild_advice(database_.path()));
-  };
-  const auto unreadable = [this, id](const Error& error) {
-    return database_.refused("group " + std::to_string(id.value) + ": " + error.text);
-  };
-  const Result<MachineState> state = machine.restore(group.data.now()->on_disk());
-  if (!state) return unreadable(state.error());
-  Result<std::optional<raft::HardState>> hard_state = group.log.hard_state();
-  if (!hard_state) return unreadable(hard_state.error());
-  Result<raft::Restored> restored = group.log.restore(state->applied_index, kRestoredTailSizeBytes);
-  if (!restored) return inconsistent(restored.error().text);
-  if (*hard_state) restored->hard_state = **hard_state;
-  restored->configuration = state->configuration;
-  restored->configuration_index = state->configuration_index;
-  if (const auto why = raft::check_restored(*restored)) return inconsistent(*why);
-  const std::uint64_t applied_at = state->applied_index - restored->base_index;
-  const Term applied_term =
-      applied_at == 0 ? restored->base_term : restored->entries[applied_at - 1].term;
-  if (applied_term != state->applied_term) {
-    return inconsistent("the state machine applied another entry " +
-                        std::to_string(state->applied_index.value) + " than the log holds");
-  }
-  group.machine = &machine;
-  group.applied = group.applied_durable = state->applied_index.value;  // as read from the disk
-  return restored;
+  return find(id).restore(machine, kRestoredTailSizeBytes);
 }
 
 // ---- Starting and stopping ------------------------------------------------------------------------
@@ -462,12 +381,7 @@ inline void Store::flush() {
 
 inline std::vector<rocksdb::ColumnFamilyHandle*> Store::all_families(
     std::vector<std::shared_ptr<const StoreGeneration>>& generations) const {
-  std::vector<rocksdb::ColumnFamilyHandle*> families;
-  for (const store_detail::Family family :
-       {store_detail::kDefault, store_detail::kSystemLog, store_detail::kSystemState,
-        store_detail::kDataLog, store_detail::kDataState}) {
-    families.push_back(&database_.family(family));
-  }
+  std::vector<rocksdb::ColumnFamilyHandle*> families = database_.fixed_families();
   for (const Group& group : groups_) {
     generations.push_back(group.data.now());
     families.push_back(&generations.back()->family());
@@ -521,12 +435,6 @@ inline void Store::cut_log(GroupId id, Index to) {
   storage_wake_.notify_one();
 }
 
-inline Store::LogStats Store::log_stats(GroupId id) const {
-  const Group& group = find(id);
-  return {group.log.first_index(), group.log.last_index(), Index{group.applied_durable},
-          group.log.size_bytes()};
-}
-
 // What is fetched has been applied, and so neither changes nor waits in the storage thread's queue.
 inline void Store::fetch(GroupId id, raft::Fetch fetch) {
   pool_.post_first(
@@ -538,28 +446,6 @@ inline void Store::read_from_disk(GroupId id, std::function<void(const OrderedMa
     const std::shared_ptr<const StoreGeneration> generation = group.data.now();
     work(generation->on_disk());
   });
-}
-
-inline Store::Stats Store::stats() const {
-  Stats stats;
-  const auto get = [](const std::atomic<std::uint64_t>& counter) {
-    return counter.load(std::memory_order_relaxed);
-  };
-  stats.size_bytes = get(counters_.size_bytes);
-  stats.free_disk_bytes = get(counters_.free_disk_bytes);
-  stats.batches = get(counters_.batches);
-  stats.syncs = get(counters_.syncs);
-  stats.applied_batches = get(counters_.applied_batches);
-  stats.last_sync_ms = get(counters_.last_sync_ms);
-  stats.longest_sync_ms = get(counters_.longest_sync_ms);
-  stats.log_cuts = get(counters_.log_cuts);
-  stats.snapshots_built = get(counters_.snapshots_built);
-  stats.snapshots_received = get(counters_.snapshots_received);
-  stats.snapshots_installed = get(counters_.snapshots_installed);
-  stats.last_build_ms = get(counters_.last_build_ms);
-  const std::uint64_t oldest_ms = get(counters_.oldest_unsynced_ms);
-  if (oldest_ms != 0) stats.unsynced_age_ms = now_ms() - oldest_ms;
-  return stats;
 }
 
 // ---- The storage thread -----------------------------------------------------------------------------
@@ -621,7 +507,7 @@ inline void Store::write_log(Turn& turn) {
   }
   if (status.ok()) status = db().Write(rocksdb::WriteOptions(), &batch);
   if (!status.ok()) return fail_write("the log could not be written: " + status.ToString());
-  counters_.batches.fetch_add(1, std::memory_order_relaxed);
+  StoreCounters::count(counters_.batches);
   hand_to_sync(turn);
 }
 
@@ -678,7 +564,7 @@ inline void Store::apply_to_machine(ApplyWork& work) {
     return fail_write("what was applied could not be written: " + status.ToString());
   }
   group.applied = last.value;
-  counters_.applied_batches.fetch_add(1, std::memory_order_relaxed);
+  StoreCounters::count(counters_.applied_batches);
   report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
 }
 
@@ -689,32 +575,23 @@ inline void Store::put_in_force(ApplyWork& work) {
   if (!state) return fail("group " + std::to_string(group.id.value) + ": " + state.error().text);
   raft::require(state->applied_index.value >= group.applied,
                 "an older snapshot was to be installed");
-  const rocksdb::Status status = write_pointer(group, *work.generation, *state);
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status = group.put_in_force(*work.generation, *state, batch);
+  if (status.ok()) status = db().Write(rocksdb::WriteOptions(), &batch);
   if (!status.ok()) return fail_write("a snapshot could not be installed: " + status.ToString());
   if (!sync_wal()) return;
   group.log.cut_is_durable(state->applied_index + 1);
   group.applied = group.applied_durable = state->applied_index.value;
   is_new_ = false;
   drop(group.data.switch_to(std::move(work.generation)));
-  counters_.snapshots_installed.fetch_add(1, std::memory_order_relaxed);
+  StoreCounters::count(counters_.snapshots_installed);
   {
     const std::lock_guard lock(sync_mutex_);
+    if (!unsynced_) written_at_ms_ = now_ms();
     unsynced_ = true;  // so that the durable mark moves on
-    written_at_ms_ = now_ms();
   }
   sync_wake_.notify_one();
   report([&](StoreEvents& events) { events.on_installed(group.id, *state); });
-}
-
-inline rocksdb::Status Store::write_pointer(Group& group, const StoreGeneration& generation,
-                                            const MachineState& state) {
-  rocksdb::WriteBatch batch;
-  rocksdb::Status status =
-      batch.Put(&database_.family(store_detail::kDefault),
-                store_detail::generation_key(store_detail::data_family(group.id)),
-                generation.family().GetName());
-  if (status.ok()) status = group.log.restart({state.applied_index, state.applied_term}, batch);
-  return status.ok() ? db().Write(rocksdb::WriteOptions(), &batch) : status;
 }
 
 // ---- The sync thread -----------------------------------------------------------------------------------
@@ -755,7 +632,7 @@ inline void Store::sync(const std::vector<Written>& written, const std::vector<C
     const std::lock_guard lock(sync_mutex_);
     counters_.oldest_unsynced_ms = unsynced_ ? written_at_ms_ : 0;
   }
-  counters_.syncs.fetch_add(1, std::memory_order_relaxed);
+  StoreCounters::count(counters_.syncs);
   counters_.last_sync_ms = took_ms;
   if (took_ms > counters_.longest_sync_ms) counters_.longest_sync_ms = took_ms;
   note_durable(applied);
@@ -771,6 +648,7 @@ inline void Store::sync(const std::vector<Written>& written, const std::vector<C
 
 inline bool Store::sync_wal() {
   const std::lock_guard speaks_first(sync_call_mutex_);
+  if (failed()) return false;  // a sync that failed is not tried again
   const rocksdb::Status status = db().SyncWAL();
   if (!status.ok()) fail("the log could not be synced: " + status.ToString());
   return status.ok();
@@ -785,11 +663,11 @@ inline void Store::note_durable(const std::vector<std::uint64_t>& applied) {
 inline void Store::finish_cut(const Cut& cut) {
   const Index first = cut.to + 1;
   cut.group->log.cut_is_durable(first);
-  counters_.log_cuts.fetch_add(1, std::memory_order_relaxed);
+  StoreCounters::count(counters_.log_cuts);
   report([&](StoreEvents& events) { events.on_log_cut(cut.group->id, first); });
   slow_pool_.post([this, group = cut.group] {
     const std::size_t buffer_bytes = database_.options().write_buffer_size_bytes;
-    if (!failed()) group->log.reclaim(buffer_bytes / 4);
+    if (!failed() && !stopping_) group->log.reclaim(buffer_bytes / 4);
   });
 }
 
@@ -805,16 +683,8 @@ inline void Store::measure() {
     counters_.free_disk_bytes = free_bytes;
     disk_low_ = free_bytes >> 20 < options.min_free_disk_mb;
   }
-  std::uint64_t size_bytes = 0;
-  std::vector<std::shared_ptr<const StoreGeneration>> generations;
-  for (rocksdb::ColumnFamilyHandle* family : all_families(generations)) {
-    for (const std::string* property : {&rocksdb::DB::Properties::kLiveSstFilesSize,
-                                        &rocksdb::DB::Properties::kSizeAllMemTables}) {
-      std::uint64_t part_bytes = 0;
-      if (db().GetIntProperty(family, *property, &part_bytes)) size_bytes += part_bytes;
-    }
-  }
-  counters_.size_bytes = size_bytes;
+  std::vector<std::shared_ptr<const StoreGeneration>> generations;  // kept meanwhile
+  counters_.size_bytes = database_.size_bytes(all_families(generations));
 }
 
 // ---- The pool ---------------------------------------------------------------------------------------------
@@ -839,7 +709,7 @@ inline void Store::build_snapshot(GroupId id, ClusterMembership membership, Buil
     const std::string family = group.data.now()->family().GetName();
     Result<SnapshotMetadata> built = shelf_->build(db(), group.id, family, membership, stopping_);
     if (built) {
-      counters_.snapshots_built.fetch_add(1, std::memory_order_relaxed);
+      StoreCounters::count(counters_.snapshots_built);
       counters_.last_build_ms = now_ms() - started_ms;
     }
     done(std::move(built));
@@ -877,16 +747,15 @@ inline void Store::install_snapshot(GroupId id, std::shared_ptr<SnapshotWriter> 
 // Everything but the switch. RocksDB refuses to open a family with tables whose log is newer than a
 // torn one: so every log older than the family is synced before there are tables.
 inline void Store::ingest(Group& group, IncomingSnapshot& snapshot) {
-  counters_.snapshots_received.fetch_add(1, std::memory_order_relaxed);
-  const auto family = database_.make_generation(store_detail::data_family(group.id));
-  if (!family) return fail("a snapshot could not be installed: " + family.error().text);
-  std::shared_ptr<const StoreGeneration> next = generation(group.id, **family);
+  StoreCounters::count(counters_.snapshots_received);
+  auto next = group.make_generation();
+  if (!next) return fail("a snapshot could not be installed: " + next.error().text);
   if (!sync_wal()) return;
-  const rocksdb::Status status = snapshot.ingest(db(), next->family());
+  const rocksdb::Status status = snapshot.ingest(db(), (*next)->family());
   if (!status.ok()) return fail("a snapshot could not be installed: " + status.ToString());
   {
     const std::lock_guard lock(storage_mutex_);
-    applies_.push_back({&group, {}, std::move(next)});
+    applies_.push_back({&group, {}, std::move(*next)});
   }
   storage_wake_.notify_one();
 }

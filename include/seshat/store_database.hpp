@@ -44,6 +44,10 @@ namespace seshat {
 class StoreDatabase {
  public:
   static constexpr const char* kIdentityKey = "identity";
+  // The families that are not a state.
+  static constexpr std::array<store_detail::Family, 5> kFixed{
+      store_detail::kDefault, store_detail::kSystemLog, store_detail::kSystemState,
+      store_detail::kDataLog, store_detail::kDataState};
 
   // What RocksDB's own threads (flush, compaction) could not do.
   using OnFailure = std::function<void(const std::string&)>;
@@ -72,6 +76,10 @@ class StoreDatabase {
   [[nodiscard]] rocksdb::ColumnFamilyHandle& family(store_detail::Family family) const {
     return *families_[family];
   }
+  [[nodiscard]] std::vector<rocksdb::ColumnFamilyHandle*> fixed_families() const;
+  // What `families` take: tables on disk, and what waits in memory to become one.
+  [[nodiscard]] std::uint64_t size_bytes(
+      const std::vector<rocksdb::ColumnFamilyHandle*>& families) const;
   [[nodiscard]] std::shared_ptr<LogFloor> floor(store_detail::Family log) const {
     return log == store_detail::kSystemLog ? system_floor_ : data_floor_;
   }
@@ -108,6 +116,7 @@ class StoreDatabase {
     OnFailure on_failure_;
   };
 
+  [[nodiscard]] Result<void> check_groups() const;
   [[nodiscard]] Result<void> open_dir();
   [[nodiscard]] Result<std::vector<rocksdb::ColumnFamilyDescriptor>> find_families(
       const rocksdb::DBOptions& options);
@@ -140,6 +149,7 @@ class StoreDatabase {
 // =================================================================================================
 
 inline Result<void> StoreDatabase::open(OnFailure on_failure) {
+  if (Result<void> known = check_groups(); !known) return known;
   if (Result<void> ours = open_dir(); !ours) return ours;
   rocksdb::DBOptions options = store_detail::database_options(options_);
   options.listeners.push_back(std::make_shared<FailureListener>(std::move(on_failure)));
@@ -157,6 +167,16 @@ inline void StoreDatabase::close() {
   unused_.clear();
   db_->Close().PermitUncheckedError();
   db_.reset();
+}
+
+inline Result<void> StoreDatabase::check_groups() const {
+  for (const GroupId group : options_.groups) {
+    if (group <= kFirstDataGroup) continue;
+    return Error{"group " + std::to_string(group.value) +
+                 " can't be stored: this seshat keeps one data group, " +
+                 std::to_string(kFirstDataGroup.value)};
+  }
+  return {};
 }
 
 inline Result<void> StoreDatabase::open_dir() {
@@ -250,9 +270,7 @@ inline Result<void> StoreDatabase::open_rocksdb(const rocksdb::DBOptions& option
 }
 
 inline Result<void> StoreDatabase::sort_families() {
-  for (const store_detail::Family family :
-       {store_detail::kDefault, store_detail::kSystemLog, store_detail::kSystemState,
-        store_detail::kDataLog, store_detail::kDataState}) {
+  for (const store_detail::Family family : kFixed) {
     families_[family] = take(store_detail::kFamilyNames[family]);
   }
   for (const store_detail::Family family : {store_detail::kSystemData, store_detail::kDataKv}) {
@@ -330,6 +348,25 @@ inline Result<void> StoreDatabase::make_identity() {
     return advanced;
   }
   return mark_->sync();
+}
+
+inline std::vector<rocksdb::ColumnFamilyHandle*> StoreDatabase::fixed_families() const {
+  std::vector<rocksdb::ColumnFamilyHandle*> families;
+  for (const store_detail::Family family : kFixed) families.push_back(families_[family]);
+  return families;
+}
+
+inline std::uint64_t StoreDatabase::size_bytes(
+    const std::vector<rocksdb::ColumnFamilyHandle*>& families) const {
+  std::uint64_t size_bytes = 0;
+  for (rocksdb::ColumnFamilyHandle* family : families) {
+    for (const std::string* property : {&rocksdb::DB::Properties::kLiveSstFilesSize,
+                                        &rocksdb::DB::Properties::kSizeAllMemTables}) {
+      std::uint64_t part_bytes = 0;
+      if (db_->GetIntProperty(family, *property, &part_bytes)) size_bytes += part_bytes;
+    }
+  }
+  return size_bytes;
 }
 
 // All families but the one with the identity; those of a group that was not asked for count too.

@@ -5,6 +5,7 @@
 #ifndef SESHAT_STORE_EVENTS_HPP
 #define SESHAT_STORE_EVENTS_HPP
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -47,6 +48,37 @@ struct StoreStats {
   std::uint64_t snapshots_installed = 0;
   std::uint64_t last_build_ms = 0;  // how long it took to build one
 };
+
+// The same, while it is counted; any thread.
+struct StoreCounters {
+  std::atomic<std::uint64_t> size_bytes{0}, free_disk_bytes{0}, oldest_unsynced_ms{0}, batches{0},
+      syncs{0}, applied_batches{0}, last_sync_ms{0}, longest_sync_ms{0}, log_cuts{0},
+      snapshots_built{0}, snapshots_received{0}, snapshots_installed{0}, last_build_ms{0};
+
+  static void count(std::atomic<std::uint64_t>& counter) {
+    counter.fetch_add(1, std::memory_order_relaxed);
+  }
+  [[nodiscard]] StoreStats stats(std::uint64_t now_ms) const;
+};
+
+inline StoreStats StoreCounters::stats(std::uint64_t now_ms) const {
+  StoreStats stats;
+  stats.size_bytes = size_bytes;
+  stats.free_disk_bytes = free_disk_bytes;
+  stats.batches = batches;
+  stats.syncs = syncs;
+  stats.applied_batches = applied_batches;
+  stats.last_sync_ms = last_sync_ms;
+  stats.longest_sync_ms = longest_sync_ms;
+  stats.log_cuts = log_cuts;
+  stats.snapshots_built = snapshots_built;
+  stats.snapshots_received = snapshots_received;
+  stats.snapshots_installed = snapshots_installed;
+  stats.last_build_ms = last_build_ms;
+  const std::uint64_t oldest_ms = oldest_unsynced_ms;
+  if (oldest_ms != 0) stats.unsynced_age_ms = now_ms - oldest_ms;
+  return stats;
+}
 
 }  // namespace seshat
 
