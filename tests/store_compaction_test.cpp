@@ -160,10 +160,10 @@ TEST_CASE("fetches beside cuts give whole runs of entries, or nothing", "[store]
   const TemporaryDir dir;
   StoreOptions options = options_for(dir / "data");
   options.write_buffer_size_bytes = 64 << 10;
-  auto store = Store::open(options);
-  REQUIRE(store);
   Listener listener;
   KeyValueMachine machine;
+  auto store = Store::open(options);
+  REQUIRE(store);
   REQUIRE((*store)->restore(kData, machine));
   (*store)->start(listener);
   constexpr std::uint64_t kRounds = 100;
@@ -236,10 +236,10 @@ TEST_CASE("the space of a long log comes back as it is cut", "[store][compaction
   const TemporaryDir dir;
   StoreOptions options = options_for(dir / "data");
   options.write_buffer_size_bytes = 1 << 20;
-  auto store = Store::open(options);
-  REQUIRE(store);
   Listener listener;
   KeyValueMachine machine;
+  auto store = Store::open(options);
+  REQUIRE(store);
   REQUIRE((*store)->restore(kData, machine));
   (*store)->start(listener);
   constexpr std::uint64_t kSteps = 20;

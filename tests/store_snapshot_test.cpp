@@ -443,10 +443,10 @@ TEST_CASE("readers beside an install see the old state or the new one", "[store]
   const TemporaryDir dir;
   const Sent first = snapshot_of_leader(50);
   const Sent second = snapshot_of_leader(60);
-  auto store = Store::open(options_for(dir / "data"));
-  REQUIRE(store);
   Listener listener;
   KeyValueMachine machine;
+  auto store = Store::open(options_for(dir / "data"));
+  REQUIRE(store);
   REQUIRE((*store)->restore(kData, machine));
   (*store)->start(listener);
   const auto log = log_of(1, 10, "old");
