@@ -272,11 +272,11 @@ TEST_CASE("the space of a long log comes back as it is cut", "[store][compaction
   REQUIRE(listener.wait_cuts(kData, kSteps));
   // 100 keys of 1 KB live; the rest is what RocksDB's buffers, WAL and level 0 hold.
   CHECK(eventually([&] { return bytes_in(dir / "data") < 30'000'000; }));
-  WARN("100,000 entries: " << uncut << " bytes, and " << bytes_in(dir / "data")
+  INFO("100,000 entries: " << uncut << " bytes, and " << bytes_in(dir / "data")
                            << " after the cut");
   run(true);  // a log that is cut as it grows
   CHECK(eventually([&] { return bytes_in(dir / "data") < 30'000'000; }));
-  WARN("100,000 more, cut as they came: " << bytes_in(dir / "data") << " bytes");
+  INFO("100,000 more, cut as they came: " << bytes_in(dir / "data") << " bytes");
   store->reset();
   auto again = Store::open(options);
   REQUIRE(again);
