@@ -22,6 +22,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -164,17 +165,41 @@ class MemoryDisk final : public rocksdb::FileSystem {
       return Status::OK();
     });
   }
+  // Of a file, or of a directory with all that is in it.
   Status RenameFile(const std::string& from, const std::string& to, const Options&,
                     Debug*) override {
     return state_->change(DiskOperation::kName, clean(to), [&] {
+      if (state_->names.directories.contains(clean(from))) {
+        state_->rename_directory(clean(from), clean(to));
+        return Status::OK();
+      }
       const auto found = state_->names.files.find(clean(from));
       if (found == state_->names.files.end()) return not_found(from);
       state_->rename_or_make(clean(from), clean(to), found->second);
       return Status::OK();
     });
   }
+  Status LinkFile(const std::string& from, const std::string& to, const Options&, Debug*) override {
+    return state_->change(DiskOperation::kName, clean(to), [&] {
+      const auto found = state_->names.files.find(clean(from));
+      if (found == state_->names.files.end()) return not_found(from);
+      state_->rename_or_make({}, clean(to), found->second);
+      return Status::OK();
+    });
+  }
+  Status ReopenWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                            std::unique_ptr<rocksdb::FSWritableFile>* result, Debug*) override {
+    const std::lock_guard lock(state_->mutex);
+    const auto found = state_->names.files.find(clean(path));
+    if (found == state_->names.files.end()) return not_found(path);
+    *result = std::make_unique<WritableFile>(state_, clean(path), found->second, options);
+    return Status::OK();
+  }
   Status CreateDir(const std::string& path, const Options&, Debug*) override {
     return state_->change(DiskOperation::kName, clean(path), [&] {
+      if (state_->names.directories.contains(clean(path))) {
+        return Status::IOError("while mkdir " + path, "File exists");
+      }
       if (!state_->names.directories.contains(parent(clean(path)))) return not_found(path);
       state_->rename_or_make({}, clean(path), nullptr);
       return Status::OK();
@@ -186,7 +211,14 @@ class MemoryDisk final : public rocksdb::FileSystem {
     return CreateDir(path, options, debug);
   }
   Status DeleteDir(const std::string& path, const Options&, Debug*) override {
-    return Status::NotSupported(path);
+    return state_->change(DiskOperation::kName, clean(path), [&] {
+      if (!state_->names.directories.contains(clean(path))) return not_found(path);
+      if (!state_->names.is_empty(clean(path))) {
+        return Status::IOError("while rmdir " + path, "Directory not empty");
+      }
+      state_->rename_or_make(clean(path), {}, nullptr);
+      return Status::OK();
+    });
   }
   Status GetFileSize(const std::string& path, const Options&, std::uint64_t* size,
                      Debug*) override {
@@ -251,9 +283,26 @@ class MemoryDisk final : public rocksdb::FileSystem {
     std::map<std::string, FilePtr> files;
     std::set<std::string> directories{"/"};
 
+    void move(const std::string& from, const std::string& to) {
+      std::map<std::string, FilePtr> next_files;
+      for (auto& [name, file] : files) next_files[moved(name, from, to)] = file;
+      std::set<std::string> next_directories;
+      for (const std::string& name : directories) next_directories.insert(moved(name, from, to));
+      files = std::move(next_files);
+      directories = std::move(next_directories);
+    }
+
+    [[nodiscard]] bool is_empty(const std::string& directory) const {
+      const auto here = [&](const std::string& name) { return parent(name) == directory; };
+      return std::none_of(directories.begin(), directories.end(), here) &&
+             std::none_of(files.begin(), files.end(),
+                          [&](const auto& file) { return here(file.first); });
+    }
     // `from` empty: made; `to` empty: deleted; no file: a directory.
     void apply(const std::string& from, const std::string& to, const FilePtr& file) {
+      if (!from.empty() && !to.empty() && file == nullptr) return move(from, to);
       if (!from.empty()) files.erase(from);
+      if (!from.empty()) directories.erase(from);
       if (to.empty()) return;
       if (file == nullptr) {
         directories.insert(to);
@@ -262,6 +311,12 @@ class MemoryDisk final : public rocksdb::FileSystem {
       }
     }
   };
+  // What `name` is called once the directory `from` is called `to`.
+  static std::string moved(const std::string& name, const std::string& from,
+                           const std::string& to) {
+    const bool inside = name == from || name.starts_with(from + "/");
+    return inside ? to + name.substr(from.size()) : name;
+  }
   struct NameChange {
     std::string from;
     std::string to;
@@ -312,6 +367,18 @@ class MemoryDisk final : public rocksdb::FileSystem {
       unsynced_names.push_back({from, to, std::move(file)});
     }
 
+    // What was made in it and is not synced belongs to it under its new name. (Of a power cut that
+    // takes the new name, this takes that as well, although a sync of it would come too late: so
+    // nothing is kept that a disk could lose.)
+    void rename_directory(const std::string& from, const std::string& to) {
+      for (NameChange& change : unsynced_names) {
+        if (parent(change.to.empty() ? change.from : change.to) == parent(from)) continue;
+        change.from = moved(change.from, from, to);
+        change.to = moved(change.to, from, to);
+      }
+      rename_or_make(from, to, nullptr);
+    }
+
     void sync_names(const std::string& directory) {
       const auto here = [&](const NameChange& change) { return change.directory() == directory; };
       for (const NameChange& change : unsynced_names) {
@@ -329,6 +396,11 @@ class MemoryDisk final : public rocksdb::FileSystem {
                                                  : random() % (unsynced_names.size() + 1);
       for (std::size_t i = 0; i < names_kept; ++i) {
         kept.apply(unsynced_names[i].from, unsynced_names[i].to, unsynced_names[i].file);
+      }
+      // In the order of their names, those above come first: what is lost takes along what is in it.
+      for (auto name = std::next(kept.directories.begin()); name != kept.directories.end();) {
+        const bool lost = !kept.directories.contains(parent(*name));
+        name = lost ? kept.directories.erase(name) : std::next(name);
       }
       after.names.directories = kept.directories;
       std::map<FilePtr, FilePtr> copies;

@@ -45,6 +45,11 @@ raft::Entry no_op(std::uint64_t index) {
   return {Term{1}, Index{index}, raft::EntryType::kNoOp, nullptr};
 }
 
+raft::Entry configuration_change(std::uint64_t index, raft::Configuration configuration) {
+  return {Term{1}, Index{index}, raft::EntryType::kConfigChange, nullptr,
+          std::make_shared<const raft::Configuration>(std::move(configuration))};
+}
+
 Operation set_op(std::string_view key, std::string_view value, std::uint64_t time_ms = 0) {
   return {OperationType::kSet, time_ms, {key, value}};
 }
@@ -181,6 +186,37 @@ TEST_CASE("a no-op changes nothing but how far the machine is", "[state_machine]
   REQUIRE(data.apply({no_op(1), no_op(2)}));
   CHECK(data.state() == MachineState{Index{2}, Term{1}, 0, 0});
   CHECK(data.map.bytes.size() == 1);
+}
+
+TEMPLATE_TEST_CASE("a change of the configuration is kept with how far the machine is",
+                   "[state_machine]", KeyValueMachine, SystemMachine) {
+  Applied<TestType> group;
+  const raft::Configuration joint{{NodeId{1}, NodeId{2}}, {NodeId{1}}, {NodeId{3}}};
+  const raft::Configuration after{{NodeId{1}, NodeId{2}}, {}, {NodeId{3}}};
+  const auto outcomes =
+      group.apply({no_op(1), configuration_change(2, joint), configuration_change(3, after)});
+  REQUIRE(outcomes);
+  CHECK(outcomes->size() == 3);
+  CHECK(group.state().configuration == after);
+  CHECK(group.state().configuration_index == Index{3});
+  REQUIRE(group.apply({no_op(4)}));  // which changes nothing of it
+  CHECK(group.state().applied_index == Index{4});
+  CHECK(group.state().configuration == after);
+  CHECK(group.state().configuration_index == Index{3});
+  TestType fresh;
+  REQUIRE(fresh.restore(group.map));
+  MemoryBatch batch(group.map);
+  REQUIRE(fresh.apply(batch, {no_op(5)}));
+  batch.commit();
+  CHECK(group.state().configuration == after);
+}
+
+TEST_CASE("a change of the configuration that names none is refused", "[state_machine]") {
+  Data data;
+  const auto outcome =
+      data.apply({{Term{1}, Index{1}, raft::EntryType::kConfigChange, nullptr, nullptr}});
+  REQUIRE_FALSE(outcome);
+  CHECK_THAT(outcome.error().text, ContainsSubstring("log entry 1"));
 }
 
 TEST_CASE("each entry has its outcome, in one batch with how far the machine is (etcd#13766)",

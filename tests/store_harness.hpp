@@ -1,20 +1,30 @@
-// tests/store_harness.hpp - what the tests of the store share: who listens, entries, a machine.
+// tests/store_harness.hpp - what the tests of the store share: who listens, entries, a machine, a
+// store on a disk in memory.
 #ifndef SESHAT_TESTS_STORE_HARNESS_HPP
 #define SESHAT_TESTS_STORE_HARNESS_HPP
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <future>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <random>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "catch.hpp"
+#include "memory_disk.hpp"
 #include "seshat/codec.hpp"
 #include "seshat/state_machine.hpp"
 #include "seshat/store.hpp"
@@ -44,6 +54,12 @@ class Listener final : public StoreEvents {
                   std::vector<raft::Entry> entries) override {
     note([&] { fetched_.push_back({group, peer, prev_log_term, std::move(entries)}); });
   }
+  void on_log_cut(GroupId group, Index first_index) override {
+    note([&] { cuts_[group].push_back(first_index); });
+  }
+  void on_installed(GroupId group, const MachineState& state) override {
+    note([&] { installed_[group].push_back(state); });
+  }
   void on_storage_failed(std::string what) override {
     note([&] { failures_.push_back(std::move(what)); });
   }
@@ -57,6 +73,12 @@ class Listener final : public StoreEvents {
   [[nodiscard]] bool wait_fetched() {
     return wait([&] { return !fetched_.empty(); });
   }
+  [[nodiscard]] bool wait_cuts(GroupId group, std::size_t count) {
+    return wait([&] { return cuts_[group].size() >= count; });
+  }
+  [[nodiscard]] bool wait_installed(GroupId group, std::size_t count) {
+    return wait([&] { return installed_[group].size() >= count; });
+  }
   [[nodiscard]] bool wait_failed() {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, kPatience, [&] { return !failures_.empty(); });
@@ -65,6 +87,14 @@ class Listener final : public StoreEvents {
   [[nodiscard]] std::uint64_t synced(GroupId group) {
     const std::lock_guard lock(mutex_);
     return synced_[group];
+  }
+  [[nodiscard]] std::vector<Index> cuts(GroupId group) {
+    const std::lock_guard lock(mutex_);
+    return cuts_[group];
+  }
+  [[nodiscard]] std::vector<MachineState> installed(GroupId group) {
+    const std::lock_guard lock(mutex_);
+    return installed_[group];
   }
   [[nodiscard]] std::vector<Outcome> outcomes() {
     const std::lock_guard lock(mutex_);
@@ -107,11 +137,16 @@ class Listener final : public StoreEvents {
   std::condition_variable changed_;
   std::map<GroupId, std::uint64_t> synced_;
   std::map<GroupId, Index> applied_;
+  std::map<GroupId, std::vector<Index>> cuts_;
+  std::map<GroupId, std::vector<MachineState>> installed_;
   std::vector<Outcome> outcomes_;
   std::vector<Fetched> fetched_;
   std::vector<std::string> failures_;
   int late_ = 0;
 };
+
+// Whether the tests of crashes look at every operation, and not at some of them.
+inline bool every_crash() { return std::getenv("SESHAT_EVERY_CRASH") != nullptr; }
 
 // Waits for a condition that nothing reports, with a bound.
 template <class Condition>
@@ -228,6 +263,111 @@ inline void read_disk(Store& store, GroupId group, std::function<void(const Orde
 inline std::uint64_t count_in(const OrderedMap& map) {
   std::string count;
   return map.get("count", count) == Lookup::kFound ? std::stoull(count) : 0;
+}
+
+// ---- Stores ----------------------------------------------------------------------------------------
+
+inline constexpr GroupId kSystem = kSystemGroup;
+inline constexpr GroupId kData = kFirstDataGroup;
+
+inline StoreOptions options_for(const std::string& dir, rocksdb::Env* env = nullptr) {
+  StoreOptions options;
+  options.data_dir = dir;
+  options.node_id = NodeId{1};
+  options.groups = {kSystem, kData};
+  options.block_cache_size_bytes = 8 << 20;
+  options.env = env;
+  return options;
+}
+
+// A directory on the machine's own file system, gone at the end.
+class TemporaryDir {
+ public:
+  TemporaryDir() {
+    static std::atomic<int> number{0};
+    path_ =
+        std::filesystem::temp_directory_path() /
+        ("seshat-store-" + std::to_string(std::random_device()()) + "-" + std::to_string(number++));
+    std::filesystem::create_directories(path_);
+  }
+  TemporaryDir(const TemporaryDir&) = delete;
+  TemporaryDir& operator=(const TemporaryDir&) = delete;
+  ~TemporaryDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  [[nodiscard]] std::string operator/(const std::string& name) const {
+    return (path_ / name).string();
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// A store over a disk in memory, restored and started.
+class Node {
+ public:
+  explicit Node(MemoryDisk& disk, std::size_t write_buffer_size_bytes = 64u << 20)
+      : env_(disk.env()) {
+    StoreOptions options = options_for("/data", env_.get());
+    options.write_buffer_size_bytes = write_buffer_size_bytes;
+    auto opened = Store::open(options);
+    INFO((opened ? "" : opened.error().text));
+    REQUIRE(opened);
+    store_ = std::move(*opened);
+    system = restore(kSystem, system_machine);
+    data = restore(kData, data_machine);
+    store_->start(listener);
+  }
+
+  void stop() { store_.reset(); }
+  Store* operator->() { return store_.get(); }
+  Store& operator*() { return *store_; }
+
+  // Appends, and waits until it is on disk.
+  void append(GroupId group, raft::Write write) {
+    const std::uint64_t id = write.id;
+    store_->append(group, std::move(write));
+    REQUIRE(listener.wait_synced(group, id));
+  }
+  void apply(GroupId group, const std::vector<raft::Entry>& entries) {
+    store_->apply(group, entries);
+    REQUIRE(listener.wait_applied(group, entries.back().index));
+  }
+
+ private:
+  std::unique_ptr<rocksdb::Env> env_;
+
+ public:
+  Listener listener;
+  SystemMachine system_machine;
+  KeyValueMachine data_machine;
+  raft::Restored system;
+  raft::Restored data;
+
+ private:
+  raft::Restored restore(GroupId group, StateMachine& machine) {
+    auto restored = store_->restore(group, machine);
+    INFO((restored ? "" : restored.error().text));
+    REQUIRE(restored);
+    return std::move(*restored);
+  }
+
+  std::unique_ptr<Store> store_;
+};
+
+// Writes into the database as no store would.
+inline void tamper(rocksdb::Env& env, std::size_t family, const std::string& key,
+                   const std::string& value) {
+  const StoreOptions options = options_for("/data", &env);
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* opened = nullptr;
+  REQUIRE(rocksdb::DB::Open(store_detail::database_options(options), "/data/rocksdb",
+                            store_detail::families(options), &handles, &opened)
+              .ok());
+  const std::unique_ptr<rocksdb::DB> db(opened);
+  CHECK(db->Put(rocksdb::WriteOptions(), handles[family], key, value).ok());
+  for (auto* handle : handles) CHECK(db->DestroyColumnFamilyHandle(handle).ok());
 }
 
 }  // namespace seshat::tests

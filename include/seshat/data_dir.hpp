@@ -3,7 +3,7 @@
 //   DIR/LOCK            held by the process that uses DIR, and empty
 //   DIR/durable-mark    durable_mark.hpp
 //   DIR/rocksdb/        the database; a LOCK of its own in it
-//   DIR/snapshots/      kept free for snapshots
+//   DIR/snapshots/      store_snapshot.hpp; made with the first of them
 //
 // A directory that holds anything else and no node is refused: a mistyped data_dir must not put a
 // database among somebody's files. Nothing is made before that is clear.
@@ -44,6 +44,7 @@ class DataDir {
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] std::string database() const { return path_ + "/rocksdb"; }
   [[nodiscard]] std::string durable_mark() const { return path_ + "/durable-mark"; }
+  [[nodiscard]] std::string snapshots() const { return path_ + "/snapshots"; }
   // Whether a database was made here, perhaps not to its end.
   [[nodiscard]] bool has_database() const { return env_->FileExists(database() + "/CURRENT").ok(); }
 

@@ -54,9 +54,17 @@
 #include "seshat/peer_snapshot_sender.hpp"    // ... and those that go out
 #include "seshat/peer_stream.hpp"             // ... the stream that goes out
 #include "seshat/store.hpp"                   // log, votes and values on disk (RocksDB)
+#include "seshat/store_database.hpp"
+#include "seshat/store_events.hpp"
+#include "seshat/store_generation.hpp"
+#include "seshat/store_group.hpp"
+#include "seshat/store_incoming.hpp"
 #include "seshat/store_log.hpp"
+#include "seshat/store_log_cut.hpp"
+#include "seshat/store_log_size.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
+#include "seshat/store_snapshot.hpp"
 #include "seshat/wal_check.hpp"  // damage in RocksDB's write-ahead log
 
 // Floor 4: one node.

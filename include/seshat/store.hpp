@@ -1,9 +1,10 @@
 // seshat/store.hpp - a node's disk: the logs, votes and state machines of its groups in one RocksDB.
 //
 //              append            ┌─────────┐ written ┌──────┐ SyncWAL ── on_synced
-//    loop ───> apply ──────────> │ storage │ ──────> │ sync │
-//              set_cluster_id    └─────────┘         └──────┘ ── the durable mark, the free space
-//                                     └── on_applied
+//    loop ───> apply ──────────> │ storage │ ──────> │ sync │ ── on_log_cut
+//              cut_log           └─────────┘         └──────┘ ── the durable mark, the free space
+//              set_cluster_id         └── on_applied
+//              install_snapshot       └── on_installed
 //              fetch ──────────> ┌──────┐ ── on_fetched
 //              read_from_disk ─> │ pool │ ── the caller's own work
 //                                └──────┘
@@ -17,6 +18,14 @@
 // It needs no sync: what a power cut takes is applied again from the log, which is durable. Log
 // writes go first, as the whole cluster waits for them; then one piece of work of the appliers, so
 // that neither starves.
+//
+// Cutting a log: one record says where it begins now. It is written after what was applied up to
+// there, and so never survives a power cut that takes the latter; when it is durable, the entries
+// before it leave the disk (store_log_cut.hpp).
+//
+// A snapshot comes in as a new generation of the state beside the old one, on the pool; then one
+// synced write on the storage thread puts it in force and empties the log. Snapshots are built on a
+// thread of their own, from a checkpoint.
 //
 // After a crash: the log of RocksDB keeps a prefix of what was written, so entries are never fewer
 // than what was applied, and nothing that on_synced reported is missing; if it is (rot, or a disk
@@ -47,7 +56,6 @@
 #define SESHAT_STORE_HPP
 
 #include <rocksdb/db.h>
-#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/write_batch.h>
 
@@ -62,42 +70,30 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <random>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "seshat/codec.hpp"
-#include "seshat/data_dir.hpp"
-#include "seshat/durable_mark.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/result.hpp"
+#include "seshat/snapshot.hpp"
 #include "seshat/state_machine.hpp"
-#include "seshat/store_log.hpp"
+#include "seshat/store_database.hpp"
+#include "seshat/store_events.hpp"
+#include "seshat/store_generation.hpp"
+#include "seshat/store_group.hpp"
+#include "seshat/store_incoming.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
+#include "seshat/store_snapshot.hpp"
 #include "seshat/thread_name.hpp"
-#include "seshat/wal_check.hpp"
 #include "seshat/work_pool.hpp"
 
 namespace seshat {
-
-// What the disk answers. Called on the store's threads, one call at a time: post it and return.
-class StoreEvents {
- public:
-  virtual ~StoreEvents() = default;
-  // Every write of `group` up to and including this one is on disk.
-  virtual void on_synced(GroupId group, std::uint64_t write_id) = 0;
-  // `last` and all before it is applied; an Outcome for each entry that apply() was given.
-  virtual void on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) = 0;
-  virtual void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
-                          std::vector<raft::Entry> entries) = 0;
-  // Once. The node must end: nothing more will be written, synced or reported.
-  virtual void on_storage_failed(std::string what) = 0;
-};
 
 class Store final : public LogStore, public Applier {
  public:
@@ -128,21 +124,41 @@ class Store final : public LogStore, public Applier {
 
   // What the state machine of `group` wrote, as far as memory holds it: never waits for the disk,
   // and answers kNotInMemory instead.
-  [[nodiscard]] const OrderedMap& cached(GroupId group) const { return find(group).cached; }
+  [[nodiscard]] const OrderedMap& cached(GroupId group) const { return find(group).data; }
   // Runs `work` on the pool, with a map that reads the disk as well.
   void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work);
 
-  struct Stats {
-    std::uint64_t size_bytes = 0;       // tables on disk and what waits in memory to become one
-    std::uint64_t free_disk_bytes = 0;  // of the file system; as of the last second, like the above
-    std::uint64_t unsynced_age_ms = 0;  // of the oldest write that is not durable yet
-    std::uint64_t batches = 0;          // of log writes, since the start
-    std::uint64_t syncs = 0;            // ... and the syncs that made them durable
-    std::uint64_t applied_batches = 0;
-    std::uint64_t last_sync_ms = 0;  // how long it took
-    std::uint64_t longest_sync_ms = 0;
-  };
-  [[nodiscard]] Stats stats() const;
+  // Entries up to and including `to`, as far as they are applied, leave the log; then on_log_cut.
+  // After start().
+  void cut_log(GroupId group, Index to);
+  [[nodiscard]] LogStats log_stats(GroupId group) const { return find(group).log_stats(); }
+  // Up to where to cut so that about `keep_size_bytes` of the log remain.
+  [[nodiscard]] Index cut_point(GroupId group, std::uint64_t keep_size_bytes) const {
+    return find(group).log.cut_point(keep_size_bytes);
+  }
+
+  // Snapshots. `done` is called on a thread of the store; the reader and the writer are to be used,
+  // and let go of, where one may wait for the disk, and before the store is gone. After start().
+  using Built = std::function<void(Result<SnapshotMetadata>)>;
+  using Opened = std::function<void(Result<std::shared_ptr<SnapshotReader>>)>;
+  using Receiving = std::function<void(Result<std::shared_ptr<SnapshotWriter>>)>;
+  // Replaces the snapshot that was kept, unless that is as new. `membership` goes into it as it is.
+  void build_snapshot(GroupId group, ClusterMembership membership, Built done);
+  // Also those of former lives. Never waits.
+  [[nodiscard]] std::optional<SnapshotMetadata> newest_snapshot(GroupId group) const {
+    return shelf_->newest(group);
+  }
+  void open_snapshot(GroupId group, Index index, Opened done);
+  // Gone as soon as nobody reads it.
+  void remove_snapshot(GroupId group, Index index);
+  void receive_snapshot(SnapshotMetadata metadata, Receiving done);
+  // Puts a snapshot in force, once all was done that was appended and applied before; then
+  // on_installed. The writer came from receive_snapshot(), and finish() has succeeded. Meanwhile
+  // nothing but hard state may be appended to the group, nothing applied, and no other installed.
+  void install_snapshot(GroupId group, std::shared_ptr<SnapshotWriter> snapshot);
+
+  using Stats = StoreStats;
+  [[nodiscard]] Stats stats() const { return counters_.stats(now_ms()); }
   // Less than min_free_disk_mb is left; checked about once a second.
   [[nodiscard]] bool disk_low() const { return disk_low_.load(std::memory_order_relaxed); }
 
@@ -153,16 +169,8 @@ class Store final : public LogStore, public Applier {
   static constexpr std::size_t kRestoredTailSizeBytes = 4 << 20;  // applied, yet kept for followers
   static constexpr std::size_t kPoolThreads = 2;
   static constexpr std::chrono::seconds kHousekeepingInterval{1};
-  static constexpr const char* kIdentityKey = "identity";
 
-  struct Group {
-    GroupId id;
-    rocksdb::ColumnFamilyHandle* data = nullptr;
-    StoreLog log;     // writing to it: the storage thread
-    StoreMap cached;  // reads: any thread
-    StoreMap on_disk;
-    StateMachine* machine = nullptr;  // the storage thread's
-  };
+  using Group = StoreGroup;
   struct LogWrite {
     Group* group;
     raft::Write write;
@@ -170,10 +178,16 @@ class Store final : public LogStore, public Applier {
   struct ApplyWork {
     Group* group;
     std::vector<raft::Entry> entries;
+    std::shared_ptr<const StoreGeneration> generation = nullptr;  // to be put in force instead
+  };
+  struct Cut {
+    Group* group;
+    Index to;
   };
   // What the storage thread takes in one turn.
   struct Turn {
     std::vector<LogWrite> writes;
+    std::vector<Cut> cuts;
     std::optional<NodeIdentity> identity;
     std::optional<ApplyWork> apply;
   };
@@ -181,46 +195,37 @@ class Store final : public LogStore, public Applier {
     GroupId group;
     std::uint64_t write_id;
   };
-  // RocksDB's own threads (flush, compaction) tell here what went wrong.
-  class FailureListener final : public rocksdb::EventListener {
-   public:
-    explicit FailureListener(Store& store) : store_(store) {}
-    void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override;
 
-   private:
-    Store& store_;
-  };
-
-  Store(StoreOptions options, DataDir dir, DurableMark mark);
+  explicit Store(StoreOptions options) : database_(std::move(options)) {}
 
   // open()
   [[nodiscard]] Result<void> open_database();
-  [[nodiscard]] Result<void> check_promised(const rocksdb::DBOptions& options);
-  [[nodiscard]] Result<void> open_rocksdb(const rocksdb::DBOptions& options);
   [[nodiscard]] Result<void> open_groups();
-  [[nodiscard]] Result<void> open_identity();
-  [[nodiscard]] Result<void> make_identity();
-  [[nodiscard]] static std::string rebuild_advice(const std::string& path);
-  [[nodiscard]] Error missing(std::uint64_t found, const std::string& file) const;
-  [[nodiscard]] Error refused(const std::string& why) const;
-  [[nodiscard]] bool holds_nothing() const;
-  [[nodiscard]] static Result<void> check_groups(const std::vector<GroupId>& groups);
 
   // The storage thread
   void run_storage();
   [[nodiscard]] bool take_turn(Turn& turn);
   void write_log(Turn& turn);
-  void hand_to_sync(const std::vector<LogWrite>& writes);
+  void fail_write(const std::string& what);
+  [[nodiscard]] Result<void> add_cuts(Turn& turn, rocksdb::WriteBatch& batch);
+  void hand_to_sync(const Turn& turn);
   void apply_to_machine(ApplyWork& work);
+  void put_in_force(ApplyWork& work);
 
   // The sync thread
   void run_sync();
-  void sync(const std::vector<Written>& written);
+  void sync(const std::vector<Written>& written, const std::vector<Cut>& cuts);
+  [[nodiscard]] bool sync_wal();
+  void note_durable(const std::vector<std::uint64_t>& applied);
+  void finish_cut(const Cut& cut);
   void sync_mark();
   void measure();
 
   // The pool
   void fetch_entries(const Group& group, const raft::Fetch& fetch);
+
+  void ingest(Group& group, IncomingSnapshot& snapshot);
+  void drop(std::shared_ptr<const StoreGeneration> generation);
 
   [[nodiscard]] const Group& find(GroupId group) const;
   [[nodiscard]] Group& find(GroupId group) {
@@ -234,16 +239,17 @@ class Store final : public LogStore, public Applier {
   }
   [[nodiscard]] bool failed() const { return failed_.load(std::memory_order_acquire); }
   void stop_threads();
-  void close_database();
+  void flush();
+  [[nodiscard]] std::vector<rocksdb::ColumnFamilyHandle*> all_families(
+      std::vector<std::shared_ptr<const StoreGeneration>>& generations) const;
+  [[nodiscard]] rocksdb::DB& db() const { return database_.db(); }
   [[nodiscard]] std::uint64_t now_ms() const;
 
   // Set before any thread of ours runs, and not changed after
-  StoreOptions options_;
-  DataDir dir_;
-  WalContinuity continuity_{WalContinuity::Mode::kReplay};  // the database points to it
-  std::unique_ptr<rocksdb::DB> db_;
-  std::vector<rocksdb::ColumnFamilyHandle*> families_;  // by store_detail::Family
-  std::deque<Group> groups_;
+  StoreDatabase database_;
+  std::deque<Group> groups_;  // gone before the database is
+
+  std::unique_ptr<SnapshotShelf> shelf_;
 
   NodeIdentity identity_;  // the owner's
   std::atomic<bool> is_new_{true};
@@ -253,35 +259,34 @@ class Store final : public LogStore, public Applier {
   std::condition_variable storage_wake_;
   std::deque<LogWrite> writes_;
   std::deque<ApplyWork> applies_;
+  std::vector<Cut> cuts_;
   std::optional<NodeIdentity> identity_write_;
   bool storage_stopping_ = false;
 
   // To the sync thread
   std::mutex sync_mutex_;
   std::condition_variable sync_wake_;
-  std::vector<Written> written_;     // one for each group that has something to report
+  std::vector<Written> written_;  // one for each group that has something to report
+  std::vector<Cut> written_cuts_;
   bool unsynced_ = false;            // something was written, whether reported or not
   std::uint64_t written_at_ms_ = 0;  // the oldest of it
   bool sync_stopping_ = false;
   std::mutex sync_call_mutex_;  // held while the disk is asked, and until its failure is reported
-
-  DurableMark mark_;  // the sync thread's
 
   // Reports, from all threads
   std::mutex report_mutex_;
   StoreEvents* events_ = nullptr;
   std::string failure_;
   std::atomic<bool> failed_{false};
+  std::atomic<bool> stopping_{false};  // slow work is to end early
 
   std::atomic<bool> disk_low_{false};
-  struct {
-    std::atomic<std::uint64_t> size_bytes{0}, free_disk_bytes{0}, oldest_unsynced_ms{0}, batches{0},
-        syncs{0}, applied_batches{0}, last_sync_ms{0}, longest_sync_ms{0};
-  } counters_;
+  StoreCounters counters_;
 
   std::thread storage_thread_;
   std::thread sync_thread_;
   WorkPool pool_;
+  WorkPool slow_pool_;  // one thread: what may take seconds, and nobody waits for
 };
 
 // =================================================================================================
@@ -291,189 +296,36 @@ class Store final : public LogStore, public Applier {
 // ---- Opening ------------------------------------------------------------------------------------
 
 inline Result<std::unique_ptr<Store>> Store::open(StoreOptions options) {
-  if (Result<void> known = check_groups(options.groups); !known) return known.error();
-  if (options.env == nullptr) options.env = rocksdb::Env::Default();
-  Result<DataDir> dir = DataDir::open(*options.env, options.data_dir);
-  if (!dir) return dir.error();
-  // The mark is made before the database.
-  if (dir->has_database() && options.env->FileExists(dir->durable_mark()).IsNotFound()) {
-    return Error{dir->durable_mark() + " is missing, and nothing else says how much of the data " +
-                 "in " + dir->path() + " was promised. " + rebuild_advice(dir->path())};
-  }
-  Result<DurableMark> mark = DurableMark::open(*options.env, dir->durable_mark());
-  if (!mark) return mark.error();
-  std::unique_ptr<Store> store(new Store(std::move(options), std::move(*dir), std::move(*mark)));
+  std::unique_ptr<Store> store(new Store(std::move(options)));
   if (Result<void> opened = store->open_database(); !opened) return opened.error();
   return store;
 }
 
-inline Store::Store(StoreOptions options, DataDir dir, DurableMark mark)
-    : options_(std::move(options)), dir_(std::move(dir)), mark_(std::move(mark)) {}
-
-inline Result<void> Store::check_groups(const std::vector<GroupId>& groups) {
-  for (const GroupId group : groups) {
-    if (group <= kFirstDataGroup) continue;
-    return Error{"group " + std::to_string(group.value) +
-                 " can't be stored: this seshat keeps one data group, " +
-                 std::to_string(kFirstDataGroup.value)};
-  }
-  return {};
-}
-
 inline Result<void> Store::open_database() {
-  rocksdb::DBOptions options = store_detail::database_options(options_);
-  options.listeners.push_back(std::make_shared<FailureListener>(*this));
-  if (Result<void> whole = check_promised(options); !whole) return whole;
-  if (Result<void> opened = open_rocksdb(options); !opened) return opened;
-  if (Result<void> ours = open_identity(); !ours) return ours;
+  Result<void> opened = database_.open([this](const std::string& what) { fail(what); });
+  if (!opened) return opened;
+  identity_ = database_.identity();
+  is_new_ = database_.holds_nothing();
   if (Result<void> found = open_groups(); !found) return found;
-  is_new_ = holds_nothing();
+  shelf_ = std::make_unique<SnapshotShelf>(*database_.options().env, database_.dir().snapshots());
+  if (Result<void> opened = shelf_->open(); !opened) return opened;
   measure();
   return {};
 }
 
-// Nothing that was promised may be missing. Looks only, and changes nothing.
-inline Result<void> Store::check_promised(const rocksdb::DBOptions& options) {
-  if (mark_.sequence() == 0) return {};  // nothing was promised: new, or not even made to the end
-  if (!dir_.has_database()) return missing(0, dir_.database() + "/CURRENT");
-  const Result<WalFinding> finding =
-      examine_wal(options, dir_.database(), store_detail::families(options_));
-  if (!finding) return refused(finding.error().text);
-  if (finding->sequence < mark_.sequence()) return missing(finding->sequence, finding->file);
-  return {};
-}
-
-inline std::string Store::rebuild_advice(const std::string& path) {
-  return "Move " + path +
-         " away, start the node with an empty directory, and let it join again: it copies "
-         "everything from its peers";
-}
-
-inline Error Store::missing(std::uint64_t found, const std::string& file) const {
-  const std::string where = file.empty() ? dir_.database() : file;
-  return Error{"synced data is missing or damaged: " + dir_.durable_mark() +
-               " says that all changes up to " + std::to_string(mark_.sequence()) +
-               " are on disk, but only those up to " + std::to_string(found) + " are there (" +
-               where + "). The disk lost what it had promised to keep, so this node could break " +
-               "promises of its own. " + rebuild_advice(dir_.path())};
-}
-
-inline Error Store::refused(const std::string& why) const {
-  return Error{dir_.path() + " can't be used: " + why};
-}
-
-inline Result<void> Store::open_rocksdb(const rocksdb::DBOptions& options) {
-  rocksdb::DBOptions with_filter = options;
-  with_filter.wal_filter = &continuity_;
-  with_filter.create_if_missing = true;
-  with_filter.create_missing_column_families = true;
-  rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(
-      with_filter, dir_.database(), store_detail::families(options_), &families_, &db);
-  db_.reset(db);
-  if (!status.ok()) return refused(status.ToString());
-  // Once more, of what was really replayed.
-  const std::uint64_t found = db_->GetLatestSequenceNumber();
-  if (found < mark_.sequence()) return missing(found, continuity_.file());
-  return {};
-}
-
-inline Result<void> Store::open_identity() {
-  std::string bytes;
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), kIdentityKey, &bytes);
-  if (status.IsNotFound()) return make_identity();
-  if (!status.ok()) return refused("its identity can't be read: " + status.ToString());
-  Result<NodeIdentity> found = codec::decode_identity(bytes);
-  if (!found) return refused(found.error().text);
-  if (found->id != options_.node_id) {
-    const std::string theirs = std::to_string(found->id.value);
-    return Error{dir_.path() + " belongs to node " + theirs + ", but this node is " +
-                 std::to_string(options_.node_id.value) +
-                 ": give each node its own data directory, or start this one as node " + theirs};
-  }
-  identity_ = std::move(*found);
-  return {};
-}
-
-// The incarnation tells this directory from any other that the same node had or will have.
-inline Result<void> Store::make_identity() {
-  if (db_->GetLatestSequenceNumber() != 0) return refused("it holds data, but not whose they are");
-  std::random_device random;
-  identity_.id = options_.node_id;
-  while (identity_.incarnation == 0) {
-    identity_.incarnation = std::uint64_t{random()} << 32 | random();
-  }
-  // No other thread writes yet, so that this one may wait for its own sync.
-  rocksdb::WriteOptions synced;
-  synced.sync = true;
-  const rocksdb::Status status = db_->Put(synced, kIdentityKey, codec::encode(identity_));
-  if (!status.ok()) return refused("it can't be written: " + status.ToString());
-  if (Result<void> advanced = mark_.advance(db_->GetLatestSequenceNumber()); !advanced) {
-    return advanced;
-  }
-  return mark_.sync();
-}
-
 inline Result<void> Store::open_groups() {
-  for (const GroupId id : options_.groups) {
-    const bool system = id == kSystemGroup;
-    const auto family = [this](store_detail::Family number) -> rocksdb::ColumnFamilyHandle& {
-      return *families_[number];
+  for (const GroupId id : database_.options().groups) {
+    const auto on_damage = [this, id](const rocksdb::Status& status) {
+      if (database_.options().ends_on_damage) fail_read(id, status);
     };
-    Group& group = groups_.emplace_back();
-    group.id = id;
-    group.data = &family(system ? store_detail::kSystemData : store_detail::kDataKv);
-    group.log = StoreLog(*db_, family(system ? store_detail::kSystemLog : store_detail::kDataLog),
-                         family(system ? store_detail::kSystemState : store_detail::kDataState));
-    group.cached = StoreMap(*db_, *group.data, ReadFrom::kMemory);
-    group.on_disk =
-        StoreMap(*db_, *group.data, ReadFrom::kDisk, [this, id](const rocksdb::Status& status) {
-          if (options_.ends_on_damage) fail_read(id, status);
-        });
-    if (Result<void> loaded = group.log.load(); !loaded) {
-      return refused("group " + std::to_string(id.value) + ": " + loaded.error().text);
-    }
+    Group& group = groups_.emplace_back(id, database_, on_damage);
+    if (Result<void> loaded = group.load(); !loaded) return loaded;
   }
   return {};
-}
-
-// All families but the one with the identity; those of a group that was not asked for count too.
-inline bool Store::holds_nothing() const {
-  for (std::size_t i = store_detail::kDefault + 1; i < families_.size(); ++i) {
-    const std::unique_ptr<rocksdb::Iterator> at(
-        db_->NewIterator(rocksdb::ReadOptions(), families_[i]));
-    at->SeekToFirst();
-    if (at->Valid() || !at->status().ok()) return false;
-  }
-  return true;
 }
 
 inline Result<raft::Restored> Store::restore(GroupId id, StateMachine& machine) {
-  Group& group = find(id);
-  const auto inconsistent = [this, id](const std::string& why) {
-    return refused("group " + std::to_string(id.value) + ": " + why + ". " +
-                   rebuild_advice(dir_.path()));
-  };
-  const auto unreadable = [this, id](const Error& error) {
-    return refused("group " + std::to_string(id.value) + ": " + error.text);
-  };
-  const Result<MachineState> state = machine.restore(group.on_disk);
-  if (!state) return unreadable(state.error());
-  Result<std::optional<raft::HardState>> hard_state = group.log.hard_state();
-  if (!hard_state) return unreadable(hard_state.error());
-  Result<raft::Restored> restored = group.log.restore(state->applied_index, kRestoredTailSizeBytes);
-  if (!restored) return inconsistent(restored.error().text);
-  if (*hard_state) restored->hard_state = **hard_state;
-  if (const auto why = raft::check_restored(*restored)) return inconsistent(*why);
-  const std::uint64_t applied_at = state->applied_index - restored->base_index;
-  const Term applied_term =
-      applied_at == 0 ? restored->base_term : restored->entries[applied_at - 1].term;
-  if (applied_term != state->applied_term) {
-    return inconsistent("the state machine applied another entry " +
-                        std::to_string(state->applied_index.value) + " than the log holds");
-  }
-  group.machine = &machine;
-  return restored;
+  return find(id).restore(machine, kRestoredTailSizeBytes);
 }
 
 // ---- Starting and stopping ------------------------------------------------------------------------
@@ -487,15 +339,20 @@ inline void Store::start(StoreEvents& events) {
   storage_thread_ = std::thread([this] { run_storage(); });
   sync_thread_ = std::thread([this] { run_sync(); });
   pool_.start(kPoolThreads, "seshat-pool");
+  slow_pool_.start(1, "seshat-slow");
 }
 
 inline Store::~Store() {
   stop_threads();
-  if (db_ != nullptr) close_database();
+  if (database_.is_open() && !failed() && events_ != nullptr) flush();
+  applies_.clear();  // a generation that nobody put in force: the next start drops it
+  groups_.clear();
+  database_.close();  // its threads may report a failure until here
 }
 
 // In the order in which work flows, so that each finds its queue complete.
 inline void Store::stop_threads() {
+  stopping_ = true;
   {
     const std::lock_guard lock(storage_mutex_);
     storage_stopping_ = true;
@@ -508,22 +365,28 @@ inline void Store::stop_threads() {
   }
   sync_wake_.notify_all();
   if (sync_thread_.joinable()) sync_thread_.join();
+  slow_pool_.stop();
   pool_.stop();
 }
 
 // Nothing here adds to what was promised, so that a failure loses nothing: the next start recovers.
 // A store that was never started has nothing to write.
-inline void Store::close_database() {
-  if (!failed() && events_ != nullptr) {
-    rocksdb::Status status = db_->Flush(rocksdb::FlushOptions(), families_);
-    const std::uint64_t sequence = db_->GetLatestSequenceNumber();
-    if (status.ok()) status = db_->SyncWAL();
-    if (status.ok() && mark_.advance(sequence)) (void)bool(mark_.sync());
+inline void Store::flush() {
+  std::vector<std::shared_ptr<const StoreGeneration>> generations;  // kept meanwhile
+  rocksdb::Status status = db().Flush(rocksdb::FlushOptions(), all_families(generations));
+  const std::uint64_t sequence = db().GetLatestSequenceNumber();
+  if (status.ok()) status = db().SyncWAL();
+  if (status.ok() && database_.mark().advance(sequence)) (void)bool(database_.mark().sync());
+}
+
+inline std::vector<rocksdb::ColumnFamilyHandle*> Store::all_families(
+    std::vector<std::shared_ptr<const StoreGeneration>>& generations) const {
+  std::vector<rocksdb::ColumnFamilyHandle*> families = database_.fixed_families();
+  for (const Group& group : groups_) {
+    generations.push_back(group.data.now());
+    families.push_back(&generations.back()->family());
   }
-  for (rocksdb::ColumnFamilyHandle* family : families_) {
-    db_->DestroyColumnFamilyHandle(family).PermitUncheckedError();
-  }
-  db_->Close().PermitUncheckedError();
+  return families;
 }
 
 // ---- What the loop asks for ------------------------------------------------------------------------
@@ -563,6 +426,15 @@ inline void Store::apply(GroupId id, std::vector<raft::Entry> entries) {
   storage_wake_.notify_one();
 }
 
+inline void Store::cut_log(GroupId id, Index to) {
+  Group& group = find(id);
+  {
+    const std::lock_guard lock(storage_mutex_);
+    cuts_.push_back({&group, to});
+  }
+  storage_wake_.notify_one();
+}
+
 // What is fetched has been applied, and so neither changes nor waits in the storage thread's queue.
 inline void Store::fetch(GroupId id, raft::Fetch fetch) {
   pool_.post_first(
@@ -570,24 +442,10 @@ inline void Store::fetch(GroupId id, raft::Fetch fetch) {
 }
 
 inline void Store::read_from_disk(GroupId id, std::function<void(const OrderedMap&)> work) {
-  pool_.post([&map = std::as_const(*this).find(id).on_disk, work = std::move(work)] { work(map); });
-}
-
-inline Store::Stats Store::stats() const {
-  Stats stats;
-  const auto get = [](const std::atomic<std::uint64_t>& counter) {
-    return counter.load(std::memory_order_relaxed);
-  };
-  stats.size_bytes = get(counters_.size_bytes);
-  stats.free_disk_bytes = get(counters_.free_disk_bytes);
-  stats.batches = get(counters_.batches);
-  stats.syncs = get(counters_.syncs);
-  stats.applied_batches = get(counters_.applied_batches);
-  stats.last_sync_ms = get(counters_.last_sync_ms);
-  stats.longest_sync_ms = get(counters_.longest_sync_ms);
-  const std::uint64_t oldest_ms = get(counters_.oldest_unsynced_ms);
-  if (oldest_ms != 0) stats.unsynced_age_ms = now_ms() - oldest_ms;
-  return stats;
+  pool_.post([&group = std::as_const(*this).find(id), work = std::move(work)] {
+    const std::shared_ptr<const StoreGeneration> generation = group.data.now();
+    work(generation->on_disk());
+  });
 }
 
 // ---- The storage thread -----------------------------------------------------------------------------
@@ -597,8 +455,13 @@ inline void Store::run_storage() {
   Turn turn;
   while (take_turn(turn)) {
     if (failed()) continue;  // and so forget it
-    if (!turn.writes.empty() || turn.identity) write_log(turn);
-    if (turn.apply && !failed()) apply_to_machine(*turn.apply);
+    if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) write_log(turn);
+    if (!turn.apply || failed()) continue;
+    if (turn.apply->generation != nullptr) {
+      put_in_force(*turn.apply);
+    } else {
+      apply_to_machine(*turn.apply);
+    }
   }
 }
 
@@ -607,7 +470,8 @@ inline bool Store::take_turn(Turn& turn) {
   turn = {};
   std::unique_lock lock(storage_mutex_);
   storage_wake_.wait(lock, [this] {
-    return storage_stopping_ || !writes_.empty() || !applies_.empty() || identity_write_;
+    return storage_stopping_ || !writes_.empty() || !applies_.empty() || !cuts_.empty() ||
+           identity_write_;
   });
   std::size_t size_bytes = 0;
   while (!writes_.empty() && size_bytes < kMaxBatchSizeBytes) {
@@ -616,38 +480,57 @@ inline bool Store::take_turn(Turn& turn) {
     writes_.pop_front();
   }
   turn.identity = std::exchange(identity_write_, std::nullopt);
-  if (!applies_.empty()) {
+  turn.cuts.swap(cuts_);
+  // A snapshot is put in force after what was appended before it.
+  const bool later = !applies_.empty() && applies_.front().generation != nullptr &&
+                     std::any_of(writes_.begin(), writes_.end(), [this](const LogWrite& write) {
+                       return write.group == applies_.front().group;
+                     });
+  if (!applies_.empty() && !later) {
     turn.apply = std::move(applies_.front());
     applies_.pop_front();
   }
-  return !turn.writes.empty() || turn.identity || turn.apply;
+  return !turn.writes.empty() || !turn.cuts.empty() || turn.identity || turn.apply;
 }
 
 // Everything that waits becomes durable together, or not at all.
 inline void Store::write_log(Turn& turn) {
   rocksdb::WriteBatch batch;
   rocksdb::Status status;
+  if (Result<void> cut = add_cuts(turn, batch); !cut) return fail(cut.error().text);
   for (const LogWrite& work : turn.writes) {
     if (status.ok()) status = work.group->log.add(work.write, batch);
   }
   if (status.ok() && turn.identity) {
-    status =
-        batch.Put(families_[store_detail::kDefault], kIdentityKey, codec::encode(*turn.identity));
+    status = batch.Put(&database_.family(store_detail::kDefault), StoreDatabase::kIdentityKey,
+                       codec::encode(*turn.identity));
   }
-  if (status.ok()) status = db_->Write(rocksdb::WriteOptions(), &batch);
-  if (!status.ok()) {
-    // After a sync that failed, writes fail as well. The sync knows why: it speaks first.
-    const std::lock_guard after_the_sync(sync_call_mutex_);
-    return fail("the log could not be written: " + status.ToString());
-  }
-  counters_.batches.fetch_add(1, std::memory_order_relaxed);
-  hand_to_sync(turn.writes);
+  if (status.ok()) status = db().Write(rocksdb::WriteOptions(), &batch);
+  if (!status.ok()) return fail_write("the log could not be written: " + status.ToString());
+  StoreCounters::count(counters_.batches);
+  hand_to_sync(turn);
 }
 
-inline void Store::hand_to_sync(const std::vector<LogWrite>& writes) {
+// After a sync that failed, writes fail as well. The sync knows why: it speaks first.
+inline void Store::fail_write(const std::string& what) {
+  const std::lock_guard after_the_sync(sync_call_mutex_);
+  fail(what);
+}
+
+// What was applied up to a cut was written before it, and so is durable when the cut is.
+inline Result<void> Store::add_cuts(Turn& turn, rocksdb::WriteBatch& batch) {
+  for (Cut& cut : turn.cuts) {
+    Group& group = *cut.group;
+    const Result<bool> some = group.log.cut(std::min(cut.to, Index{group.applied}), batch);
+    if (!some) return Error{"group " + std::to_string(group.id.value) + ": " + some.error().text};
+  }
+  return {};
+}
+
+inline void Store::hand_to_sync(const Turn& turn) {
   {
     const std::lock_guard lock(sync_mutex_);
-    for (const LogWrite& work : writes) {
+    for (const LogWrite& work : turn.writes) {
       const auto same = [&work](const Written& other) { return other.group == work.group->id; };
       const auto found = std::find_if(written_.begin(), written_.end(), same);
       if (found == written_.end()) {
@@ -655,6 +538,9 @@ inline void Store::hand_to_sync(const std::vector<LogWrite>& writes) {
       } else {
         found->write_id = work.write.id;
       }
+    }
+    for (const Cut& cut : turn.cuts) {
+      written_cuts_.push_back({cut.group, cut.group->log.first_index() - 1});
     }
     if (!unsynced_) written_at_ms_ = now_ms();
     unsynced_ = true;
@@ -665,21 +551,47 @@ inline void Store::hand_to_sync(const std::vector<LogWrite>& writes) {
 }
 
 inline void Store::apply_to_machine(ApplyWork& work) {
-  const Group& group = *work.group;
+  Group& group = *work.group;
   const Index last = work.entries.back().index;
-  StoreBatch batch(*db_, *group.data);
+  StoreBatch batch(db(), group.data.now()->family());
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, work.entries);
   if (!batch.failure().ok()) return fail_read(group.id, batch.failure());
   if (!outcomes) {
     return fail("group " + std::to_string(group.id.value) + ": " + outcomes.error().text);
   }
-  const rocksdb::Status status = db_->Write(rocksdb::WriteOptions(), &batch.changes());
+  const rocksdb::Status status = db().Write(rocksdb::WriteOptions(), &batch.changes());
   if (!status.ok()) {
-    const std::lock_guard after_the_sync(sync_call_mutex_);  // as in write_log()
-    return fail("what was applied could not be written: " + status.ToString());
+    return fail_write("what was applied could not be written: " + status.ToString());
   }
-  counters_.applied_batches.fetch_add(1, std::memory_order_relaxed);
+  group.applied = last.value;
+  StoreCounters::count(counters_.applied_batches);
   report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
+}
+
+// One write, synced at once: a crash leaves the old state and its log, or the new one and no log.
+inline void Store::put_in_force(ApplyWork& work) {
+  Group& group = *work.group;
+  Result<MachineState> state = group.machine->restore(work.generation->on_disk());
+  if (!state) return fail("group " + std::to_string(group.id.value) + ": " + state.error().text);
+  raft::require(state->applied_index.value >= group.applied,
+                "an older snapshot was to be installed");
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status = group.put_in_force(*work.generation, *state, batch);
+  if (status.ok()) status = db().Write(rocksdb::WriteOptions(), &batch);
+  if (!status.ok()) return fail_write("a snapshot could not be installed: " + status.ToString());
+  if (!sync_wal()) return;
+  group.log.cut_is_durable(state->applied_index + 1);
+  group.applied = group.applied_durable = state->applied_index.value;
+  is_new_ = false;
+  drop(group.data.switch_to(std::move(work.generation)));
+  StoreCounters::count(counters_.snapshots_installed);
+  {
+    const std::lock_guard lock(sync_mutex_);
+    if (!unsynced_) written_at_ms_ = now_ms();
+    unsynced_ = true;  // so that the durable mark moves on
+  }
+  sync_wake_.notify_one();
+  report([&](StoreEvents& events) { events.on_installed(group.id, *state); });
 }
 
 // ---- The sync thread -----------------------------------------------------------------------------------
@@ -689,16 +601,18 @@ inline void Store::run_sync() {
   auto housekeeping_at = SteadyClock::now() + kHousekeepingInterval;
   for (bool stopping = false; !stopping;) {
     std::vector<Written> written;
+    std::vector<Cut> cuts;
     bool unsynced = false;
     {
       std::unique_lock lock(sync_mutex_);
       sync_wake_.wait_until(lock, housekeeping_at, [this] { return unsynced_ || sync_stopping_; });
       written.swap(written_);
+      cuts.swap(written_cuts_);
       unsynced = std::exchange(unsynced_, false);
       stopping = sync_stopping_;
     }
     if (failed()) continue;
-    if (unsynced) sync(written);
+    if (unsynced) sync(written, cuts);
     if (SteadyClock::now() < housekeeping_at) continue;
     housekeeping_at = SteadyClock::now() + kHousekeepingInterval;
     if (!failed()) sync_mark();
@@ -706,50 +620,71 @@ inline void Store::run_sync() {
   }
 }
 
-inline void Store::sync(const std::vector<Written>& written) {
+inline void Store::sync(const std::vector<Written>& written, const std::vector<Cut>& cuts) {
   const std::uint64_t started_ms = now_ms();
   // All of this was handed to the operating system before the sync begins, and so is part of it.
-  const std::uint64_t sequence = db_->GetLatestSequenceNumber();
-  {
-    const std::lock_guard speaks_first(sync_call_mutex_);
-    const rocksdb::Status status = db_->SyncWAL();
-    if (!status.ok()) return fail("the log could not be synced: " + status.ToString());
-  }
+  const std::uint64_t sequence = db().GetLatestSequenceNumber();
+  std::vector<std::uint64_t> applied;
+  for (const Group& group : groups_) applied.push_back(group.applied);
+  if (!sync_wal()) return;
   const std::uint64_t took_ms = now_ms() - started_ms;
   {
     const std::lock_guard lock(sync_mutex_);
     counters_.oldest_unsynced_ms = unsynced_ ? written_at_ms_ : 0;
   }
-  counters_.syncs.fetch_add(1, std::memory_order_relaxed);
+  StoreCounters::count(counters_.syncs);
   counters_.last_sync_ms = took_ms;
   if (took_ms > counters_.longest_sync_ms) counters_.longest_sync_ms = took_ms;
+  note_durable(applied);
   if (!written.empty()) is_new_ = false;
   for (const Written& last : written) {
     report([&](StoreEvents& events) { events.on_synced(last.group, last.write_id); });
   }
-  if (Result<void> advanced = mark_.advance(sequence); !advanced) fail(advanced.error().text);
+  for (const Cut& cut : cuts) finish_cut(cut);
+  if (Result<void> advanced = database_.mark().advance(sequence); !advanced) {
+    fail(advanced.error().text);
+  }
+}
+
+inline bool Store::sync_wal() {
+  const std::lock_guard speaks_first(sync_call_mutex_);
+  if (failed()) return false;  // a sync that failed is not tried again
+  const rocksdb::Status status = db().SyncWAL();
+  if (!status.ok()) fail("the log could not be synced: " + status.ToString());
+  return status.ok();
+}
+
+inline void Store::note_durable(const std::vector<std::uint64_t>& applied) {
+  for (std::size_t i = 0; i < applied.size(); ++i) {
+    if (applied[i] > groups_[i].applied_durable) groups_[i].applied_durable = applied[i];
+  }
+}
+
+inline void Store::finish_cut(const Cut& cut) {
+  const Index first = cut.to + 1;
+  cut.group->log.cut_is_durable(first);
+  StoreCounters::count(counters_.log_cuts);
+  report([&](StoreEvents& events) { events.on_log_cut(cut.group->id, first); });
+  slow_pool_.post([this, group = cut.group] {
+    const std::size_t buffer_bytes = database_.options().write_buffer_size_bytes;
+    if (!failed() && !stopping_) group->log.reclaim(buffer_bytes / 4);
+  });
 }
 
 inline void Store::sync_mark() {
-  if (Result<void> synced = mark_.sync(); !synced) fail(synced.error().text);
+  if (Result<void> synced = database_.mark().sync(); !synced) fail(synced.error().text);
 }
 
 // What others ask for all the time, asked of the disk once a second.
 inline void Store::measure() {
   std::uint64_t free_bytes = 0;
-  if (options_.env->GetFreeSpace(dir_.path(), &free_bytes).ok()) {
+  const StoreOptions& options = database_.options();
+  if (options.env->GetFreeSpace(database_.path(), &free_bytes).ok()) {
     counters_.free_disk_bytes = free_bytes;
-    disk_low_ = free_bytes >> 20 < options_.min_free_disk_mb;
+    disk_low_ = free_bytes >> 20 < options.min_free_disk_mb;
   }
-  std::uint64_t size_bytes = 0;
-  for (rocksdb::ColumnFamilyHandle* family : families_) {
-    for (const std::string* property : {&rocksdb::DB::Properties::kLiveSstFilesSize,
-                                        &rocksdb::DB::Properties::kSizeAllMemTables}) {
-      std::uint64_t part_bytes = 0;
-      if (db_->GetIntProperty(family, *property, &part_bytes)) size_bytes += part_bytes;
-    }
-  }
-  counters_.size_bytes = size_bytes;
+  std::vector<std::shared_ptr<const StoreGeneration>> generations;  // kept meanwhile
+  counters_.size_bytes = database_.size_bytes(all_families(generations));
 }
 
 // ---- The pool ---------------------------------------------------------------------------------------------
@@ -761,6 +696,75 @@ inline void Store::fetch_entries(const Group& group, const raft::Fetch& fetch) {
   }
   report([&](StoreEvents& events) {
     events.on_fetched(group.id, fetch.peer, fetched->prev_log_term, std::move(fetched->entries));
+  });
+}
+
+// ---- Snapshots ---------------------------------------------------------------------------------
+
+inline void Store::build_snapshot(GroupId id, ClusterMembership membership, Built done) {
+  slow_pool_.post([this, &group = find(id), membership = std::move(membership),
+                   done = std::move(done)] {
+    if (failed()) return done(Error{"the storage has failed: no snapshot is built"});
+    const std::uint64_t started_ms = now_ms();
+    const std::string family = group.data.now()->family().GetName();
+    Result<SnapshotMetadata> built = shelf_->build(db(), group.id, family, membership, stopping_);
+    if (built) {
+      StoreCounters::count(counters_.snapshots_built);
+      counters_.last_build_ms = now_ms() - started_ms;
+    }
+    done(std::move(built));
+  });
+}
+
+inline void Store::open_snapshot(GroupId group, Index index, Opened done) {
+  pool_.post([this, group, index, done = std::move(done)] { done(shelf_->read(group, index)); });
+}
+
+inline void Store::remove_snapshot(GroupId group, Index index) {
+  slow_pool_.post([this, group, index] { shelf_->remove(group, index); });
+}
+
+inline void Store::receive_snapshot(SnapshotMetadata metadata, Receiving done) {
+  pool_.post([this, metadata = std::move(metadata), done = std::move(done)] {
+    const Result<std::string> directory = shelf_->make_directory("incoming");
+    if (!directory) return done(directory.error());
+    const auto family = store_detail::data_family(metadata.group);
+    done(std::shared_ptr<SnapshotWriter>(std::make_shared<IncomingSnapshot>(
+        *database_.options().env, *directory, metadata, database_.state_options(family))));
+  });
+}
+
+inline void Store::install_snapshot(GroupId id, std::shared_ptr<SnapshotWriter> snapshot) {
+  auto incoming = std::dynamic_pointer_cast<IncomingSnapshot>(std::move(snapshot));
+  raft::require(incoming != nullptr && incoming->is_finished() &&
+                    incoming->metadata().group == id && find(id).machine != nullptr,
+                "a snapshot was to be installed that is not finished, or not the group's");
+  pool_.post([this, &group = find(id), incoming = std::move(incoming)] {
+    if (!failed()) ingest(group, *incoming);
+  });
+}
+
+// Everything but the switch. RocksDB refuses to open a family with tables whose log is newer than a
+// torn one: so every log older than the family is synced before there are tables.
+inline void Store::ingest(Group& group, IncomingSnapshot& snapshot) {
+  StoreCounters::count(counters_.snapshots_received);
+  auto next = group.make_generation();
+  if (!next) return fail("a snapshot could not be installed: " + next.error().text);
+  if (!sync_wal()) return;
+  const rocksdb::Status status = snapshot.ingest(db(), (*next)->family());
+  if (!status.ok()) return fail("a snapshot could not be installed: " + status.ToString());
+  {
+    const std::lock_guard lock(storage_mutex_);
+    applies_.push_back({&group, {}, std::move(*next)});
+  }
+  storage_wake_.notify_one();
+}
+
+// Its space comes back when nobody reads it any more; if the node stops first, at the next start.
+inline void Store::drop(std::shared_ptr<const StoreGeneration> generation) {
+  slow_pool_.post([this, generation = std::move(generation)] {
+    if (failed() || stopping_) return;
+    db().DropColumnFamily(&generation->family()).PermitUncheckedError();
   });
 }
 
@@ -776,16 +780,9 @@ void Store::report(Report report) {
 inline void Store::fail(const std::string& what) {
   const std::lock_guard lock(report_mutex_);
   if (failed()) return;
-  failure_ = what + " (" + dir_.path() + ")";
+  failure_ = what + " (" + database_.path() + ")";
   failed_.store(true, std::memory_order_release);
   if (events_ != nullptr) events_->on_storage_failed(failure_);
-}
-
-inline void Store::FailureListener::OnBackgroundError(rocksdb::BackgroundErrorReason,
-                                                      rocksdb::Status* error) {
-  // An echo of what another thread has met, and reports with its cause.
-  if (error->ToString().find("previous error") != std::string::npos) return;
-  store_.fail("the database could not write: " + error->ToString());
 }
 
 inline std::uint64_t Store::now_ms() const {

@@ -1,8 +1,9 @@
 // seshat/store_options.hpp - what a store can be told, and how it sets RocksDB up.
 //
-// One database a node, seven column families:
+// One database a node, seven column families (system_data and data_kv change their names when a
+// snapshot is installed, see store_generation.hpp):
 //
-//   default             who this node is
+//   default             who this node is, which generations are in force
 //   system_raft_log     the log of the system group       data_raft_log     ... of the data group
 //   system_raft_state   its term and vote                 data_raft_state
 //   system_data         what its state machine keeps      data_kv
@@ -97,11 +98,11 @@ inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
   // takes everything it is given then as durable.
   db.avoid_flush_during_recovery = false;
 
-  // 96 MB of write buffers over all families; the WAL is at most the data they hold, and what the
-  // quiet families pin.
+  // 96 MB of write buffers over all families, and as much of WAL: what is beyond that is pinned by
+  // families that are quiet, and flushing these frees it.
   db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(
       options.write_buffer_size_bytes + options.write_buffer_size_bytes / 2);
-  db.max_total_wal_size = 4 * options.write_buffer_size_bytes;
+  db.max_total_wal_size = options.write_buffer_size_bytes + options.write_buffer_size_bytes / 2;
   db.max_background_jobs = 2;
   // A flush writes as it goes, so that its fsync at the end does not hold up SyncWAL.
   db.bytes_per_sync = 1 << 20;
