@@ -235,7 +235,7 @@ class Recorder : public seshat::PeerEvents {
     heard_.up.insert(peer);
     changed_.notify_all();
   }
-  void on_peer_refused(NodeId, std::string reason) override {
+  void on_peer_refused(NodeId, std::string reason, bool) override {
     const std::lock_guard lock(mutex_);
     heard_.refusals.push_back(std::move(reason));
     changed_.notify_all();

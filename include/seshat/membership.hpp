@@ -241,6 +241,7 @@ inline std::optional<ClusterMembership> Membership::proposal(const std::string& 
     if (info.incarnation != 0 && info.incarnation != known.incarnation) continue;
     info.incarnation = known.incarnation;
     info.client_addr = known.client_addr;
+    if (!known.addr.empty()) info.addr = known.addr;  // version 0.1 doesn't say it
     info.max_record_version = known.max_record_version;
     info.max_operation_version = known.max_operation_version;
   }

@@ -10,7 +10,8 @@
 // Keeps:    which node serves a slot, and what a client is told that asks another one; the records
 //           of the system group, as long as this node leads it; who may vote (membership.hpp).
 // Threads:  the loop, but for what is marked; store and peers answer through the mailbox.
-// Needs:    replica, state_machine, membership, command (Topology), store, peer, config.
+// Needs:    replica, state_machine, membership, joining, cluster_changes, snapshot_exchange,
+//           command (Topology), store, peer, config.
 #ifndef SESHAT_NODE_HPP
 #define SESHAT_NODE_HPP
 
@@ -18,7 +19,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <ctime>
 #include <functional>
 #include <map>
 #include <memory>
@@ -30,15 +30,20 @@
 #include <variant>
 #include <vector>
 
+#include "seshat/boot_clock.hpp"
+#include "seshat/cluster_changes.hpp"
 #include "seshat/codec.hpp"
 #include "seshat/command.hpp"
 #include "seshat/config.hpp"
+#include "seshat/joining.hpp"
 #include "seshat/log.hpp"
 #include "seshat/mailbox.hpp"
 #include "seshat/membership.hpp"
+#include "seshat/node_info.hpp"
 #include "seshat/peer.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/result.hpp"
+#include "seshat/snapshot_exchange.hpp"
 #include "seshat/state_machine.hpp"
 #include "seshat/store.hpp"
 #include "seshat/version.hpp"
@@ -47,18 +52,11 @@ namespace seshat {
 
 inline constexpr std::uint64_t kTickIntervalMs = 25;
 
-// Goes on while the machine sleeps, where there is such a clock (Linux); leases depend on it. On
-// other systems sleep stops it: use raft.read_mode = "read-index" on machines that may sleep.
-class BootClock final : public Clock {
- public:
-  [[nodiscard]] std::uint64_t now_ms() const override;
-};
-
 class Node final : public Database,
                    private StoreEvents,
                    private PeerEvents,
-                   private SnapshotSender,
-                   private LeadershipObserver {
+                   private LeadershipObserver,
+                   private ClusterChanges::Site {
  public:
   // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
   // something to do. An error: nothing was started.
@@ -95,6 +93,8 @@ class Node final : public Database,
   [[nodiscard]] bool may_stop() const;
   // Set once storage has failed: this node can keep no promise any more and must end.
   [[nodiscard]] const std::optional<std::string>& failure() const { return failure_; }
+  // Set once this node was removed from its cluster: it has nothing to do here any more.
+  [[nodiscard]] bool was_removed() const { return removed_; }
 
   // ---- what is known here
   [[nodiscard]] NodeId id() const { return membership_.self().id; }
@@ -143,14 +143,22 @@ class Node final : public Database,
   struct PeerRefused {
     NodeId peer;
     std::string reason;
+    bool removed;
   };
   struct PeerDown {
     NodeId peer;
     std::string reason;
   };
+  struct LogCut {
+    GroupId group;
+    Index first_index;
+  };
+  struct Installed {
+    GroupId group;
+  };
   using Work = std::function<void()>;
-  using Event = std::variant<Synced, Applied, Fetched, StorageFailed, SystemRead, HelloReceived,
-                             FrameReceived, PeerUp, PeerRefused, PeerDown, Work>;
+  using Event = std::variant<Synced, Applied, Fetched, LogCut, Installed, StorageFailed, SystemRead,
+                             HelloReceived, FrameReceived, PeerUp, PeerRefused, PeerDown, Work>;
 
   // A proposal of the node itself to the system group: one at a time, tried again while needed.
   class SystemProposal final : public Waiter {
@@ -181,14 +189,20 @@ class Node final : public Database,
 
   struct PeerState {
     bool connected = false;
-    bool disk_low = false;
+    std::optional<NodeStatus> status;  // as heard last
+    std::uint64_t heard_ms = 0;
     std::string refused;  // why, as told last; so that it is logged once
+
+    [[nodiscard]] bool disk_low() const { return status && status->disk_low; }
   };
 
   Node(const Config& config, const Logger& logger, std::function<void()> wake,
        std::unique_ptr<Store> store, Membership membership);
   [[nodiscard]] Result<void> restore_machines(std::map<GroupId, raft::Restored>& restored);
   [[nodiscard]] Result<void> start_peers();
+  [[nodiscard]] std::map<NodeId, std::string> dialed() const;
+  [[nodiscard]] std::string dial_addr(NodeId member) const;
+  void make_joining();
   void make_replicas(std::map<GroupId, raft::Restored> restored);
   [[nodiscard]] raft::Config raft_config(GroupId group) const;
 
@@ -197,17 +211,29 @@ class Node final : public Database,
   void on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) override;
   void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
                   std::vector<raft::Entry> entries) override;
+  void on_log_cut(GroupId group, Index first_index) override;
+  void on_installed(GroupId group, const MachineState& state) override;
   void on_storage_failed(std::string what) override;
   void on_hello(Hello hello, std::function<void(HelloReply)> answer) override;
   void on_frame(NodeId from, Frame frame) override;
   void on_peer_up(NodeId peer, Hello hello) override;
-  void on_peer_refused(NodeId peer, std::string reason) override;
+  void on_peer_refused(NodeId peer, std::string reason, bool removed) override;
   void on_peer_down(NodeId peer, std::string reason) override;
+  void on_call(CallRequest request, std::function<void(CallReply)> answer) override;
+  void on_snapshot_offer(SnapshotOffer offer, std::function<void(SnapshotAnswer)> answer) override;
+  void on_snapshot_received(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                            std::function<void(SnapshotReply)> done) override;
+  void on_snapshot_broken(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                          std::string reason) override;
+  void on_snapshot_failed(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                          std::string reason) override;
 
   // The loop: a handler each; drain() is their table of contents.
   void handle(Synced& event);
   void handle(Applied& event);
   void handle(Fetched& event);
+  void handle(LogCut& event) { exchange_->handle_log_cut(event.group, event.first_index); }
+  void handle(Installed& event);
   void handle(StorageFailed& event);
   void handle(SystemRead& event);
   void handle(HelloReceived& event);
@@ -218,7 +244,15 @@ class Node final : public Database,
   void handle(Work& work) { work(); }
 
   void leadership_changed(GroupId group) override;
-  void send_snapshot(GroupId group, NodeId peer) override;
+
+  // ClusterChanges::Site
+  [[nodiscard]] bool is_connected(NodeId node) const override;
+  [[nodiscard]] std::optional<NodeStatus> fresh_status(NodeId node) const override;
+  void call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) override;
+
+  void read_system_records();
+  void refresh_peers();
+  void follow_joining();
   void log_refusal(NodeId peer, const std::string& problem);
   void fail(std::string what);
   void refresh_self();
@@ -229,10 +263,10 @@ class Node final : public Database,
   [[nodiscard]] std::uint64_t stamp_ms();
   [[nodiscard]] bool leader_may_be_named(NodeId leader) const;
   [[nodiscard]] std::string moved_text(Slot slot, NodeId leader) const;
-  [[nodiscard]] ShardMap initial_shard_map() const;
+  [[nodiscard]] ShardMap wanted_shard_map() const;
   [[nodiscard]] Replica& replica(GroupId group) { return *groups_.at(group).replica; }
   [[nodiscard]] const Replica& replica(GroupId group) const { return *groups_.at(group).replica; }
-  [[nodiscard]] std::string group_info(GroupId group) const;
+  [[nodiscard]] bool has_other_voters(const Replica& replica) const;
 
   const Config& config_;
   Logger logger_;
@@ -243,14 +277,17 @@ class Node final : public Database,
   std::unique_ptr<Store> store_;
   std::map<GroupId, Group> groups_;
   NoTransport no_transport_;
-  std::unique_ptr<Peers> peers_;  // null: a cluster of one
+  std::unique_ptr<Peers> peers_;  // null: peers are off, a cluster of one
+  std::unique_ptr<SnapshotExchange> exchange_;
+  std::unique_ptr<ClusterChanges> changes_;
+  std::unique_ptr<Joining> joining_;  // while this node asks to be let in
 
   Membership membership_;
-  ShardMap shard_map_;
-  bool shard_map_recorded_ = false;
+  std::optional<ShardMap> shard_map_;  // as recorded
   std::string fresh_cluster_id_;
   SystemProposal system_proposal_;
   std::map<NodeId, PeerState> peer_states_;  // of every other member
+  std::map<NodeId, std::string> dialed_;     // what the channel was told last
   std::string stranger_refused_;             // as PeerState::refused, of those who are no members
   Hello told_hello_;                         // what new streams say of this node at present
   bool has_voted_ = false;
@@ -259,25 +296,13 @@ class Node final : public Database,
   std::uint64_t next_status_ms_ = 0;
   std::uint64_t last_stamp_ms_ = 0;
   bool stopping_ = false;
+  bool removed_ = false;
   std::optional<std::string> failure_;
 };
 
 // =================================================================================================
 // Bodies
 // =================================================================================================
-
-inline std::uint64_t BootClock::now_ms() const {
-#ifdef CLOCK_BOOTTIME
-  timespec now{};
-  if (clock_gettime(CLOCK_BOOTTIME, &now) == 0) {
-    return static_cast<std::uint64_t>(now.tv_sec) * 1000 +
-           static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
-  }
-#endif
-  const auto since_start = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(since_start).count());
-}
 
 // ---- Start ------------------------------------------------------------------------------------------
 
@@ -294,8 +319,15 @@ inline std::string random_hex_32() {
   return hex;
 }
 
+// A frame of status every second is what a peer is known by; a few may be late.
+inline constexpr std::uint64_t kFreshStatusMs = 5'000;
+// A change of members is answered within its own time; this is for the way there and back.
+inline constexpr std::uint64_t kCallTimeoutMs = 45'000;
+
+// Of the founders: nobody, on a node that joins.
 inline std::map<NodeId, std::string> member_addresses(const Config& config) {
   std::map<NodeId, std::string> addresses;
+  if (config.joins()) return addresses;
   for (const auto& member : config.cluster.initial_members) {
     addresses[NodeId{member.id}] = member.addr;
   }
@@ -310,7 +342,7 @@ inline StoreOptions store_options(const Config& config) {
   options.groups = {kSystemGroup, kFirstDataGroup};
   options.block_cache_size_bytes = config.storage.block_cache_mb << 20;
   options.min_free_disk_mb = config.limits.min_free_disk_mb;
-  options.ends_on_damage = config.cluster.initial_members.size() > 1;
+  options.ends_on_damage = config.joins() || config.cluster.initial_members.size() > 1;
   return options;
 }
 
@@ -325,6 +357,7 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Log
   self.incarnation = (*store)->identity().incarnation;
   self.cluster_id = (*store)->identity().cluster_id;
   self.client_addr = config.node.advertise_client_addr;
+  self.addr = config.node.advertise_addr;
   self.new_at_start = (*store)->is_new();
   Membership membership(std::move(self), node_detail::member_addresses(config));
   std::unique_ptr<Node> node(
@@ -333,6 +366,7 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Log
   if (Result<void> done = node->restore_machines(restored); !done) return done.error();
   if (Result<void> done = node->start_peers(); !done) return done.error();
   node->make_replicas(std::move(restored));
+  node->make_joining();
   node->store_->start(*node);
   return node;
 }
@@ -344,12 +378,15 @@ inline Node::Node(const Config& config, const Logger& logger, std::function<void
       mailbox_(std::move(wake), node_detail::kMaxWaitingFrames),
       store_(std::move(store)),
       membership_(std::move(membership)),
-      shard_map_(initial_shard_map()),
       fresh_cluster_id_(node_detail::random_hex_32()) {}
 
 // The peers first, so that nothing comes in; then the store, which finishes what it was given.
 inline Node::~Node() {
   peers_.reset();
+  exchange_.reset();
+  events_.clear();
+  mailbox_.take(events_);
+  events_.clear();  // with what they hold of the store
   store_.reset();
 }
 
@@ -364,15 +401,12 @@ inline Result<void> Node::restore_machines(std::map<GroupId, raft::Restored>& re
     restored[id] = std::move(*state);
   }
   if (system.restored_membership()) membership_.set_record(*system.restored_membership());
-  if (system.restored_shard_map()) {
-    shard_map_ = *system.restored_shard_map();
-    shard_map_recorded_ = true;
-  }
+  shard_map_ = system.restored_shard_map();
   return {};
 }
 
 inline Result<void> Node::start_peers() {
-  if (membership_.initial_members().size() == 1) return {};
+  if (!config_.listens_for_peers()) return {};
   PeerOptions options;
   options.self = id();
   options.listen_addr = config_.node.internal_addr;
@@ -381,26 +415,63 @@ inline Result<void> Node::start_peers() {
   options.limits.max_message_size_bytes =
       std::max<std::size_t>(options.limits.max_message_size_bytes,
                             2 * config_.limits.max_request_size_bytes + (1U << 20));
-  for (const auto& [peer, addr] : membership_.initial_members()) {
-    if (peer == id()) continue;
-    const auto dialed = config_.cluster.dial.find(peer.value);
-    options.dial[peer] = dialed == config_.cluster.dial.end() ? addr : dialed->second;
-    peer_states_[peer] = {};
-  }
+  options.dial = dialed_ = dialed();
+  for (const auto& [peer, addr] : dialed_) peer_states_[peer] = {};
   Result<std::unique_ptr<Peers>> peers = Peers::start(std::move(options), *this, logger_);
   if (!peers) return peers.error();
   peers_ = std::move(*peers);
   return {};
 }
 
+inline std::string Node::dial_addr(NodeId member) const {
+  const auto instead = config_.cluster.dial.find(member.value);
+  return instead == config_.cluster.dial.end() ? membership_.addr(member) : instead->second;
+}
+
+inline std::map<NodeId, std::string> Node::dialed() const {
+  std::map<NodeId, std::string> dialed;
+  for (const auto& [member, addr] : membership_.members()) {
+    if (member != id() && !addr.empty()) dialed[member] = dial_addr(member);
+  }
+  return dialed;
+}
+
+inline void Node::make_joining() {
+  if (!config_.joins() || membership_.record() || !peers_) return;
+  joining_ = std::make_unique<Joining>(
+      config_.cluster.join_addr, [this](const std::string& addr, CallRequest request,
+                                        std::function<void(Result<CallReply>)> answer) {
+        peers_->call(addr, request, node_detail::kCallTimeoutMs,
+                     [this, answer = std::move(answer)](Result<CallReply> reply) {
+                       post([answer, reply = std::move(reply)] { answer(reply); });
+                     });
+      });
+  logger_.info("asks to be let into the cluster", {{"at", config_.cluster.join_addr}});
+}
+
 inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
   const std::uint64_t timeout_ms = config_.limits.request_timeout_secs * 1000;
   Transport& transport = peers_ ? static_cast<Transport&>(*peers_) : no_transport_;
+  exchange_ = std::make_unique<SnapshotExchange>(
+      SnapshotExchange::Options{
+          config_.raft.snapshot_interval_entries, config_.raft.snapshot_interval_bytes,
+          config_.raft.max_log_size_bytes, config_.raft.snapshot_max_mb_per_sec << 20},
+      SnapshotExchange::Environment{*store_, peers_.get(), membership_, clock_,
+                                    [this](std::function<void()> work) { post(std::move(work)); },
+                                    [this](NodeId member) { return dial_addr(member); }},
+      logger_);
+  std::map<GroupId, Replica*> replicas;
   for (auto& [id, group] : groups_) {
-    const Replica::Environment environment{clock_, *store_, transport, *store_, *this, *this};
+    const Replica::Environment environment{clock_, *store_, transport, *store_, *exchange_, *this};
     group.replica = std::make_unique<Replica>(id, raft_config(id), std::move(restored[id]),
                                               timeout_ms, environment);
+    replicas[id] = group.replica.get();
   }
+  exchange_->set_replicas(replicas);
+  ClusterChanges::Site& site = *this;
+  changes_ = std::make_unique<ClusterChanges>(
+      ClusterChanges::Options{config_.cluster.auto_promote, timeout_ms}, membership_,
+      std::move(replicas), clock_, site);
   refresh_self();  // before the first message: may_vote_ holds from the start
 }
 
@@ -435,6 +506,12 @@ inline void Node::on_fetched(GroupId group, NodeId peer, Term prev_log_term,
                              std::vector<raft::Entry> entries) {
   mailbox_.push(Fetched{group, peer, prev_log_term, std::move(entries)});
 }
+inline void Node::on_log_cut(GroupId group, Index first_index) {
+  mailbox_.push(LogCut{group, first_index});
+}
+inline void Node::on_installed(GroupId group, const MachineState&) {
+  mailbox_.push(Installed{group});
+}
 inline void Node::on_storage_failed(std::string what) {
   mailbox_.push(StorageFailed{std::move(what)});
 }
@@ -448,23 +525,56 @@ inline void Node::on_frame(NodeId from, Frame frame) {
 inline void Node::on_peer_up(NodeId peer, Hello hello) {
   mailbox_.push(PeerUp{peer, std::move(hello)});
 }
-inline void Node::on_peer_refused(NodeId peer, std::string reason) {
-  mailbox_.push(PeerRefused{peer, std::move(reason)});
+inline void Node::on_peer_refused(NodeId peer, std::string reason, bool removed) {
+  mailbox_.push(PeerRefused{peer, std::move(reason), removed});
 }
 inline void Node::on_peer_down(NodeId peer, std::string reason) {
   mailbox_.push(PeerDown{peer, std::move(reason)});
+}
+inline void Node::on_call(CallRequest request, std::function<void(CallReply)> answer) {
+  post([this, request = std::move(request), answer = std::move(answer)] {
+    changes_->handle(request, answer);
+  });
+}
+inline void Node::on_snapshot_offer(SnapshotOffer offer,
+                                    std::function<void(SnapshotAnswer)> answer) {
+  post([this, offer = std::move(offer), answer = std::move(answer)] {
+    if (!failure_) exchange_->offered(offer, answer);
+  });
+}
+inline void Node::on_snapshot_received(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                                       std::function<void(SnapshotReply)> done) {
+  post([this, group, writer = std::move(writer), done = std::move(done)] {
+    if (!failure_) exchange_->received(group, writer, done);
+  });
+}
+inline void Node::on_snapshot_broken(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                                     std::string reason) {
+  post([this, group, writer = std::move(writer), reason = std::move(reason)] {
+    exchange_->broken(group, writer, reason);
+  });
+}
+inline void Node::on_snapshot_failed(GroupId group, std::shared_ptr<SnapshotWriter> writer,
+                                     std::string reason) {
+  post([this, group, writer = std::move(writer), reason = std::move(reason)] {
+    exchange_->failed(group, writer, reason);
+  });
 }
 
 // ---- The loop ---------------------------------------------------------------------------------------
 
 inline void Node::tick() {
+  if (failure_) return;
   for (auto& [id, group] : groups_) group.replica->tick();
+  follow_joining();
+  if (!stopping_) changes_->tick();
+  exchange_->tick();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
   if (stopping_) hand_over();
   const std::uint64_t now_ms = clock_.now_ms();
   if (peers_ && now_ms >= next_status_ms_) {
     next_status_ms_ = now_ms + node_detail::kStatusIntervalMs;
-    peers_->send_status({store_->disk_low()});
+    peers_->send_status(own_status());
   }
 }
 
@@ -486,7 +596,15 @@ inline void Node::handle(Synced& event) { replica(event.group).on_synced(event.w
 
 inline void Node::handle(Applied& event) {
   replica(event.group).on_applied(event.last, event.outcomes);
-  if (event.group != kSystemGroup) return;
+  if (event.group == kSystemGroup) read_system_records();
+}
+
+inline void Node::handle(Installed& event) {
+  exchange_->installed(event.group);
+  if (event.group == kSystemGroup) read_system_records();
+}
+
+inline void Node::read_system_records() {
   read_from_disk(kSystemGroup, [this](const OrderedMap& map) {
     mailbox_.push(SystemRead{read_membership(map), read_shard_map(map)});
   });
@@ -502,10 +620,7 @@ inline void Node::handle(StorageFailed& event) { fail("storage failure: " + even
 inline void Node::handle(SystemRead& event) {
   if (!event.membership) return fail(event.membership.error().text);
   if (!event.shard_map) return fail(event.shard_map.error().text);
-  if (*event.shard_map) {
-    shard_map_ = **event.shard_map;
-    shard_map_recorded_ = true;
-  }
+  if (*event.shard_map) shard_map_ = **event.shard_map;
   if (!*event.membership) return;
   const ClusterMembership& record = **event.membership;
   if (!membership_.cluster_id().empty() && membership_.cluster_id() != record.cluster_id) {
@@ -514,6 +629,7 @@ inline void Node::handle(SystemRead& event) {
   }
   if (store_->identity().cluster_id.empty()) store_->set_cluster_id(record.cluster_id);
   membership_.set_record(record);
+  refresh_peers();
   // A peer that was accepted before the record was known may turn out to be another one.
   for (const auto& [peer, state] : peer_states_) {
     const auto seen = membership_.peer(peer);
@@ -531,6 +647,7 @@ inline void Node::handle(HelloReceived& event) {
   reply.accepted = !problem.has_value();
   reply.reason = problem.value_or("");
   reply.self = own_hello();
+  reply.removed = membership_.was_removed(event.hello);
   if (problem) log_refusal(event.hello.node_id, *problem);
   if (!problem) membership_.note_peer(event.hello);
   event.answer(std::move(reply));
@@ -552,7 +669,8 @@ inline void Node::handle(FrameReceived& event) {
   }
   const auto state = peer_states_.find(event.from);
   if (event.frame.status && state != peer_states_.end()) {
-    state->second.disk_low = event.frame.status->disk_low;
+    state->second.status = std::move(event.frame.status);
+    state->second.heard_ms = clock_.now_ms();
   }
 }
 
@@ -574,6 +692,13 @@ inline void Node::handle(PeerRefused& event) {
   PeerState& state = peer_states_[event.peer];
   state.connected = false;
   membership_.note_refusal(event.peer);
+  if (event.removed && !removed_) {
+    removed_ = true;
+    logger_.info(
+        "this node was removed from its cluster, and stops; its data directory is of no "
+        "more use to the cluster",
+        {{"told_by", event.peer}, {"data_dir", config_.node.data_dir}});
+  }
   if (state.refused == event.reason) return;
   state.refused = event.reason;
   logger_.error("a peer refuses this node", {{"peer", event.peer}, {"reason", event.reason}});
@@ -599,8 +724,7 @@ inline void Node::leadership_changed(GroupId group) {
   const NodeId known = std::exchange(groups_.at(group).known_leader, raft.leader());
   if (raft.leader() != NodeId{}) groups_.at(group).last_leader = raft.leader();
   if (raft.leader() == known && !raft.is_leader()) return;
-  const LogLevel level =
-      membership_.initial_members().size() == 1 ? LogLevel::kDebug : LogLevel::kInfo;
+  const LogLevel level = membership_.members().size() == 1 ? LogLevel::kDebug : LogLevel::kInfo;
   std::string_view what = "follows";
   if (raft.is_leader()) {
     what = "leads";
@@ -610,8 +734,6 @@ inline void Node::leadership_changed(GroupId group) {
   logger_.log(level, what,
               {{"group", group}, {"term", raft.current_term()}, {"leader", raft.leader()}});
 }
-
-inline void Node::send_snapshot(GroupId, NodeId) {}
 
 inline Hello Node::own_hello() const {
   bool log_is_empty = true;
@@ -639,12 +761,61 @@ inline void Node::refresh_self() {
   told_hello_ = std::move(hello);
 }
 
-inline ShardMap Node::initial_shard_map() const {
+// Who is dialed, and so heard of.
+inline void Node::refresh_peers() {
+  if (!peers_) return;
+  std::map<NodeId, std::string> wanted = dialed();
+  if (wanted == dialed_) return;
+  dialed_ = std::move(wanted);
+  std::erase_if(peer_states_, [&](const auto& state) { return !dialed_.contains(state.first); });
+  for (const auto& [peer, addr] : dialed_) peer_states_.try_emplace(peer);
+  peers_->set_peers(dialed_);
+}
+
+inline void Node::follow_joining() {
+  if (!joining_) return;
+  joining_->tick(clock_.now_ms(), own_hello());
+  if (joining_->failure()) return fail(*joining_->failure());
+  if (!joining_->membership()) return;
+  membership_.set_joined(*joining_->membership());
+  store_->set_cluster_id(membership_.cluster_id());
+  logger_.info("was let into the cluster, as a learner until it has caught up",
+               {{"cluster", membership_.cluster_id()}});
+  refresh_peers();
+  joining_.reset();
+}
+
+inline bool Node::is_connected(NodeId node) const {
+  const auto state = peer_states_.find(node);
+  return state != peer_states_.end() && state->second.connected;
+}
+
+inline std::optional<NodeStatus> Node::fresh_status(NodeId node) const {
+  const auto state = peer_states_.find(node);
+  if (state == peer_states_.end() || !state->second.connected) return std::nullopt;
+  const bool fresh = clock_.now_ms() - state->second.heard_ms <= node_detail::kFreshStatusMs;
+  return fresh ? state->second.status : std::nullopt;
+}
+
+inline void Node::call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) {
+  const auto heard = [this, answer = std::move(answer)](Result<CallReply> reply) {
+    CallReply heard;
+    heard.status = CallStatus::kNotReady;
+    if (!reply) heard.reason = reply.error().text;
+    post([answer, reply = reply ? *std::move(reply) : std::move(heard)] { answer(reply); });
+  };
+  if (!peers_) return heard(Error{"this node does not talk to peers"});
+  peers_->call(dial_addr(node), request, node_detail::kCallTimeoutMs, heard);
+}
+
+// All slots are in the one data group, and every member has a copy of it.
+inline ShardMap Node::wanted_shard_map() const {
   ShardInfo shard;
   shard.id = kFirstDataGroup;
   shard.slots = {{0, static_cast<Slot>(kSlotCount - 1)}};
-  for (const auto& [member, addr] : membership_.initial_members()) {
-    shard.replicas.push_back(member);
+  for (const auto& [member, addr] : membership_.members()) {
+    const auto state = membership_.state(member);
+    if (!state || *state == MemberState::kActive) shard.replicas.push_back(member);
   }
   ShardMap map;
   map.shards = {std::move(shard)};
@@ -660,9 +831,12 @@ inline void Node::propose_system_records() {
   if (const auto next = membership_.proposal(fresh_cluster_id_, stamp_ms())) {
     return propose_record(OperationType::kSetMembership, codec::encode(*next));
   }
-  if (!shard_map_recorded_) {
-    propose_record(OperationType::kSetShardMap, codec::encode(shard_map_));
+  if (const auto next = changes_->next_record(stamp_ms())) {
+    return propose_record(OperationType::kSetMembership, codec::encode(*next));
   }
+  ShardMap wanted = wanted_shard_map();
+  if (shard_map_) wanted.replication_factor = shard_map_->replication_factor;
+  if (shard_map_ != wanted) propose_record(OperationType::kSetShardMap, codec::encode(wanted));
 }
 
 inline void Node::propose_record(OperationType type, const std::string& record) {
@@ -676,7 +850,8 @@ inline void Node::propose_record(OperationType type, const std::string& record) 
 // ---- Clients --------------------------------------------------------------------------------------------
 
 inline std::optional<GroupId> Node::group_of(Slot slot) const {
-  for (const ShardInfo& shard : shard_map_.shards) {
+  if (!shard_map_) return kFirstDataGroup;  // nothing else is recorded in the beginning
+  for (const ShardInfo& shard : shard_map_->shards) {
     for (const SlotRange& range : shard.slots) {
       if (range.first <= slot && slot <= range.last) return shard.id;
     }
@@ -714,9 +889,13 @@ inline void Node::read_from_disk(GroupId group, std::function<void(const Ordered
 }
 
 inline bool Node::disk_is_full() const {
-  std::size_t roomy = store_->disk_low() ? 0 : 1;
-  for (const auto& [peer, state] : peer_states_) roomy += state.disk_low ? 0 : 1;
-  return roomy < membership_.initial_members().size() / 2 + 1;
+  const std::vector<NodeId>& voters = replica(kFirstDataGroup).raft().configuration().voters;
+  const auto roomy = std::count_if(voters.begin(), voters.end(), [&](NodeId voter) {
+    const auto state = peer_states_.find(voter);
+    if (voter == id()) return !store_->disk_low();
+    return state == peer_states_.end() || !state->second.disk_low();
+  });
+  return static_cast<std::size_t>(roomy) < voters.size() / 2 + 1;
 }
 
 // Never this node itself, never empty, never a guess: clients follow it without asking twice.
@@ -750,6 +929,9 @@ inline std::string Node::refusal_text(Slot slot, Refusal refusal) const {
   const std::optional<GroupId> group = group_of(slot);
   const NodeId leader = group ? replica(*group).raft().leader() : NodeId{};
   if (leader_may_be_named(leader)) return moved_text(slot, leader);
+  if (group && exchange_->is_restoring(*group)) {
+    return "LOADING this node is restoring a snapshot, and knows no leader to ask";
+  }
   return "CLUSTERDOWN no leader, election in progress";
 }
 
@@ -767,8 +949,14 @@ inline void Node::hand_over() {
 inline bool Node::may_stop() const {
   return std::all_of(groups_.begin(), groups_.end(), [&](const auto& entry) {
     const Replica& replica = *entry.second.replica;
-    return replica.waiting() == 0 && (!peers_ || !replica.raft().is_leader());
+    const bool hands_over = replica.raft().is_leader() && has_other_voters(replica);
+    return replica.waiting() == 0 && !hands_over;
   });
+}
+
+inline bool Node::has_other_voters(const Replica& replica) const {
+  const std::vector<NodeId>& voters = replica.raft().configuration().voters;
+  return voters.size() > 1 || (voters.size() == 1 && voters.front() != id());
 }
 
 // ---- What is known here -----------------------------------------------------------------------------------
@@ -783,7 +971,7 @@ inline Topology Node::topology() const {
   Topology topology;
   topology.self = id();
   topology.ok = true;
-  for (const auto& [member, addr] : membership_.initial_members()) {
+  for (const auto& [member, addr] : membership_.members()) {
     ClusterNode node;
     node.id = member;
     if (const auto client = split_address(membership_.client_addr(member))) {
@@ -795,7 +983,7 @@ inline Topology Node::topology() const {
     node.connected = state != peer_states_.end() && state->second.connected;
     topology.nodes.push_back(std::move(node));
   }
-  for (const ShardInfo& shard : shard_map_.shards) {
+  for (const ShardInfo& shard : shard_map_.value_or(wanted_shard_map()).shards) {
     const raft::Raft& raft = replica(shard.id).raft();
     const bool is_led = raft.leader() != NodeId{};
     topology.shards.push_back(
@@ -806,27 +994,21 @@ inline Topology Node::topology() const {
   return topology;
 }
 
-inline void Node::administer(AdminRequest, std::function<void(CallReply)> done) {
-  CallReply reply;
-  reply.status = CallStatus::kNotReady;
-  reply.reason = "not built yet";
-  done(std::move(reply));
+inline void Node::administer(AdminRequest request, std::function<void(CallReply)> done) {
+  if (request.action == AdminAction::kSnapshot) return exchange_->take_all(std::move(done));
+  changes_->administer(request, std::move(done));
 }
 
 inline NodeStatus Node::own_status() const {
-  NodeStatus status{store_->disk_low()};
+  NodeStatus status;
+  status.disk_low = store_->disk_low();
   status.version = kVersion;
-  for (const auto& [id, group] : groups_) {
-    const raft::Raft& raft = group.replica->raft();
-    GroupStatus& of = status.groups.emplace_back();
-    of.group = id;
-    of.role = raft.role();
-    of.term = raft.current_term();
-    of.leader = raft.leader();
-    of.commit_index = raft.commit_index();
-    of.applied_index = raft.last_applied();
-    of.first_index = Index{1};
-    of.last_index = raft.log().last_index();
+  for (const auto& [group, state] : groups_) {
+    const auto snapshot = store_->newest_snapshot(group);
+    status.groups.push_back(
+        node_info::status_of(group, state.replica->raft(), store_->log_stats(group),
+                             snapshot ? snapshot->snapshot.last_included_index : Index{},
+                             exchange_->is_restoring(group)));
   }
   return status;
 }
@@ -838,106 +1020,52 @@ inline ClusterStatus Node::cluster_status() const {
   status.membership_version = membership_.record()->membership_version;
   status.system_leader = replica(kSystemGroup).raft().leader();
   for (const auto& [member, info] : membership_.record()->members) {
+    MemberStatus& of = status.members.emplace_back();
+    of.info = info;
+    of.is_self = member == id();
+    of.connected = of.is_self || is_connected(member);
+    if (of.is_self) of.status = own_status();
     const auto peer = peer_states_.find(member);
-    const bool connected = peer != peer_states_.end() && peer->second.connected;
-    status.members.push_back({info, connected || member == id(), member == id()});
-    if (member == id()) status.members.back().status = own_status();
+    if (peer == peer_states_.end() || !peer->second.status) continue;
+    of.status = peer->second.status;
+    of.heard_ms_ago = clock_.now_ms() - peer->second.heard_ms;
   }
   return status;
 }
 
-namespace node_detail {
-
-inline std::string_view role_name(raft::Role role) {
-  switch (role) {
-    case raft::Role::kFollower:
-      return "follower";
-    case raft::Role::kPreCandidate:
-      return "pre-candidate";
-    case raft::Role::kCandidate:
-      return "candidate";
-    case raft::Role::kLeader:
-      return "leader";
-  }
-  return "unknown";
-}
-
-inline void line(std::string& out, std::string_view key, std::string_view value) {
-  out.append(key).append(":").append(value).append("\r\n");
-}
-
-inline void line(std::string& out, std::string_view key, std::uint64_t value) {
-  line(out, key, std::to_string(value));
-}
-
-}  // namespace node_detail
-
-inline std::string Node::group_info(GroupId group) const {
-  const raft::Raft& raft = replica(group).raft();
-  const std::uint64_t now_ms = clock_.now_ms();
-  const bool lease = raft.has_lease(now_ms);
-  const std::string prefix = "raft_group_" + std::to_string(group.value) + "_";
-  std::string out;
-  const auto add = [&](std::string_view key, std::uint64_t value) {
-    node_detail::line(out, prefix + std::string(key), value);
-  };
-  node_detail::line(out, prefix + "role", node_detail::role_name(raft.role()));
-  add("term", raft.current_term().value);
-  add("leader", raft.leader().value);
-  add("vote", raft.voted_for().value);
-  add("last_index", raft.log().last_index().value);
-  add("commit_index", raft.commit_index().value);
-  add("durable_index", raft.durable_index().value);
-  add("applied_index", raft.last_applied().value);
-  add("apply_lag", raft.commit_index() - raft.last_applied());
-  add("log_memory_bytes", raft.log().size_bytes());
-  add("waiting_requests", replica(group).waiting());
-  add("lease", lease ? 1 : 0);
-  add("lease_left_ms", lease && peers_ ? raft.lease_until_ms() - now_ms : 0);
-  if (!raft.is_leader()) return out;
-  for (const raft::PeerStatus& peer : raft.peers()) {
-    const std::string key = prefix + "peer_" + std::to_string(peer.id.value);
-    node_detail::line(out, key,
-                      "match_index=" + std::to_string(peer.match_index.value) +
-                          ",lag=" + std::to_string(raft.log().last_index() - peer.match_index));
-  }
-  return out;
-}
-
 inline void Node::append_info(std::string_view section, std::string& out) const {
+  using node_info::line;
   if (section == "raft") {
-    node_detail::line(out, "raft_node_id", id().value);
-    node_detail::line(out, "raft_cluster_id", membership_.cluster_id());
-    node_detail::line(out, "raft_may_vote", may_vote_ ? 1 : 0);
-    node_detail::line(out, "raft_wiped", membership_.was_wiped() ? 1 : 0);
-    for (const auto& [group_id, group] : groups_) out += group_info(group_id);
+    line(out, "raft_node_id", id().value);
+    line(out, "raft_cluster_id", membership_.cluster_id());
+    line(out, "raft_may_vote", may_vote_ ? 1 : 0);
+    line(out, "raft_wiped", membership_.was_wiped() ? 1 : 0);
+    for (const auto& [group, state] : groups_) {
+      node_info::append_group(out, *state.replica, store_->log_stats(group), clock_.now_ms());
+    }
   } else if (section == "replication") {
     const raft::Raft& raft = replica(kFirstDataGroup).raft();
     std::size_t connected = 0;
     for (const auto& [peer, state] : peer_states_) connected += state.connected ? 1 : 0;
-    node_detail::line(out, "role", raft.is_leader() ? "master" : "slave");
-    node_detail::line(out, "connected_slaves", raft.is_leader() ? connected : 0);
+    line(out, "role", raft.is_leader() ? "master" : "slave");
+    line(out, "connected_slaves", raft.is_leader() ? connected : 0);
     if (raft.is_leader()) return;
     const auto leader = split_address(membership_.client_addr(raft.leader()));
-    node_detail::line(out, "master_host", leader ? leader->host : "");
-    node_detail::line(out, "master_port", leader ? leader->port : 0);
-    node_detail::line(out, "master_link_status", leader ? "up" : "down");
+    line(out, "master_host", leader ? leader->host : "");
+    line(out, "master_port", leader ? leader->port : 0);
+    line(out, "master_link_status", leader ? "up" : "down");
   } else if (section == "persistence") {
-    const Store::Stats stats = store_->stats();
-    node_detail::line(out, "loading", std::uint64_t{0});
-    node_detail::line(out, "store_size_bytes", stats.size_bytes);
-    node_detail::line(out, "store_free_disk_bytes", stats.free_disk_bytes);
-    node_detail::line(out, "store_disk_low", store_->disk_low() ? 1 : 0);
-    node_detail::line(out, "store_unsynced_age_ms", stats.unsynced_age_ms);
-    node_detail::line(out, "store_batches", stats.batches);
-    node_detail::line(out, "store_syncs", stats.syncs);
+    const bool restoring = std::any_of(groups_.begin(), groups_.end(), [&](const auto& group) {
+      return exchange_->is_restoring(group.first);
+    });
+    line(out, "loading", restoring ? 1 : 0);
+    node_info::append_store(out, store_->stats(), store_->disk_low());
   } else if (section == "keyspace") {
     std::string bytes;
     if (cached(kFirstDataGroup).get(kDataStateKey, bytes) != Lookup::kFound) return;
     const auto state = codec::decode_machine_state(bytes);
     if (!state || state->key_count == 0) return;
-    node_detail::line(out, "db0",
-                      "keys=" + std::to_string(state->key_count) + ",expires=0,avg_ttl=0");
+    line(out, "db0", "keys=" + std::to_string(state->key_count) + ",expires=0,avg_ttl=0");
   }
 }
 

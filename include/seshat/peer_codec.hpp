@@ -309,6 +309,7 @@ inline void encode(const Frame& frame, std::string& out) {
     record.hello_reply.accepted = frame.hello_reply->accepted;
     const std::size_t longest = sizeof(record.hello_reply.reason) - 1;
     detail::copy_text(frame.hello_reply->reason.substr(0, longest), record.hello_reply.reason);
+    record.hello_reply.removed = frame.hello_reply->removed;
     record.hello_reply.has_self = true;
     record.hello_reply.self = detail::to_proto(frame.hello_reply->self);
   }
@@ -329,8 +330,9 @@ inline Result<Frame> decode_frame(std::string_view bytes) {
   }
   if (record.has_hello) frame.hello = detail::from_proto(record.hello);
   if (record.has_hello_reply) {
-    frame.hello_reply = HelloReply{record.hello_reply.accepted, record.hello_reply.reason,
-                                   detail::from_proto(record.hello_reply.self)};
+    frame.hello_reply =
+        HelloReply{record.hello_reply.accepted, record.hello_reply.reason,
+                   detail::from_proto(record.hello_reply.self), record.hello_reply.removed};
   }
   if (record.has_status) {
     status.disk_low = record.status.disk_low;

@@ -112,7 +112,8 @@ class PeerEvents {
   // Our stream to `peer` was accepted. `self` is what the peer said about itself.
   virtual void on_peer_up(NodeId peer, Hello self) = 0;
   // Our stream to `peer` was refused; we try again each second, and say so each time.
-  virtual void on_peer_refused(NodeId peer, std::string reason) = 0;
+  // `removed`: because this node was removed from the cluster.
+  virtual void on_peer_refused(NodeId peer, std::string reason, bool removed) = 0;
   // A stream to `peer`, or one from it, that was up has ended (a stream that a newer one of the
   // same peer replaced doesn't count).
   virtual void on_peer_down(NodeId peer, std::string reason) = 0;

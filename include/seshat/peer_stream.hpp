@@ -433,6 +433,7 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   bool settled_ = false;
   bool hold_off_ = false;
   std::string reason_;  // once it is set, it stays
+  bool removed_ = false;
   std::optional<std::uint64_t> ended_at_ms_;
   std::uint64_t began_at_ms_;
   std::uint64_t heard_at_ms_ = 0;
@@ -582,6 +583,7 @@ inline void Outgoing::on_reply(const HelloReply& reply) {
     const std::lock_guard lock(peer_.mutex);
     if (!reason_.empty()) return;  // broken off meanwhile
     reason_ = refusal;
+    removed_ = reply.removed;
     if (!refusal.empty()) ended_at_ms_ = core_->now_ms;
     state_ = refusal.empty() ? State::kUp : State::kRefused;
     wrote_at_ms_ = core_->now_ms;
@@ -631,7 +633,7 @@ inline void Outgoing::settle(const std::string& reason) {
                                                   : "can't reach peer, trying on";
     if (log_it) log.warn(what, {{"peer", peer_.id}, {"addr", peer_.addr}, {"reason", reason_}});
     if (state == State::kUp) events.on_peer_down(peer_.id, reason_);
-    if (state == State::kRefused) events.on_peer_refused(peer_.id, reason_);
+    if (state == State::kRefused) events.on_peer_refused(peer_.id, reason_, removed_);
   });
   const std::lock_guard lock(peer_.mutex);
   peer_.stream = nullptr;  // Core keeps this object

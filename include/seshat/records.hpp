@@ -177,8 +177,9 @@ struct Hello {
 
 struct HelloReply {
   bool accepted = false;
-  std::string reason;  // of a refusal: what is wrong and what to do
-  Hello self;          // who answers
+  std::string reason;    // of a refusal: what is wrong and what to do
+  Hello self;            // who answers
+  bool removed = false;  // ... because whoever asks was removed from the cluster
 
   friend bool operator==(const HelloReply&, const HelloReply&) = default;
 };

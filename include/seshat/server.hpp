@@ -50,6 +50,7 @@
 #include "seshat/kv.hpp"
 #include "seshat/log.hpp"
 #include "seshat/node.hpp"
+#include "seshat/node_info.hpp"
 #include "seshat/result.hpp"
 #include "seshat/version.hpp"
 
@@ -288,7 +289,7 @@ inline void Server::raise_file_limit() {
 inline Result<void> Server::run() {
   schedule_tick();
   await_signals();
-  while (!shutdown_is_done() && !node_->failure()) {
+  while (!shutdown_is_done() && !node_->failure() && !node_->was_removed()) {
     io_.run_one();
     for (int i = 1; i < server_detail::kMaxHandlersPerTurn && io_.poll_one() != 0; ++i) {
     }
@@ -322,7 +323,7 @@ inline void Server::schedule_tick() {
     begin_turn();
     node_->tick();
     // A cluster of one opens its door when it can serve, a few milliseconds after the start.
-    const bool alone = config_.cluster.initial_members.size() <= 1;
+    const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;
     const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
     if (!announced_ && (!alone || waited || node_->has_leader())) {
       announced_ = true;
@@ -556,7 +557,7 @@ inline std::vector<std::pair<std::string, std::string>> Server::settings() const
 }
 
 inline void Server::append_info(std::string_view section, std::string& out) const {
-  using node_detail::line;
+  using node_info::line;
   if (section == "server") {
     line(out, "redis_version", connection_commands::kRedisVersion);
     line(out, "seshat_version", kVersion);

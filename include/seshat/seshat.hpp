@@ -68,7 +68,10 @@
 #include "seshat/wal_check.hpp"  // damage in RocksDB's write-ahead log
 
 // Floor 4: one node.
+#include "seshat/boot_clock.hpp"  // what leases count on
 #include "seshat/node.hpp"
+#include "seshat/node_info.hpp"          // ... what it says of itself
+#include "seshat/snapshot_exchange.hpp"  // when logs are cut, who gets a snapshot
 
 // Floor 5: its door, and what comes to it.
 #include "seshat/cli.hpp"         // seshat members, seshat leave, ... (asio)
