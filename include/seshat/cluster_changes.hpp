@@ -12,7 +12,7 @@
 // of a change looks at the record and at the configurations, and goes on.
 //
 // Keeps:    one change at a time (raft.hpp sees to it); a data group follows only when the system
-//           group has committed its own change; a change that would leave no live majority, or no
+//           group has committed its own change; who leaves hands over what it leads first; a change that would leave no live majority, or no
 //           voter at all, is refused unless forced, the last one always.
 // Threads:  the loop.
 // Needs:    membership.hpp, replica.hpp. No I/O: the node asks peers on its behalf.
@@ -337,6 +337,9 @@ inline void ClusterChanges::reconcile(GroupId group, Replica& replica) {
     (void)replica.change_members(founders.voters, founders.learners);
     return;
   }
+  // Who leaves hands over first: it will not hear how the system group goes on without it.
+  const bool leaves = membership_.state(membership_.self().id) == MemberState::kLeaving;
+  if (leaves) return replica.transfer_leadership();
   const raft::Raft& of_system = system().raft();
   const bool up_to_date =
       of_system.leader() != NodeId{} && of_system.last_applied() == of_system.commit_index();

@@ -280,7 +280,8 @@ class Node final : public Database,
   std::unique_ptr<Peers> peers_;  // null: peers are off, a cluster of one
   std::unique_ptr<SnapshotExchange> exchange_;
   std::unique_ptr<ClusterChanges> changes_;
-  std::unique_ptr<Joining> joining_;  // while this node asks to be let in
+  std::unique_ptr<Joining> joining_;         // while this node asks to be let in
+  std::vector<HelloReceived> early_hellos_;  // that came meanwhile
 
   Membership membership_;
   std::optional<ShardMap> shard_map_;  // as recorded
@@ -642,6 +643,10 @@ inline void Node::handle(SystemRead& event) {
 }
 
 inline void Node::handle(HelloReceived& event) {
+  if (joining_) {  // whoever calls is known in a moment
+    early_hellos_.push_back(std::move(event));
+    return;
+  }
   HelloReply reply;
   const auto problem = membership_.judge(event.hello);
   reply.accepted = !problem.has_value();
@@ -781,8 +786,10 @@ inline void Node::follow_joining() {
   store_->set_cluster_id(membership_.cluster_id());
   logger_.info("was let into the cluster, as a learner until it has caught up",
                {{"cluster", membership_.cluster_id()}});
-  refresh_peers();
   joining_.reset();
+  for (HelloReceived& event : std::exchange(early_hellos_, {})) handle(event);
+  refresh_self();  // what is said to those who are dialed now
+  refresh_peers();
 }
 
 inline bool Node::is_connected(NodeId node) const {
