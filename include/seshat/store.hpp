@@ -34,14 +34,15 @@
 // Keeps:    on_synced only after the sync; nothing is reported after on_storage_failed, and nothing
 //           that failed is tried again.
 // Threads:  open, restore, start, the destructor, set_cluster_id, identity: the owner (the loop).
-//           append, fetch, apply, read_from_disk: the owner; they queue and return. cached(),
-//           stats(), disk_low(), is_new(): any, and never wait for the disk. StoreEvents are called
-//           on the store's own threads, "seshat-storage", "seshat-sync" and "seshat-pool", one at
-//           a time.
+//           append, fetch, apply, read_from_disk, cut_log, all of snapshots: the owner; they queue
+//           and return. cached(), stats(), log_stats(), cut_point(), newest_snapshot(), disk_low(),
+//           is_new(): any, and never wait for the disk. StoreEvents are called on the store's own
+//           threads, "seshat-storage", "seshat-sync" and "seshat-pool", one at a time.
 // Bounds:   the queues hold what Raft handed out: log writes up to max_log_memory_size_bytes, one
 //           batch of applied entries a group, one fetch a peer. What clients ask of the pool is
 //           bounded by whoever admits clients.
-// Limits:   one data group. On a disk that stands still the destructor waits; a process that must
+// Limits:   one data group. Writes wait for an fsync or two while a generation is made, filled and
+//           put in force. On a disk that stands still the destructor waits; a process that must
 //           end anyway ends by _exit. Records of a newer version deep in the data are found only
 //           when they are read.
 // Needs:    the store_*.hpp headers, durable_mark.hpp, data_dir.hpp, wal_check.hpp, work_pool.hpp;
@@ -218,12 +219,12 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] bool sync_wal();
   void note_durable(const std::vector<std::uint64_t>& applied);
   void finish_cut(const Cut& cut);
+  void reclaim(Group& group);
   void sync_mark();
   void measure();
 
   // The pool
   void fetch_entries(const Group& group, const raft::Fetch& fetch);
-
   void ingest(Group& group, IncomingSnapshot& snapshot);
   void drop(std::shared_ptr<const StoreGeneration> generation);
 
@@ -248,7 +249,6 @@ class Store final : public LogStore, public Applier {
   // Set before any thread of ours runs, and not changed after
   StoreDatabase database_;
   std::deque<Group> groups_;  // gone before the database is
-
   std::unique_ptr<SnapshotShelf> shelf_;
 
   NodeIdentity identity_;  // the owner's
@@ -584,6 +584,7 @@ inline void Store::put_in_force(ApplyWork& work) {
   group.applied = group.applied_durable = state->applied_index.value;
   is_new_ = false;
   drop(group.data.switch_to(std::move(work.generation)));
+  slow_pool_.post([this, &group] { reclaim(group); });
   StoreCounters::count(counters_.snapshots_installed);
   {
     const std::lock_guard lock(sync_mutex_);
@@ -665,10 +666,12 @@ inline void Store::finish_cut(const Cut& cut) {
   cut.group->log.cut_is_durable(first);
   StoreCounters::count(counters_.log_cuts);
   report([&](StoreEvents& events) { events.on_log_cut(cut.group->id, first); });
-  slow_pool_.post([this, group = cut.group] {
-    const std::size_t buffer_bytes = database_.options().write_buffer_size_bytes;
-    if (!failed() && !stopping_) group->log.reclaim(buffer_bytes / 4);
-  });
+  slow_pool_.post([this, group = cut.group] { reclaim(*group); });
+}
+
+inline void Store::reclaim(Group& group) {
+  if (failed() || stopping_) return;
+  group.log.reclaim(database_.options().write_buffer_size_bytes / 4);
 }
 
 inline void Store::sync_mark() {
