@@ -16,7 +16,7 @@
 namespace {
 
 using namespace std::chrono_literals;
-using namespace seshat::tests;
+using namespace seshat::peer_tests;
 using seshat::AdminAction;
 using seshat::CallReply;
 using seshat::CallRequest;

@@ -30,7 +30,7 @@
 #include "seshat/log.hpp"
 #include "seshat/peer.hpp"
 
-namespace seshat::tests {
+namespace seshat::peer_tests {
 
 using namespace std::chrono_literals;
 
@@ -449,6 +449,6 @@ class RawStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::B
   bool done_ = false;
 };
 
-}  // namespace seshat::tests
+}  // namespace seshat::peer_tests
 
 #endif  // SESHAT_TESTS_PEER_NODES_HPP

@@ -12,7 +12,7 @@
 namespace {
 
 using namespace std::chrono_literals;
-using namespace seshat::tests;
+using namespace seshat::peer_tests;
 using seshat::GroupId;
 using seshat::NodeId;
 namespace raft = seshat::raft;

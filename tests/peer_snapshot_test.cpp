@@ -20,7 +20,7 @@
 namespace {
 
 using namespace std::chrono_literals;
-using namespace seshat::tests;
+using namespace seshat::peer_tests;
 using seshat::Error;
 using seshat::GroupId;
 using seshat::Index;

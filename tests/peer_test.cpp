@@ -40,7 +40,7 @@ extern "C" const char* __tsan_default_suppressions() {  // NOLINT(bugprone-reser
 namespace {
 
 using namespace std::chrono_literals;
-using namespace seshat::tests;
+using namespace seshat::peer_tests;
 using seshat::Frame;
 using seshat::GroupId;
 using seshat::Hello;

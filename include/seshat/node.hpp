@@ -704,6 +704,7 @@ inline void Node::handle(PeerRefused& event) {
         "more use to the cluster",
         {{"told_by", event.peer}, {"data_dir", config_.node.data_dir}});
   }
+  if (event.removed) return;
   if (state.refused == event.reason) return;
   state.refused = event.reason;
   logger_.error("a peer refuses this node", {{"peer", event.peer}, {"reason", event.reason}});

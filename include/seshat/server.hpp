@@ -289,8 +289,9 @@ inline void Server::raise_file_limit() {
 inline Result<void> Server::run() {
   schedule_tick();
   await_signals();
-  while (!shutdown_is_done() && !node_->failure() && !node_->was_removed()) {
+  while (!shutdown_is_done() && !node_->failure()) {
     io_.run_one();
+    if (node_->was_removed()) begin_shutdown();
     for (int i = 1; i < server_detail::kMaxHandlersPerTurn && io_.poll_one() != 0; ++i) {
     }
     end_turn();
