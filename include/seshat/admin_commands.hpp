@@ -235,6 +235,7 @@ inline std::vector<StatusRow> status_rows(const ClusterStatus& cluster) {
   for (auto& [group, commit] : commits) commit = detail::commit_of(cluster, group);
   std::vector<StatusRow> rows;
   for (const MemberStatus& member : cluster.members) {
+    if (member.info.state == MemberState::kRemoved) continue;
     for (const auto& [group, commit] : commits) {
       rows.push_back(detail::row_of(member, group, commit));
     }

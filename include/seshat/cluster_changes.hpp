@@ -103,6 +103,7 @@ class ClusterChanges {
   [[nodiscard]] std::optional<std::string> why_not_leave(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_promote(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_lead(NodeId node) const;
+  [[nodiscard]] std::vector<NodeId> voters_to_be() const;
   [[nodiscard]] std::optional<std::string> lacks_live_majority(
       const std::vector<NodeId>& voters) const;
   void transfer(NodeId to);
@@ -241,7 +242,7 @@ inline std::optional<std::string> ClusterChanges::why_not_leave(NodeId node, boo
   const std::string who = "node " + std::to_string(node.value);
   const auto state = membership_.state(node);
   if (!state) return who + " is not a member";
-  std::vector<NodeId> voters = membership_.roles().voters;
+  std::vector<NodeId> voters = voters_to_be();
   if (std::erase(voters, node) == 0) return std::nullopt;
   if (voters.empty()) return who + " is the last voter: without it there would be no cluster";
   return force ? std::nullopt : lacks_live_majority(voters);
@@ -256,9 +257,19 @@ inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, b
   if (!has_caught_up(node)) {
     return who + " has not caught up yet: wait (seshat status shows its lag), or say FORCE";
   }
-  std::vector<NodeId> voters = membership_.roles().voters;
+  std::vector<NodeId> voters = voters_to_be();
   voters.push_back(node);
   return lacks_live_majority(voters);
+}
+
+// As they are recorded, without those whose leave is about to be.
+inline std::vector<NodeId> ClusterChanges::voters_to_be() const {
+  std::vector<NodeId> voters = membership_.roles().voters;
+  std::erase_if(voters, [&](NodeId voter) {
+    const auto wanted = states_.find(voter);
+    return wanted != states_.end() && wanted->second == MemberState::kLeaving;
+  });
+  return voters;
 }
 
 inline std::optional<std::string> ClusterChanges::why_not_lead(NodeId node) const {
@@ -326,8 +337,8 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
   return std::nullopt;
 }
 
-// What a leader's record says may be a heartbeat old, never older: a leader that has heard nothing of
-// its system group leaves members as they are.
+// A leader whose own record may be old, because it has no leader of the system group to hear from or
+// has not applied what it heard, leaves the members as they are.
 inline void ClusterChanges::reconcile(GroupId group, Replica& replica) {
   if (!membership_.all_know_record_version(kConfigurationRecordVersion)) return;
   const raft::Raft& raft = replica.raft();

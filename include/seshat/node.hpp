@@ -630,6 +630,7 @@ inline void Node::handle(SystemRead& event) {
   }
   if (store_->identity().cluster_id.empty()) store_->set_cluster_id(record.cluster_id);
   membership_.set_record(record);
+  store_->set_ends_on_damage(membership_.roles().voters.size() > 1);
   refresh_peers();
   // A peer that was accepted before the record was known may turn out to be another one.
   for (const auto& [peer, state] : peer_states_) {

@@ -113,6 +113,8 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] bool is_new() const { return is_new_.load(std::memory_order_relaxed); }
   // Durable soon.
   void set_cluster_id(std::string cluster_id);
+  // As StoreOptions says it, once it is known how many nodes there are. Any thread.
+  void set_ends_on_damage(bool ends) { ends_on_damage_ = ends; }
 
   // What raft::Raft starts from; `machine` is restored, and applies from now on. Before start().
   [[nodiscard]] Result<raft::Restored> restore(GroupId group, StateMachine& machine);
@@ -253,6 +255,7 @@ class Store final : public LogStore, public Applier {
 
   NodeIdentity identity_;  // the owner's
   std::atomic<bool> is_new_{true};
+  std::atomic<bool> ends_on_damage_{true};
 
   // To the storage thread
   std::mutex storage_mutex_;
@@ -305,6 +308,7 @@ inline Result<void> Store::open_database() {
   Result<void> opened = database_.open([this](const std::string& what) { fail(what); });
   if (!opened) return opened;
   identity_ = database_.identity();
+  ends_on_damage_ = database_.options().ends_on_damage;
   is_new_ = database_.holds_nothing();
   if (Result<void> found = open_groups(); !found) return found;
   shelf_ = std::make_unique<SnapshotShelf>(*database_.options().env, database_.dir().snapshots());
@@ -316,7 +320,7 @@ inline Result<void> Store::open_database() {
 inline Result<void> Store::open_groups() {
   for (const GroupId id : database_.options().groups) {
     const auto on_damage = [this, id](const rocksdb::Status& status) {
-      if (database_.options().ends_on_damage) fail_read(id, status);
+      if (ends_on_damage_) fail_read(id, status);
     };
     Group& group = groups_.emplace_back(id, database_, on_damage);
     if (Result<void> loaded = group.load(); !loaded) return loaded;
