@@ -172,6 +172,9 @@ inline void ClusterChanges::handle(const CallRequest& request, Answer answer) {
   if (request.cluster_id != membership_.cluster_id()) {
     return answer(reply(CallStatus::kWrongCluster, "the request came from another cluster"));
   }
+  if (membership_.state(request.from).value_or(MemberState::kRemoved) == MemberState::kRemoved) {
+    return answer(reply(CallStatus::kRefused, "the request did not come from a member"));
+  }
   change(*request.admin, std::move(answer));
 }
 

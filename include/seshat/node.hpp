@@ -568,7 +568,7 @@ inline void Node::tick() {
   if (failure_) return;
   for (auto& [id, group] : groups_) group.replica->tick();
   follow_joining();
-  if (!stopping_) changes_->tick();
+  changes_->tick();
   exchange_->tick();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
   if (stopping_) hand_over();
