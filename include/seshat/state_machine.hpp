@@ -6,7 +6,8 @@
 //
 // Every replica applies the same entries to the same state and reads nothing else: no clock, no
 // setting, no random number. How far it is (MachineState) is written in the batch it belongs to, so
-// that no entry is ever applied twice or skipped.
+// that no entry is ever applied twice or skipped; so is the configuration of the group, once an
+// entry has changed it.
 //
 // Keys of the data group (column family data_kv). The slot comes first, so that slots can be moved,
 // counted and scanned; the hash gives SCAN a cursor that stays valid.
@@ -197,8 +198,15 @@ inline std::string_view payload(const raft::Entry& entry) {
   return entry.data ? std::string_view(*entry.data) : std::string_view();
 }
 
-// What both machines do around each entry: the order is checked, no-ops do nothing, and the state
-// goes into the same batch.
+inline Result<Outcome> configure(const raft::Entry& entry, MachineState& state) {
+  if (entry.configuration == nullptr) return Error{"it changes the configuration, and names none"};
+  state.configuration_index = entry.index;
+  state.configuration = *entry.configuration;
+  return Outcome{};
+}
+
+// What both machines do around each entry: the order is checked, no-ops do nothing, a change of the
+// configuration is recorded, and the state goes into the same batch.
 template <class ApplyOne>
 Result<std::vector<Outcome>> apply_all(Batch& batch, const std::vector<raft::Entry>& entries,
                                        MachineState& state, std::string_view state_key,
@@ -212,6 +220,7 @@ Result<std::vector<Outcome>> apply_all(Batch& batch, const std::vector<raft::Ent
     }
     Result<Outcome> outcome = Outcome{};
     if (entry.type == raft::EntryType::kNormal) outcome = apply_one(entry);
+    if (entry.type == raft::EntryType::kConfigChange) outcome = configure(entry, state);
     if (!outcome) {
       return Error{"log entry " + std::to_string(entry.index.value) +
                    " can't be applied: " + outcome.error().text};
