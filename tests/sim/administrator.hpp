@@ -2,7 +2,8 @@
 // group there, the system group first, by asking whoever leads it, again and again.
 //
 // A node may lose its disk. Until it has been removed from all groups and the system group has
-// recorded its new incarnation, nobody wants it; no other node loses its disk meanwhile.
+// recorded its new incarnation, nobody wants it; no other node loses its disk meanwhile. It votes
+// when it has caught up in all groups and the system group has recorded that.
 //
 // Keeps: of every configuration that may come into force, a majority has its disks.
 #ifndef SESHAT_TESTS_SIM_ADMINISTRATOR_HPP
@@ -13,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -68,6 +70,8 @@ class Administrator {
   [[nodiscard]] bool may_vote(NodeId node, GroupId group);
   [[nodiscard]] bool reached(const raft::Raft& raft) const;
   void readmit();
+  void activate();
+  [[nodiscard]] static bool knows_members(const raft::Raft& raft, NodeId node);
   [[nodiscard]] bool may_wipe(NodeId node);
   [[nodiscard]] bool may_wipe(NodeId node, GroupId group);
   void draw_roles(std::uint64_t raw);
@@ -88,6 +92,7 @@ class Administrator {
   Nodes voters_;
   Nodes learners_;
   std::optional<NodeId> wiped_;
+  std::set<NodeId> joining_;  // let in again with another disk, not yet caught up
   bool wants_ = false;
   std::uint64_t number_ = 0;  // of what is wanted
   bool by_learners_ = false;
@@ -211,9 +216,38 @@ inline void Administrator::readmit() {
                       data->replica(kFirstDataGroup).raft().configuration().has(*wiped_);
   if (counts) return;
   const std::uint64_t incarnation = cluster_.machine(*wiped_).incarnation(scenario_.seed);
-  if (!system->admits(*wiped_, incarnation)) return system->admit(*wiped_, incarnation);
+  if (!system->admits(*wiped_, incarnation)) {
+    return system->admit(*wiped_, incarnation, MemberState::kJoining);
+  }
   if (world_.tracing()) world_.trace("admin", "n" + std::to_string(wiped_->value) + " may come");
+  joining_.insert(*wiped_);
   wiped_.reset();
+}
+
+// Behind the present members its log can't take it for a voter of the past any more.
+inline void Administrator::activate() {
+  Process* system = cluster_.leading(kSystemGroup);
+  Process* data = cluster_.leading(kFirstDataGroup);
+  if (system == nullptr || data == nullptr) return;
+  for (const NodeId node : joining_) {
+    const std::uint64_t incarnation = cluster_.machine(node).incarnation(scenario_.seed);
+    if (system->admits(node, incarnation, MemberState::kActive)) {
+      joining_.erase(node);
+      return;
+    }
+    if (!knows_members(system->replica(kSystemGroup).raft(), node) ||
+        !knows_members(data->replica(kFirstDataGroup).raft(), node)) {
+      continue;
+    }
+    return system->admit(node, incarnation, MemberState::kActive);
+  }
+}
+
+inline bool Administrator::knows_members(const raft::Raft& raft, NodeId node) {
+  for (const raft::PeerStatus& peer : raft.peers()) {
+    if (peer.id == node) return peer.match_index >= raft.configuration_index();
+  }
+  return node == raft.id();
 }
 
 // ---- The way there
@@ -244,6 +278,7 @@ inline void Administrator::step() {
   const bool waited = world_.now_us() > since_us_ + kPatienceUs;
   if (data != nullptr && (first_done || waited)) bring(kFirstDataGroup, *data);
   readmit();
+  activate();
   world_.after(kPauseUs, [this] { step(); });
 }
 
@@ -285,7 +320,7 @@ inline bool Administrator::may_vote(NodeId node, GroupId group) {
   if (process == nullptr || !process->admits(node, machine.incarnation(scenario_.seed))) {
     return false;
   }
-  return machine.wipes == 0 || process->replica(group).raft().log().last_index() != Index{};
+  return machine.wipes == 0 || group == kSystemGroup || process->is_active();
 }
 
 }  // namespace seshat::sim

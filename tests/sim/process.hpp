@@ -139,8 +139,12 @@ class Process final : private StorageEvents,
   void change_members(GroupId group, std::vector<NodeId> voters, std::vector<NodeId> learners,
                       std::function<bool()> wanted);
   // As system leader: that a node that was removed comes back with another disk.
-  void admit(NodeId node, std::uint64_t incarnation);
-  [[nodiscard]] bool admits(NodeId node, std::uint64_t incarnation) const;
+  void admit(NodeId node, std::uint64_t incarnation, MemberState state);
+  [[nodiscard]] bool admits(NodeId node, std::uint64_t incarnation,
+                            std::optional<MemberState> state = std::nullopt) const;
+  [[nodiscard]] bool is_active() const {
+    return admits(machine_.id, machine_.incarnation(scenario_.seed), MemberState::kActive);
+  }
   void begin_stop() {
     post([this] { stopping_ = true; });
   }
@@ -806,19 +810,19 @@ inline void Process::refresh_self() {
     has_voted_ = has_voted_ || (may_vote_ && group.replica->raft().voted_for() != NodeId{});
   }
   may_vote_ = membership_.may_vote(has_voted_);
-  // Who joins under an id that there was before votes once the cluster has recorded it, and in a group
-  // once that has sent it something: it could help one into office who was away since before.
+  // Who joins under an id that there was before may read in a log that it voted then, perhaps alone.
+  // The system group's record that knows its new disk comes after that; in other groups it waits
+  // until the cluster has seen it catch up and has recorded it as active.
   if (machine_.wipes > 0 && !membership_.record()) may_vote_ = false;
   for (auto& [id, group] : groups_) {
-    const bool has_log = group.replica->raft().log().last_index() != Index{};
-    group.replica->set_may_vote(may_vote_ && (machine_.wipes == 0 || has_log));
+    const bool waits = machine_.wipes > 0 && id != kSystemGroup && !is_active();
+    group.replica->set_may_vote(may_vote_ && !waits);
   }
 }
 
 // Looked at before and after, so that what has committed is judged by the members of that moment.
 inline void Process::change_members(GroupId group, std::vector<NodeId> voters,
-                                    std::vector<NodeId> learners,
-                                    std::function<bool()> wanted) {
+                                    std::vector<NodeId> learners, std::function<bool()> wanted) {
   post([this, group, voters, learners, wanted] {
     if (!wanted()) return;
     check();
@@ -827,22 +831,25 @@ inline void Process::change_members(GroupId group, std::vector<NodeId> voters,
   });
 }
 
-inline bool Process::admits(NodeId node, std::uint64_t incarnation) const {
+inline bool Process::admits(NodeId node, std::uint64_t incarnation,
+                            std::optional<MemberState> state) const {
   const auto& record = membership_.record();
   if (!record) return false;
   const auto member = record->members.find(node);
-  return member != record->members.end() && member->second.incarnation == incarnation;
+  return member != record->members.end() && member->second.incarnation == incarnation &&
+         (!state || member->second.state == *state);
 }
 
-inline void Process::admit(NodeId node, std::uint64_t incarnation) {
-  post([this, node, incarnation] {
+inline void Process::admit(NodeId node, std::uint64_t incarnation, MemberState state) {
+  post([this, node, incarnation, state] {
     const raft::Raft& raft = replica(kSystemGroup).raft();
     const bool settled = raft.last_applied() == raft.log().last_index();
     if (!raft.is_leader() || system_proposal_.under_way || stopping_ || !settled) return;
-    if (!membership_.record() || admits(node, incarnation)) return;
+    if (!membership_.record() || admits(node, incarnation, state)) return;
     ClusterMembership next = *membership_.record();
     next.members[node].id = node;
     next.members[node].incarnation = incarnation;
+    next.members[node].state = state;
     ++next.membership_version;
     const std::string record = codec::encode(next);
     Operation operation;
