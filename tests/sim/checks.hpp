@@ -122,7 +122,7 @@ class Checks {
   void look_at_durable(Group& group, GroupId id, NodeId node, const raft::Raft& raft);
   void look_at_members(const Group& group, NodeId node, const raft::Raft& raft) const;
   void check_change(const View& view, NodeId node, const raft::Raft& raft) const;
-  void check_candidate(const Group& group, NodeId node, bool won) const;
+  void check_candidate(const Group& group, NodeId node, const char* what) const;
   void check_majority(const Group& group, GroupId id, const raft::Entry& entry, NodeId node,
                       const raft::Configuration& members) const;
   void check_image(NodeId node, GroupId id, const SnapshotImage& image) const;
@@ -283,17 +283,15 @@ inline void Checks::look_at_members(const Group& group, NodeId node, const raft:
        [&] { return name(node) + " goes by other members than its log says"; });
 }
 
-// Who has been removed by what has committed asks for no vote, if it knows, and wins none, even if it
-// doesn't know; but a later entry that it has may make it a voter again (thesis 4.2.2).
-inline void Checks::check_candidate(const Group& group, NodeId node, bool won) const {
-  const Changes& known = group.views.at(node).changes;
-  const auto [committed_index, committed] = newest(group.changes);
-  bool voter = committed->is_voter(node) || (!won && !known.contains(committed_index));
-  for (const auto& [index, members] : known) {
-    voter = voter || (index > committed_index && members.is_voter(node));
-  }
-  must(voter, won ? "a removed node leads" : "a removed node asks for votes",
-       [&] { return name(node) + " is no voter, nor may it be one"; });
+// Who knows that what has committed removed it asks for no vote; but a later entry of its log, or one
+// that it does not know to have committed, may make it a voter (thesis 4.2.2).
+inline void Checks::check_candidate(const Group& group, NodeId node, const char* what) const {
+  const View& view = group.views.at(node);
+  auto at = view.changes.upper_bound(view.commit);
+  bool voter =
+      at == view.changes.begin() ? founders_.is_voter(node) : std::prev(at)->second.is_voter(node);
+  for (; at != view.changes.end(); ++at) voter = voter || at->second.is_voter(node);
+  must(voter, what, [&] { return name(node) + " is no voter, nor may it be one"; });
 }
 
 // By induction: the same index and term mean the same entry, and the same term before it.
@@ -324,7 +322,7 @@ inline void Checks::look_at_leader(Group& group, GroupId id, NodeId node, const 
   });
   if (!inserted.second) return;
   ++world_.counters().elections;
-  check_candidate(group, node, true);
+  check_candidate(group, node, "a removed node leads");
   for (const Committed& committed : group.committed) {
     if (committed.in_term >= raft.current_term()) continue;
     const std::size_t at = committed.entry.index.value;
@@ -435,7 +433,7 @@ inline void Checks::promised(GroupId id, const raft::Message& message) {
     const auto first = group.votes.emplace(std::pair(message.from, message.term), candidate).first;
     must(first->second == candidate, "two votes in one term", [&] { return who; });
     if (request != nullptr) {
-      check_candidate(group, message.from, false);
+      check_candidate(group, message.from, "a removed node asks for votes");
       group.candidacies.try_emplace({candidate, message.term}, *request);
     }
     if (vote != nullptr) check_vote(group, message);

@@ -397,15 +397,16 @@ inline void draw_changes(Random random, Scenario& scenario) {
   const std::uint64_t mean_gap_us = random.scattered(100 * kMillisecond, 3 * kSecond);
   const bool by_learners = random.chance(600);
   std::uint64_t at_us = 500 * kMillisecond;
-  do {
+  while (scenario.changes.size() < 40) {
     at_us += random.between(mean_gap_us / 4, mean_gap_us * 2);
+    if (!scenario.changes.empty() && at_us >= scenario.faults_end_us) break;
     MemberChange change;
     change.kind = static_cast<ChangeKind>(random.below(kChangeKinds));
-    change.at_us = at_us;
+    change.at_us = std::min(at_us, scenario.faults_end_us - 1);
     change.raw = random.next();
     change.by_learners = by_learners;
     scenario.changes.push_back(change);
-  } while (at_us < scenario.faults_end_us && scenario.changes.size() < 40);
+  }
 }
 
 }  // namespace scenario_detail
