@@ -560,7 +560,8 @@ inline void Storage::fetch(GroupId id, raft::Fetch fetch) {
     const Index prev = fetch.from - 1;
     std::vector<raft::Entry> entries;
     std::size_t size_bytes = 0;
-    const bool cut_off = prev != Index{} && prev < group.first_index;
+    const bool cut_off =
+        fetch.from < group.first_index || (prev != Index{} && prev < group.first_index);
     for (Index index = fetch.from; index <= fetch.to && !cut_off; ++index) {
       must(index <= group.last_index(), "disk", "an applied entry is not on disk");
       size_bytes += group.at(index).size_bytes();
