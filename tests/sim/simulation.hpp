@@ -173,6 +173,7 @@ inline Result Simulation::run() {
     if (world_.tracing()) world_.trace("!", violation.what());
   }
   result.counters = world_.counters();
+  result.counters.changing = scenario_.members_change() ? 1 : 0;
   result.counters.simulated_us = world_.now_us();
   result.trace_hash = trace_.hash();
   result.trace_lines = trace_.lines();

@@ -100,12 +100,13 @@ inline void print(const Counters& counters, std::uint64_t seeds, double wall_sec
       "committed\n"
       "%llu operations acknowledged, %llu of unknown outcome, %llu refused to the end, %llu "
       "histories undecided\n"
-      "%llu changes of members, %llu snapshots installed, %llu cuts of logs, %llu disks lost\n",
+      "%llu seeds with %llu changes of members, %llu snapshots installed, %llu cuts of logs, %llu "
+      "disks lost\n",
       n(seeds), hours, wall_seconds, static_cast<double>(seeds) / wall_seconds,
       hours / wall_seconds, n(counters.faults), n(counters.restarts), n(counters.elections),
       n(counters.messages), n(counters.lost_messages), n(counters.entries), n(counters.operations),
-      n(counters.unknown), n(counters.refused), n(counters.undecided), n(counters.changes),
-      n(counters.snapshots), n(counters.cuts), n(counters.wipes));
+      n(counters.unknown), n(counters.refused), n(counters.undecided), n(counters.changing),
+      n(counters.changes), n(counters.snapshots), n(counters.cuts), n(counters.wipes));
 }
 
 inline int report(std::uint64_t seed, const Result& result, const std::string& without) {
