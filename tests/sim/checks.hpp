@@ -47,6 +47,20 @@ class Checks {
   void ended(NodeId node);
   // After every turn of a process.
   void look(NodeId node, GroupId group, const raft::Raft& raft);
+  // At the end of a turn, when all that follows from its inputs has been done.
+  static void pumped(NodeId node, const raft::Raft& raft) {
+    const bool removed = !raft.configuration().is_joint() && !raft.configuration().is_voter(node) &&
+                         raft.commit_index() >= raft.configuration_index();
+    must(!raft.is_leader() || !removed, "a removed node leads on", [&] { return name(node); });
+  }
+  // What a leader lets be cut off, each member that it can reach has.
+  static void may_be_cut(NodeId node, const raft::Raft& raft) {
+    for (const raft::PeerStatus& peer : raft.peers()) {
+      if (!raft.is_leader() || !peer.reachable || peer.needs_snapshot) continue;
+      must(raft.compactable_index() <= peer.match_index, "log cut too far",
+           [&] { return name(node) + " would cut off what " + name(peer.id) + " needs"; });
+    }
+  }
   // Of a message, as it leaves.
   void promised(GroupId group, const raft::Message& message);
   // A client hears that what it proposed was done.

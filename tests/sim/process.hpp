@@ -424,7 +424,10 @@ inline void Process::drain() {
 inline void Process::end_turn() {
   awake_ = false;
   if (failed_) return;
-  for (auto& [id, group] : groups_) group.replica->pump();
+  for (auto& [id, group] : groups_) {
+    group.replica->pump();
+    checks_.pumped(machine_.id, group.replica->raft());
+  }
   refresh_self();
   flush();
   check();
@@ -587,6 +590,8 @@ inline void Process::cut_logs() {
     const raft::Raft& raft = group.replica->raft();
     const bool regardless = random_.chance(compaction.regardless_permille);
     if (raft.is_installing()) continue;
+    checks_.may_be_cut(machine_.id, raft);
+    transfers_.check_cut(id);
     const Index to = regardless ? raft.last_applied() : raft.compactable_index();
     const Index first = storage_.first_index(id);
     if (to.value < first.value + compaction.keep_entries + compaction.min_entries) continue;

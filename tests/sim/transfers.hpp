@@ -56,6 +56,8 @@ class Transfers {
   void on_installed(GroupId group);
   void receive(NodeId from, const SnapshotPiece& piece);
   void tick();
+  // What may be cut off the log is not what must follow on a snapshot under way.
+  void check_cut(GroupId group) const;
 
  private:
   static constexpr std::uint64_t kSilenceTicks = 12;
@@ -166,6 +168,23 @@ inline void Transfers::tick() {
     if (sending.image && ticks_ - sending.heard_at_tick > kSilenceTicks) silent.push_back(to);
   }
   for (const auto& [group, peer] : silent) offer(group, peer);
+}
+
+inline void Transfers::check_cut(GroupId group) const {
+  const raft::Raft& raft = host_.replica_of(group).raft();
+  for (const raft::PeerStatus& peer : raft.peers()) {
+    const auto found = sending_.find({group, peer.id});
+    if (!raft.is_leader() || !peer.needs_snapshot || !peer.reachable || found == sending_.end() ||
+        !found->second.image || found->second.term != raft.current_term()) {
+      continue;
+    }
+    must(raft.compactable_index() <= found->second.image->snapshot.last_included_index,
+         "log cut too far", [&] {
+           return "n" + std::to_string(self_.value) +
+                  " would cut off what follows on the snapshot " + "for n" +
+                  std::to_string(peer.id.value);
+         });
+  }
 }
 
 inline void Transfers::receive(NodeId from, const SnapshotPiece& piece) {
