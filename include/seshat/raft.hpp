@@ -1649,13 +1649,16 @@ inline void Raft::applied(std::uint64_t, Index index) {
 
 // ---- Leases and reads -------------------------------------------------------------------------------------------
 
+// Before this term's no-op has committed there is nothing to read under a lease, and none to hold:
+// until then a follower may go by members of which only an entry that it lacks made others voters.
 inline bool Raft::has_lease(std::uint64_t now_ms) const {
   if (role_ != Role::kLeader || !config_.lease_reads || lease_forfeited_) return false;
+  if (commit_index_ < term_start_index_) return false;
   return is_only_voter() || now_ms < lease_until_ms_;
 }
 
 inline std::optional<Index> Raft::lease_read(std::uint64_t now_ms) const {
-  if (!has_lease(now_ms) || commit_index_ < term_start_index_) return std::nullopt;
+  if (!has_lease(now_ms)) return std::nullopt;
   return commit_index_;
 }
 

@@ -293,6 +293,9 @@ inline void Checks::look_at_members(const Group& group, NodeId node, const raft:
     return name(node) + " goes by entry " + std::to_string(raft.configuration_index().value) +
            ", its log says " + std::to_string(at.value);
   });
+  const bool asks =
+      raft.role() == raft::Role::kPreCandidate || raft.role() == raft::Role::kCandidate;
+  if (asks) check_candidate(group, node, "a removed node asks for votes");
   must(raft.configuration() == *members || (index == Index{} && !founder), "wrong members",
        [&] { return name(node) + " goes by other members than its log says"; });
 }
@@ -446,10 +449,7 @@ inline void Checks::promised(GroupId id, const raft::Message& message) {
          "promise not durable", [&] { return who + ": a vote left before it was on disk"; });
     const auto first = group.votes.emplace(std::pair(message.from, message.term), candidate).first;
     must(first->second == candidate, "two votes in one term", [&] { return who; });
-    if (request != nullptr) {
-      check_candidate(group, message.from, "a removed node asks for votes");
-      group.candidacies.try_emplace({candidate, message.term}, *request);
-    }
+    if (request != nullptr) group.candidacies.try_emplace({candidate, message.term}, *request);
     if (vote != nullptr) check_vote(group, message);
   }
   if (ack != nullptr && ack->success) {

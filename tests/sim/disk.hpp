@@ -320,10 +320,12 @@ class Storage final : public LogStore, public Applier {
   }
   // A copy of the group's state as it is then, for `peer`.
   void build_snapshot(GroupId group, NodeId peer);
-  // After all that was appended or applied so far.
+  // Some time later, and after all that was appended or applied so far.
   void install(GroupId group, SnapshotPtr image) {
-    installs_.emplace_back(group, std::move(image));
-    wake_storage();
+    after(random_.scattered(100, 500 * kMillisecond), [this, group, image] {
+      installs_.emplace_back(group, image);
+      wake_storage();
+    });
   }
 
   [[nodiscard]] Index first_index(GroupId group) const {
