@@ -167,6 +167,26 @@ TEST_CASE("leases and reads count both majorities too", "[raft][members]") {
   CHECK(leader.raft.has_lease(leader.now));
 }
 
+TEST_CASE("no lease before the no-op: who goes by older members may not withhold its vote for long",
+          "[raft][members]") {
+  Restored restored = left_with({1}, 1);
+  restored.entries.push_back(
+      {Term{1}, Index{2}, EntryType::kConfigChange, nullptr,
+       std::make_shared<const Configuration>(Configuration{ids({1, 2}), ids({2}), {}})});
+  Solo leader(2, restored);
+  leader.lead();
+  // Node 2 lost the change with its unsynced writes and goes on as the only voter that it was.
+  AppendEntriesReply refusal;
+  refusal.round = 1;
+  refusal.withhold_ms = 300;
+  refusal.rejected_index = refusal.conflict_index = Index{2};
+  leader.from(2, leader.raft.current_term().value, refusal);
+  CHECK_FALSE(leader.raft.has_lease(leader.now));
+  leader.ack(2, 3, 1);
+  CHECK(leader.raft.commit_index() == Index{3});
+  CHECK(leader.raft.has_lease(leader.now));
+}
+
 // ---- When a change is refused ---------------------------------------------------------------------
 
 TEST_CASE("no change before an entry of this term has committed (class 6, openraft#2051)",

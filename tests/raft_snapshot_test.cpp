@@ -257,6 +257,19 @@ TEST_CASE("AppendEntries that reach below the snapshot are taken from its end on
   }
 }
 
+TEST_CASE("founders stay the members where no change was ever recorded, also behind a snapshot",
+          "[raft][snapshot][members]") {
+  Solo node(3);
+  const Snapshot snapshot{Index{9}, Term{1}, {}, {}};
+  node.from(2, 1, InstallSnapshot{snapshot});
+  node.sync();
+  REQUIRE(node.raft.begin_install(node.now, snapshot));
+  node.raft.installed(node.now);
+  CHECK(node.raft.configuration().voters == node.raft.config().voters);
+  node.tick_for(10'000);
+  CHECK(asks_for_votes(node));
+}
+
 // ---- Together -----------------------------------------------------------------------------------------
 
 TEST_CASE("a node that was away while the log was cut comes back by a snapshot, and takes part",

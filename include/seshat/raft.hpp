@@ -120,7 +120,7 @@ struct Snapshot {
   Index last_included_index;
   Term last_included_term;
   Configuration configuration;  // in force there ...
-  Index configuration_index;    // ... since this entry; 0: never recorded in the log
+  Index configuration_index;    // ... since this entry; 0: never recorded, Config::voters holds
 
   friend bool operator==(const Snapshot&, const Snapshot&) = default;
 };
@@ -1607,13 +1607,15 @@ inline bool Raft::begin_install(std::uint64_t now_ms, const Snapshot& snapshot) 
 inline void Raft::installed(std::uint64_t) {
   require(installing_.has_value(), "a snapshot was installed that was not begun");
   require(apply_handed_ == last_applied_, "a snapshot overtook what was being applied");
-  const Snapshot snapshot = *std::exchange(installing_, std::nullopt);
+  Snapshot snapshot = *std::exchange(installing_, std::nullopt);
   const Index index = snapshot.last_included_index;
   log_.reset(index, snapshot.last_included_term);
   commit_index_ = last_applied_ = apply_handed_ = durable_index_ = verified_index_ = index;
   first_index_ = write_from_ = index + 1;
   for (PendingWrite& write : pending_writes_) write.last_index = std::min(write.last_index, index);
-  configurations_.assign(1, {snapshot.configuration_index, snapshot.configuration});
+  // Where no change was ever recorded, the founders are still the members.
+  if (snapshot.configuration == Configuration{}) snapshot.configuration.voters = config_.voters;
+  configurations_.assign(1, {snapshot.configuration_index, std::move(snapshot.configuration)});
   follow_configuration();
   if (leader_ != NodeId{}) acknowledge();
 }
@@ -1652,13 +1654,16 @@ inline void Raft::applied(std::uint64_t, Index index) {
 
 // ---- Leases and reads -------------------------------------------------------------------------------------------
 
+// Before this term's no-op has committed there is nothing to read under a lease, and none to hold:
+// until then a follower may go by members of which only an entry that it lacks made others voters.
 inline bool Raft::has_lease(std::uint64_t now_ms) const {
   if (role_ != Role::kLeader || !config_.lease_reads || lease_forfeited_) return false;
+  if (commit_index_ < term_start_index_) return false;
   return is_only_voter() || now_ms < lease_until_ms_;
 }
 
 inline std::optional<Index> Raft::lease_read(std::uint64_t now_ms) const {
-  if (!has_lease(now_ms) || commit_index_ < term_start_index_) return std::nullopt;
+  if (!has_lease(now_ms)) return std::nullopt;
   return commit_index_;
 }
 

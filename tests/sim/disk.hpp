@@ -9,10 +9,12 @@
 //
 // Keeps: one order for the writes of all groups and for applied batches; each is there as a whole
 // or not at all (what a power cut tears fails its checksum, and goes with all that follows it); a
-// sync covers what was written before it began.
+// sync covers what was written before it began. That is so for the cut of a log, and for a snapshot
+// that takes the place of a group's state and log, as well.
 #ifndef SESHAT_TESTS_SIM_DISK_HPP
 #define SESHAT_TESTS_SIM_DISK_HPP
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -88,15 +90,37 @@ class ChangeBatch final : public Batch {
 
 struct GroupImage {
   raft::HardState hard_state;
-  std::vector<raft::Entry> log;  // from index 1
+  Index first_index{1};          // what comes before it has been cut off: it was applied
+  std::vector<raft::Entry> log;  // from there on
   Records records;               // of the state machine
 
+  [[nodiscard]] Index last_index() const { return first_index + log.size() - 1; }
+  [[nodiscard]] bool has(Index index) const {
+    return index >= first_index && index <= last_index();
+  }
+  [[nodiscard]] const raft::Entry& at(Index index) const { return log.at(index - first_index); }
   [[nodiscard]] bool holds(const raft::Entry& entry) const {
-    return log.size() >= entry.index.value && log[entry.index.value - 1].term == entry.term;
+    return entry.index < first_index || (has(entry.index) && at(entry.index).term == entry.term);
   }
 };
 
-// One WriteBatch: log writes of several groups, or what was applied to one.
+// A group's state at an exact index, and who took part there.
+struct SnapshotImage {
+  raft::Snapshot snapshot;
+  Records records;
+};
+using SnapshotPtr = std::shared_ptr<const SnapshotImage>;
+
+inline MachineState state_of(GroupId group, const Records& records) {
+  const auto found = records.find(group == kSystemGroup ? kSystemStateKey : kDataStateKey);
+  if (found == records.end()) return {};
+  const Result<MachineState> state = codec::decode_machine_state(found->second);
+  must(bool(state), "records", "how far a state machine is can't be read");
+  return *state;
+}
+
+// One WriteBatch: log writes of several groups, what was applied to one, where the log of one begins
+// now, or a snapshot in the place of log and state.
 struct Mutation {
   struct LogWrite {
     GroupId group;
@@ -104,6 +128,8 @@ struct Mutation {
   };
   std::vector<LogWrite> log;
   std::optional<std::pair<GroupId, Changes>> applied;
+  std::optional<std::pair<GroupId, Index>> cut;
+  std::optional<std::pair<GroupId, SnapshotPtr>> installed;
 };
 
 struct DiskImage {
@@ -114,13 +140,31 @@ struct DiskImage {
       GroupImage& group = groups[work.group];
       if (work.write.hard_state) group.hard_state = *work.write.hard_state;
       if (work.write.entries.empty()) continue;
-      const std::size_t from = work.write.entries.front().index.value - 1;
-      must(from <= group.log.size(), "disk", "a write left a hole in the log");
-      group.log.resize(from);
+      const Index from = work.write.entries.front().index;
+      must(from <= group.last_index() + 1, "disk", "a write left a hole in the log");
+      must(from >= group.first_index, "disk", "a write went below the beginning of the log");
+      group.log.resize(from - group.first_index);
       group.log.insert(group.log.end(), work.write.entries.begin(), work.write.entries.end());
     }
-    if (!mutation.applied) return;
-    sim::change(groups[mutation.applied->first].records, mutation.applied->second);
+    if (mutation.applied) {
+      sim::change(groups[mutation.applied->first].records, mutation.applied->second);
+    }
+    if (mutation.cut) cut(groups[mutation.cut->first], mutation.cut->second);
+    if (mutation.installed) install(groups[mutation.installed->first], *mutation.installed->second);
+  }
+
+ private:
+  static void cut(GroupImage& group, Index first_index) {
+    if (first_index <= group.first_index) return;
+    must(first_index <= group.last_index() + 1, "disk", "the log was cut behind its end");
+    group.log.erase(group.log.begin(), group.log.begin() + static_cast<std::ptrdiff_t>(
+                                                               first_index - group.first_index));
+    group.first_index = first_index;
+  }
+  static void install(GroupImage& group, const SnapshotImage& image) {
+    group.records = image.records;
+    group.log.clear();
+    group.first_index = image.snapshot.last_included_index + 1;
   }
 };
 
@@ -158,6 +202,14 @@ class Disk {
     sync(synced_ + std::min(kept, unsynced_.size()));
     unsynced_.clear();
     written_ = durable_;
+    pages_lost = false;
+  }
+  // All that was on it is gone.
+  void wipe() {
+    DiskImage empty;
+    for (const auto& [group, image] : durable_.groups) empty.groups[group] = {};
+    unsynced_.clear();
+    written_ = durable_ = std::move(empty);
     pages_lost = false;
   }
 
@@ -227,6 +279,9 @@ class StorageEvents {
   virtual void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
                           std::vector<raft::Entry> entries) = 0;
   virtual void on_storage_failed(const std::string& what) = 0;
+  virtual void on_log_cut(GroupId group, Index first_index) = 0;
+  virtual void on_snapshot_built(GroupId group, NodeId peer, SnapshotPtr image) = 0;
+  virtual void on_installed(GroupId group) = 0;
   // For the checks: the state machine's records as they are now written.
   virtual void on_state_written(GroupId group, Index applied, std::uint64_t hash) = 0;
 
@@ -258,7 +313,24 @@ class Storage final : public LogStore, public Applier {
     wake_storage();
   }
   void fetch(GroupId group, raft::Fetch fetch) override;
+  // Cuts the log up to and including `to`, but never what is not applied, and that durably.
+  void cut_log(GroupId group, Index to) {
+    cuts_[group] = std::max(cuts_[group], to);
+    wake_storage();
+  }
+  // A copy of the group's state as it is then, for `peer`.
+  void build_snapshot(GroupId group, NodeId peer);
+  // Some time later, and after all that was appended or applied so far.
+  void install(GroupId group, SnapshotPtr image) {
+    after(random_.scattered(100, 500 * kMillisecond), [this, group, image] {
+      installs_.emplace_back(group, image);
+      wake_storage();
+    });
+  }
 
+  [[nodiscard]] Index first_index(GroupId group) const {
+    return disk_.written().groups.at(group).first_index;
+  }
   [[nodiscard]] RecordMap map(GroupId group) const {
     return RecordMap(disk_.written().groups.at(group).records);
   }
@@ -283,8 +355,14 @@ class Storage final : public LogStore, public Applier {
   void storage_turn();
   void write_log();
   void apply_one();
+  void cut_logs();
+  void install_one();
   void wake_sync();
-  void finish_sync(std::uint64_t up_to, const std::map<GroupId, std::uint64_t>& reported);
+  struct Reports {  // when a sync is done
+    std::map<GroupId, std::uint64_t> writes;
+    std::vector<GroupId> installed;
+  };
+  void finish_sync(std::uint64_t up_to, const Reports& reports);
   void fail(const std::string& what);
   [[nodiscard]] bool write_fails();
 
@@ -298,8 +376,10 @@ class Storage final : public LogStore, public Applier {
 
   std::vector<Mutation::LogWrite> writes_;
   std::deque<std::pair<GroupId, std::vector<raft::Entry>>> applies_;
+  std::map<GroupId, Index> cuts_;
+  std::deque<std::pair<GroupId, SnapshotPtr>> installs_;
   bool storage_busy_ = false;
-  std::map<GroupId, std::uint64_t> to_report_;  // written, by the last write of each group
+  Reports to_report_;  // written: the last write of each group
   bool unsynced_ = false;
   bool syncing_ = false;
   bool failed_ = false;
@@ -313,25 +393,36 @@ inline raft::Restored Storage::restore(GroupId id, StateMachine& machine) {
   raft::Restored restored;
   restored.hard_state = group.hard_state;
   restored.applied_index = state->applied_index;
-  const std::size_t applied = state->applied_index.value;
-  must(applied <= group.log.size(), "restart",
-       "the state machine applied " + std::to_string(applied) + ", the log ends at " +
-           std::to_string(group.log.size()));
-  std::size_t base = applied;
+  restored.first_index = group.first_index;
+  restored.configuration = state->configuration;
+  restored.configuration_index = state->configuration_index;
+  const Index applied = state->applied_index;
+  must(applied <= group.last_index() && applied + 1 >= group.first_index, "restart", [&] {
+    return "the state machine applied " + std::to_string(applied.value) + ", the log has " +
+           std::to_string(group.first_index.value) + " to " +
+           std::to_string(group.last_index().value);
+  });
+  must(!group.has(applied) || group.at(applied).term == state->applied_term, "restart", [&] {
+    return "the state machine applied another entry " + std::to_string(applied.value) +
+           " than the log has";
+  });
+  // Down to an entry whose term is known: one of the log, or the one applied last.
+  Index base = applied;
   std::size_t tail_bytes = 0;
-  while (base > 0) {
-    tail_bytes += group.log[base - 1].size_bytes();
-    if (tail_bytes > scenario_.restored_tail_size_bytes) break;
-    --base;
+  while (group.has(base)) {
+    tail_bytes += group.at(base).size_bytes();
+    const bool term_known = group.has(base - 1) || base == Index{1};
+    if (tail_bytes > scenario_.restored_tail_size_bytes || !term_known) break;
+    base = base - 1;
   }
-  restored.base_index = Index{base};
-  if (base > 0) restored.base_term = group.log[base - 1].term;
-  restored.entries.assign(group.log.begin() + static_cast<std::ptrdiff_t>(base), group.log.end());
+  restored.base_index = base;
+  if (base == applied) restored.base_term = state->applied_term;
+  if (group.has(base)) restored.base_term = group.at(base).term;
+  restored.entries.assign(
+      group.log.begin() + static_cast<std::ptrdiff_t>(base + 1 - group.first_index),
+      group.log.end());
   const auto problem = raft::check_restored(restored);
   must(!problem, "restart", problem.value_or(""));
-  const Term applied_term = applied == 0 ? Term{} : group.log[applied - 1].term;
-  must(applied_term == state->applied_term, "restart",
-       "the state machine applied another entry " + std::to_string(applied) + " than the log has");
   return restored;
 }
 
@@ -354,7 +445,8 @@ inline void Storage::recode(raft::Write& write) {
 // ---- The storage thread
 
 inline void Storage::wake_storage() {
-  if (storage_busy_ || failed_ || (writes_.empty() && applies_.empty())) return;
+  const bool idle = writes_.empty() && applies_.empty() && cuts_.empty() && installs_.empty();
+  if (storage_busy_ || failed_ || idle) return;
   storage_busy_ = true;
   on_disk(random_.between(1, scenario_.disk.write_us), [this] { storage_turn(); });
 }
@@ -363,7 +455,9 @@ inline void Storage::storage_turn() {
   storage_busy_ = false;
   if (failed_) return;
   if (!writes_.empty()) write_log();
-  if (!applies_.empty() && !failed_) apply_one();
+  if (!failed_ && !cuts_.empty()) cut_logs();
+  if (!failed_ && applies_.empty() && !installs_.empty()) install_one();
+  if (!failed_ && !applies_.empty()) apply_one();
   wake_storage();
 }
 
@@ -375,7 +469,9 @@ inline void Storage::write_log() {
   if (write_fails()) return fail("the log could not be written");
   Mutation mutation;
   mutation.log = std::exchange(writes_, {});
-  for (const Mutation::LogWrite& work : mutation.log) to_report_[work.group] = work.write.id;
+  for (const Mutation::LogWrite& work : mutation.log) {
+    to_report_.writes[work.group] = work.write.id;
+  }
   disk_.write(std::move(mutation));
   unsynced_ = true;
   wake_sync();
@@ -397,6 +493,37 @@ inline void Storage::apply_one() {
   events_.on_applied(group, last, std::move(*outcomes));
 }
 
+inline void Storage::cut_logs() {
+  for (const auto& [group, wanted] : std::exchange(cuts_, {})) {
+    const Index applied = state_of(group, disk_.durable().groups.at(group).records).applied_index;
+    const Index first = std::min(wanted, applied) + 1;
+    if (first <= first_index(group)) continue;
+    if (write_fails()) return fail("the log could not be cut");
+    Mutation mutation;
+    mutation.cut.emplace(group, first);
+    disk_.write(std::move(mutation));
+    unsynced_ = true;
+    ++world_.counters().cuts;
+    events_.on_log_cut(group, first);
+  }
+  wake_sync();
+}
+
+inline void Storage::install_one() {
+  const auto [group, image] = std::move(installs_.front());
+  installs_.pop_front();
+  if (write_fails()) return fail("a snapshot could not be put in place");
+  Mutation mutation;
+  mutation.installed.emplace(group, image);
+  disk_.write(std::move(mutation));
+  const auto state = machines_.at(group)->restore(map(group));
+  must(bool(state) && state->applied_index == image->snapshot.last_included_index, "install",
+       "the installed state is not where the snapshot says");
+  to_report_.installed.push_back(group);
+  unsynced_ = true;
+  wake_sync();
+}
+
 // ---- The sync thread
 
 inline void Storage::wake_sync() {
@@ -404,13 +531,11 @@ inline void Storage::wake_sync() {
   syncing_ = true;
   unsynced_ = false;
   const std::uint64_t up_to = disk_.last_write();
-  on_disk(
-      random_.between(scenario_.disk.min_sync_us, scenario_.disk.max_sync_us),
-      [this, up_to, reported = std::exchange(to_report_, {})] { finish_sync(up_to, reported); });
+  on_disk(random_.between(scenario_.disk.min_sync_us, scenario_.disk.max_sync_us),
+          [this, up_to, reports = std::exchange(to_report_, {})] { finish_sync(up_to, reports); });
 }
 
-inline void Storage::finish_sync(std::uint64_t up_to,
-                                 const std::map<GroupId, std::uint64_t>& reported) {
+inline void Storage::finish_sync(std::uint64_t up_to, const Reports& reports) {
   syncing_ = false;
   if (failed_) return;
   if (std::exchange(disk_.sync_fails, false)) {
@@ -418,7 +543,8 @@ inline void Storage::finish_sync(std::uint64_t up_to,
     return fail("the log could not be synced");
   }
   disk_.sync(up_to);
-  for (const auto& [group, write_id] : reported) events_.on_synced(group, write_id);
+  for (const auto& [group, write_id] : reports.writes) events_.on_synced(group, write_id);
+  for (const GroupId group : reports.installed) events_.on_installed(group);
   wake_sync();
 }
 
@@ -432,18 +558,32 @@ inline void Storage::fail(const std::string& what) {
 inline void Storage::fetch(GroupId id, raft::Fetch fetch) {
   after(stretched(random_.between(50, 2000)), [this, id, fetch] {
     if (failed_) return;
-    const std::vector<raft::Entry>& log = disk_.written().groups.at(id).log;
+    const GroupImage& group = disk_.written().groups.at(id);
+    const Index prev = fetch.from - 1;
     std::vector<raft::Entry> entries;
     std::size_t size_bytes = 0;
-    for (Index index = fetch.from; index <= fetch.to; ++index) {
-      must(index.value <= log.size(), "disk", "an applied entry is not on disk");
-      size_bytes += log[index.value - 1].size_bytes();
+    const bool cut_off =
+        fetch.from < group.first_index || (prev != Index{} && prev < group.first_index);
+    for (Index index = fetch.from; index <= fetch.to && !cut_off; ++index) {
+      must(index <= group.last_index(), "disk", "an applied entry is not on disk");
+      size_bytes += group.at(index).size_bytes();
       if (size_bytes > fetch.max_size_bytes && !entries.empty()) break;
-      entries.push_back(log[index.value - 1]);
+      entries.push_back(group.at(index));
     }
-    const Index prev = fetch.from - 1;
-    const Term prev_term = prev == Index{} ? Term{} : log[prev.value - 1].term;
+    const Term prev_term = group.has(prev) ? group.at(prev).term : Term{};
     events_.on_fetched(id, fetch.peer, prev_term, std::move(entries));
+  });
+}
+
+inline void Storage::build_snapshot(GroupId id, NodeId peer) {
+  after(stretched(random_.scattered(kMillisecond, 300 * kMillisecond)), [this, id, peer] {
+    if (failed_) return;
+    auto image = std::make_shared<SnapshotImage>();
+    image->records = disk_.written().groups.at(id).records;
+    const MachineState state = state_of(id, image->records);
+    image->snapshot = {state.applied_index, state.applied_term, state.configuration,
+                       state.configuration_index};
+    events_.on_snapshot_built(id, peer, std::move(image));
   });
 }
 

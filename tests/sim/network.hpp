@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "seshat/peer_codec.hpp"
@@ -19,12 +20,37 @@
 
 namespace seshat::sim {
 
+// A message of a call that brings a snapshot. Rows go one after another: each piece says after which
+// key it comes, so that whatever is lost, doubled or overtaken, the next offer finds the place to go
+// on at.
+struct SnapshotPiece {
+  struct Offer {
+    raft::Message message;  // an InstallSnapshot
+    std::uint64_t hash = 0;
+  };
+  struct Rows {
+    std::string after_key;
+    std::vector<std::pair<std::string, std::string>> rows;
+    bool last = false;
+  };
+  struct Answer {
+    bool go_on = false;  // with what follows after_key; else the receiver has all up to `index`
+    std::string after_key;
+    Index index;
+  };
+  GroupId group;
+  std::uint64_t transfer = 0;  // of the sender's process
+  std::variant<Offer, Rows, Answer> body;
+};
+
 // One write on a stream, and of which process' life it is: a restarted node is another one.
 struct Packet {
   NodeId from;
   NodeId to;
   std::uint64_t life = 0;
   Frame frame;
+  std::shared_ptr<const SnapshotPiece> piece = nullptr;  // instead
+  std::uint64_t record_version = 0;  // of the sender's membership record, with a handshake
 };
 
 class Network {
@@ -47,7 +73,7 @@ class Network {
   void send(Packet packet) {
     ++world_.counters().messages;
     Link& on = link(packet.from, packet.to);
-    if (scenario_.encode) recode(packet);
+    if (scenario_.encode && !packet.piece) recode(packet);
     const auto shared = std::make_shared<const Packet>(std::move(packet));
     const NetworkWeather& weather = scenario_.network;
     const bool lost =

@@ -28,6 +28,7 @@
 #include "sim/network.hpp"
 #include "sim/scenario.hpp"
 #include "sim/trace.hpp"
+#include "sim/transfers.hpp"
 #include "sim/world.hpp"
 
 namespace seshat::sim {
@@ -75,7 +76,13 @@ struct Machine {
   NodeId id;
   MachineClock clock;
   Disk disk;
+  std::map<GroupId, SnapshotPtr> snapshots;  // taken here, each complete and durable
   std::uint64_t lives = 0;
+  std::uint64_t wipes = 0;
+
+  [[nodiscard]] std::uint64_t incarnation(std::uint64_t seed) const {
+    return mix(seed ^ id.value ^ wipes << 32) | 1;
+  }
 };
 
 // ---- What clients get -------------------------------------------------------------------------------------
@@ -115,6 +122,7 @@ class ProcessHost {
 class Process final : private StorageEvents,
                       private Transport,
                       private SnapshotSender,
+                      private TransferHost,
                       private LeadershipObserver {
  public:
   Process(World& world, const Scenario& scenario, Machine& machine, Network& network,
@@ -127,6 +135,16 @@ class Process final : private StorageEvents,
   void serve(Request request);
   void break_stream(NodeId peer);  // the stream to it, or from it, has ended
   void transfer_leadership();
+  // Of those that a leader may be asked for; it is refused in silence.
+  void change_members(GroupId group, std::vector<NodeId> voters, std::vector<NodeId> learners,
+                      std::function<bool()> wanted);
+  // As system leader: that a node that was removed comes back with another disk.
+  void admit(NodeId node, std::uint64_t incarnation, MemberState state);
+  [[nodiscard]] bool admits(NodeId node, std::uint64_t incarnation,
+                            std::optional<MemberState> state = std::nullopt) const;
+  [[nodiscard]] bool is_active() const {
+    return admits(machine_.id, machine_.incarnation(scenario_.seed), MemberState::kActive);
+  }
   void begin_stop() {
     post([this] { stopping_ = true; });
   }
@@ -138,6 +156,7 @@ class Process final : private StorageEvents,
   void end() { life_->end(); }
 
   // ---- for the checks
+  [[nodiscard]] NodeId id() const { return machine_.id; }
   [[nodiscard]] const Replica& replica(GroupId group) const { return *groups_.at(group).replica; }
   [[nodiscard]] std::optional<Checks::Lease> lease(GroupId group) const;
   [[nodiscard]] bool failed() const { return failed_; }
@@ -159,6 +178,7 @@ class Process final : private StorageEvents,
     Term leads_in;
     std::uint64_t leads_since_tick = 0;
     std::map<NodeId, std::uint64_t> answered_at_tick;
+    Index members_since;
     // When each round left, and of the latest that a peer answered, when it left.
     std::map<std::uint64_t, std::uint64_t> round_sent_us;
     std::map<NodeId, std::uint64_t> answered_sent_us;
@@ -185,6 +205,7 @@ class Process final : private StorageEvents,
     std::uint64_t came_us = 0;
     bool leased = false;  // when it came
     Index committed;      // anywhere, when it came
+    Index members_since;  // when it came
     Index index;          // of a write
     std::string proposed;
     bool answered = false;
@@ -215,6 +236,8 @@ class Process final : private StorageEvents,
   void tick();
   void check();
   void check_quorum(GroupId id, Group& group);
+  template <class Answered>
+  [[nodiscard]] bool majority_answered(const raft::Raft& raft, Answered answered) const;
 
   // StorageEvents: on its threads
   void on_synced(GroupId group, std::uint64_t write_id) override;
@@ -222,6 +245,9 @@ class Process final : private StorageEvents,
   void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
                   std::vector<raft::Entry> entries) override;
   void on_storage_failed(const std::string& what) override;
+  void on_log_cut(GroupId group, Index first_index) override;
+  void on_snapshot_built(GroupId group, NodeId peer, SnapshotPtr image) override;
+  void on_installed(GroupId group) override;
   void on_state_written(GroupId group, Index applied, std::uint64_t hash) override {
     checks_.state_written(machine_.id, group, applied, hash);
   }
@@ -233,13 +259,23 @@ class Process final : private StorageEvents,
   void handle_frame(const Packet& packet);
   void note_answer(Group& group, NodeId peer, const raft::Message& message);
   void handle_hello(const Packet& packet);
+  [[nodiscard]] std::optional<std::string> judge(const Packet& packet, const Hello& hello) const;
+  [[nodiscard]] std::uint64_t record_version() const {
+    return membership_.record() ? membership_.record()->membership_version : 0;
+  }
   void handle_hello_reply(const Packet& packet);
   void down(NodeId peer);
   [[nodiscard]] Hello own_hello() const;
   void send_frame(NodeId to, Frame frame);
 
   // The cluster
-  void send_snapshot(GroupId, NodeId) override {}
+  void send_snapshot(GroupId group, NodeId peer) override { transfers_.send(group, peer); }
+  Replica& replica_of(GroupId group) override { return *groups_.at(group).replica; }
+  void send_piece(NodeId to, SnapshotPiece piece) override;
+  void later(std::uint64_t delay_us, std::function<void()> work) override {
+    after(delay_us, [this, work = std::move(work)] { post(work); });
+  }
+  void cut_logs();
   void leadership_changed(GroupId group) override;
   void read_system_records();
   void propose_system_records();
@@ -265,6 +301,7 @@ class Process final : private StorageEvents,
   LifePtr life_ = std::make_shared<Life>();
   Random random_;
   Storage storage_;
+  Transfers transfers_;
   Membership membership_;
   std::map<GroupId, Group> groups_;
   std::map<NodeId, Peer> peers_;
@@ -291,11 +328,11 @@ namespace process_detail {
 inline Membership make_membership(const Machine& machine, std::size_t nodes, std::uint64_t seed) {
   Membership::Self self;
   self.id = machine.id;
-  self.incarnation = mix(seed ^ machine.id.value) | 1;
+  self.incarnation = machine.incarnation(seed);
   self.client_addr = "client" + std::to_string(machine.id.value) + ":6379";
   self.new_at_start = true;
   for (const auto& [id, group] : machine.disk.written().groups) {
-    const bool nothing = group.log.empty() && group.hard_state == raft::HardState{};
+    const bool nothing = group.last_index() == Index{} && group.hard_state == raft::HardState{};
     self.new_at_start = self.new_at_start && nothing;
   }
   std::map<NodeId, std::string> addresses;
@@ -319,6 +356,7 @@ inline Process::Process(World& world, const Scenario& scenario, Machine& machine
       number_(++machine.lives),
       random_(world.random(0x9a0c355 + machine.id.value * 1000 + number_)),
       storage_(world, scenario, machine.disk, life_, random_.fork(1), *this),
+      transfers_(scenario, machine.id, random_.fork(2), storage_, checks, machine.snapshots, *this),
       membership_(process_detail::make_membership(machine, scenario.nodes, scenario.seed)) {
   machine_.disk.sync(machine_.disk.last_write());
   for (std::size_t node = 1; node <= scenario.nodes; ++node) {
@@ -354,7 +392,9 @@ inline void Process::start() {
 inline raft::Config Process::raft_config(GroupId group) const {
   raft::Config config = scenario_.raft;
   config.id = machine_.id;
-  for (std::size_t node = 1; node <= scenario_.nodes; ++node) {
+  // Who is no founder, or has lost its disk, joins: others tell it who the members are.
+  const bool founds = machine_.id.value <= scenario_.founders && machine_.wipes == 0;
+  for (std::size_t node = 1; founds && node <= scenario_.founders; ++node) {
     config.voters.push_back(NodeId{node});
   }
   config.seed = mix(scenario_.seed ^ mix(machine_.id.value * 8 + group.value) ^ number_);
@@ -384,7 +424,10 @@ inline void Process::drain() {
 inline void Process::end_turn() {
   awake_ = false;
   if (failed_) return;
-  for (auto& [id, group] : groups_) group.replica->pump();
+  for (auto& [id, group] : groups_) {
+    group.replica->pump();
+    checks_.pumped(machine_.id, group.replica->raft());
+  }
   refresh_self();
   flush();
   check();
@@ -403,6 +446,8 @@ inline void Process::tick() {
   tick_waits_ = false;
   ++ticks_;
   for (auto& [id, group] : groups_) group.replica->tick();
+  transfers_.tick();
+  if (scenario_.compaction.min_entries > 0) cut_logs();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
   if (stopping_) {
     for (auto& [id, group] : groups_) {
@@ -427,6 +472,10 @@ inline void Process::check() {
 inline void Process::check_quorum(GroupId id, Group& group) {
   const raft::Raft& raft = group.replica->raft();
   const Term leads_in = raft.is_leader() ? raft.current_term() : Term{};
+  if (raft.configuration_index() != group.members_since) {
+    group.members_since = raft.configuration_index();
+    group.leads_since_tick = ticks_;
+  }
   if (leads_in != group.leads_in) {
     group.leads_in = leads_in;
     group.leads_since_tick = ticks_;
@@ -437,15 +486,25 @@ inline void Process::check_quorum(GroupId id, Group& group) {
   if (!raft.is_leader()) return;
   const std::uint64_t patience_ticks =
       2 * scenario_.raft.election_timeout_max_ms / scenario_.raft.tick_interval_ms + 8;
-  std::size_t answered = 1;
-  for (const auto& [peer, tick] : group.answered_at_tick) {
-    answered += tick + patience_ticks >= ticks_ ? 1 : 0;
+  const bool answered = majority_answered(raft, [&](NodeId peer) {
+    const auto at = group.answered_at_tick.find(peer);
+    return at != group.answered_at_tick.end() && at->second + patience_ticks >= ticks_;
+  });
+  must(group.leads_since_tick + patience_ticks >= ticks_ || answered, "check quorum", [&] {
+    return name() + " leads group " + std::to_string(id.value) + " though no majority answers it";
+  });
+}
+
+// This node counts where it votes.
+template <class Answered>
+bool Process::majority_answered(const raft::Raft& raft, Answered answered) const {
+  const raft::Configuration& members = raft.configuration();
+  for (const std::vector<NodeId>* voters : {&members.voters, &members.outgoing}) {
+    std::size_t count = 0;
+    for (const NodeId voter : *voters) count += voter == machine_.id || answered(voter) ? 1 : 0;
+    if (!voters->empty() && count <= voters->size() / 2) return false;
   }
-  must(group.leads_since_tick + patience_ticks >= ticks_ || answered > scenario_.nodes / 2,
-       "check quorum", [&] {
-         return name() + " leads group " + std::to_string(id.value) +
-                " though no majority answers it";
-       });
+  return true;
 }
 
 inline bool Process::may_stop() const {
@@ -502,7 +561,51 @@ inline void Process::on_storage_failed(const std::string& what) {
   });
 }
 
+inline void Process::on_log_cut(GroupId group, Index first_index) {
+  post([this, group, first_index] {
+    trace("log cut, group " + std::to_string(group.value) + ": it begins at " +
+          std::to_string(first_index.value));
+    groups_.at(group).replica->on_compacted(first_index);
+  });
+}
+
+inline void Process::on_snapshot_built(GroupId group, NodeId peer, SnapshotPtr image) {
+  post([this, group, peer, image] { transfers_.on_built(group, peer, image); });
+}
+
+inline void Process::on_installed(GroupId group) {
+  post([this, group] {
+    transfers_.on_installed(group);
+    trace("installed, group " + std::to_string(group.value) + ": " +
+          describe_state(replica(group).raft()));
+    if (group == kSystemGroup) read_system_records();
+  });
+}
+
+// Behind what has been applied, and what others need; or, now and then, regardless of that.
+inline void Process::cut_logs() {
+  const Compaction& compaction = scenario_.compaction;
+  if (ticks_ % compaction.interval_ticks != 0) return;
+  for (auto& [id, group] : groups_) {
+    const raft::Raft& raft = group.replica->raft();
+    const bool regardless = random_.chance(compaction.regardless_permille);
+    if (raft.is_installing()) continue;
+    checks_.may_be_cut(machine_.id, raft);
+    transfers_.check_cut(id);
+    const Index to = regardless ? raft.last_applied() : raft.compactable_index();
+    const Index first = storage_.first_index(id);
+    if (to.value < first.value + compaction.keep_entries + compaction.min_entries) continue;
+    storage_.cut_log(id, to - compaction.keep_entries);
+  }
+}
+
 // ---- Peers
+
+inline void Process::send_piece(NodeId to, SnapshotPiece piece) {
+  if (world_.tracing()) trace("-> snapshot for n" + std::to_string(to.value) + describe(piece));
+  network_.send(
+      {machine_.id, to, number_, {}, std::make_shared<const SnapshotPiece>(std::move(piece))});
+}
 
 inline void Process::send(GroupId group, raft::Message message) {
   Peer& peer = peers_.at(message.to);
@@ -533,7 +636,9 @@ inline void Process::flush() {
 }
 
 inline void Process::send_frame(NodeId to, Frame frame) {
-  network_.send({machine_.id, to, number_, std::move(frame)});
+  Packet packet{machine_.id, to, number_, std::move(frame)};
+  packet.record_version = record_version();
+  network_.send(std::move(packet));
 }
 
 inline void Process::dial(std::uint64_t now_ms) {
@@ -566,6 +671,7 @@ inline void Process::handle_frame(const Packet& packet) {
   if (packet.frame.hello_reply) return handle_hello_reply(packet);
   if (peer.accepted_life != packet.life) return;  // no handshake, or of a life that is over
   peer.heard_at_ms = machine_.clock.now_ms();
+  if (packet.piece) return transfers_.receive(packet.from, *packet.piece);
   for (const PeerMessage& message : packet.frame.messages) {
     if (world_.tracing()) trace("<- " + describe(message));
     Group& group = groups_.at(message.group);
@@ -590,14 +696,23 @@ inline void Process::note_answer(Group& group, NodeId peer, const raft::Message&
 // (thesis 6.4).
 inline void Process::check_read_round(const Pending& pending) const {
   const Group& data = groups_.at(kFirstDataGroup);
-  std::size_t answered = 1;
-  for (const auto& [peer, sent_us] : data.answered_sent_us) {
-    answered += sent_us >= pending.came_us ? 1 : 0;
-  }
-  must(pending.leased || answered > scenario_.nodes / 2, "read without a majority", [&] {
-    return name() + " serves a read that came at " + std::to_string(pending.came_us) +
-           " us, and only " + std::to_string(answered) + " nodes answered since";
+  const raft::Raft& raft = data.replica->raft();
+  if (pending.leased || raft.configuration_index() != pending.members_since) return;
+  const bool answered = majority_answered(raft, [&](NodeId peer) {
+    const auto sent = data.answered_sent_us.find(peer);
+    return sent != data.answered_sent_us.end() && sent->second >= pending.came_us;
   });
+  must(answered, "read without a majority", [&] {
+    return name() + " serves a read that came at " + std::to_string(pending.came_us) +
+           " us, and no majority answered since";
+  });
+}
+
+// A node whose disk was lost and that was let in again is known by its former one to whoever was away
+// meanwhile: the newer record counts, or it could never lead those.
+inline std::optional<std::string> Process::judge(const Packet& packet, const Hello& hello) const {
+  if (packet.record_version > record_version()) return std::nullopt;
+  return membership_.judge(hello);
 }
 
 inline void Process::handle_hello(const Packet& packet) {
@@ -605,12 +720,13 @@ inline void Process::handle_hello(const Packet& packet) {
   if (packet.life < peer.accepted_life) return;  // a straggler
   Frame frame;
   HelloReply& reply = frame.hello_reply.emplace();
-  const auto problem = membership_.judge(*packet.frame.hello);
+  const auto problem = judge(packet, *packet.frame.hello);
   reply.accepted = !problem;
   reply.reason = problem.value_or("");
   reply.self = own_hello();
-  must(!problem, "handshake",
+  must(!problem || scenario_.members_change(), "handshake",
        name() + " refuses n" + std::to_string(packet.from.value) + ": " + reply.reason);
+  if (problem) return send_frame(packet.from, std::move(frame));
   // A new life: the stream to the old one is gone.
   if (peer.up && peer.accepted_life != 0 && packet.life > peer.accepted_life) down(packet.from);
   peer.accepted_life = packet.life;
@@ -623,6 +739,8 @@ inline void Process::handle_hello(const Packet& packet) {
 inline void Process::handle_hello_reply(const Packet& packet) {
   Peer& peer = peers_.at(packet.from);
   if (packet.life < peer.accepted_life) return;
+  if (!packet.frame.hello_reply->accepted) return membership_.note_refusal(packet.from);
+  if (judge(packet, packet.frame.hello_reply->self)) return;
   membership_.note_peer(packet.frame.hello_reply->self);
   peer.accepted_life = packet.life;
   peer.heard_at_ms = machine_.clock.now_ms();
@@ -697,7 +815,55 @@ inline void Process::refresh_self() {
     has_voted_ = has_voted_ || (may_vote_ && group.replica->raft().voted_for() != NodeId{});
   }
   may_vote_ = membership_.may_vote(has_voted_);
-  for (auto& [id, group] : groups_) group.replica->set_may_vote(may_vote_);
+  // Who joins under an id that there was before may read in a log that it voted then, perhaps alone.
+  // The system group's record that knows its new disk comes after that; in other groups it waits
+  // until the cluster has seen it catch up and has recorded it as active.
+  if (machine_.wipes > 0 && !membership_.record()) may_vote_ = false;
+  for (auto& [id, group] : groups_) {
+    const bool waits = machine_.wipes > 0 && id != kSystemGroup && !is_active();
+    group.replica->set_may_vote(may_vote_ && !waits);
+  }
+}
+
+// Looked at before and after, so that what has committed is judged by the members of that moment.
+inline void Process::change_members(GroupId group, std::vector<NodeId> voters,
+                                    std::vector<NodeId> learners, std::function<bool()> wanted) {
+  post([this, group, voters, learners, wanted] {
+    if (!wanted()) return;
+    check();
+    (void)groups_.at(group).replica->change_members(voters, learners);
+    check();
+  });
+}
+
+inline bool Process::admits(NodeId node, std::uint64_t incarnation,
+                            std::optional<MemberState> state) const {
+  const auto& record = membership_.record();
+  if (!record) return false;
+  const auto member = record->members.find(node);
+  return member != record->members.end() && member->second.incarnation == incarnation &&
+         (!state || member->second.state == *state);
+}
+
+inline void Process::admit(NodeId node, std::uint64_t incarnation, MemberState state) {
+  post([this, node, incarnation, state] {
+    const raft::Raft& raft = replica(kSystemGroup).raft();
+    const bool settled = raft.last_applied() == raft.log().last_index();
+    if (!raft.is_leader() || system_proposal_.under_way || stopping_ || !settled) return;
+    if (!membership_.record() || admits(node, incarnation, state)) return;
+    ClusterMembership next = *membership_.record();
+    next.members[node].id = node;
+    next.members[node].incarnation = incarnation;
+    next.members[node].state = state;
+    ++next.membership_version;
+    const std::string record = codec::encode(next);
+    Operation operation;
+    operation.type = OperationType::kSetMembership;
+    operation.arguments = {record};
+    membership_.forget_peer(node);
+    system_proposal_.under_way = true;
+    (void)propose(kSystemGroup, stamped(std::move(operation)), system_proposal_);
+  });
 }
 
 // ---- Clients
@@ -724,6 +890,7 @@ inline void Process::execute(Request request) {
   pending.came_us = world_.now_us();
   pending.leased = lease(kFirstDataGroup).has_value();
   pending.committed = checks_.committed(kFirstDataGroup);
+  pending.members_since = replica(kFirstDataGroup).raft().configuration_index();
   const Request& asked = pending.request;
   Index& last_write = last_writes_[asked.connection];
   Replica& data = *groups_.at(kFirstDataGroup).replica;

@@ -1,11 +1,12 @@
 // What one seed means: the cluster, its weather, and every fault and client operation, all drawn
 // before the run begins.
 //
-// Faults and operations are numbered in one row, faults first: these are the decisions that can be
-// switched off one by one (--without), by hand or by the shrinker.
+// Faults, operations and changes of members are numbered in one row, in this order: these are the
+// decisions that can be switched off one by one (--without), by hand or by the shrinker.
 #ifndef SESHAT_TESTS_SIM_SCENARIO_HPP
 #define SESHAT_TESTS_SIM_SCENARIO_HPP
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <iterator>
@@ -87,6 +88,39 @@ struct ClientOperation {
   std::uint64_t raw = 0;       // whether it goes elsewhere than to the leader, and where
 };
 
+// ---- Members and logs -----------------------------------------------------------------------------
+
+// What an administrator wants; from whom to whom is found when it comes.
+enum class ChangeKind : std::uint8_t {
+  kAdd,     // one node more votes
+  kLearn,   // ... or only learns
+  kRemove,  // one goes, whoever it is
+  kRemoveLeader,
+  kSwap,    // some go and others come, at once
+  kShrink,  // one stays
+  kAny,     // everybody's role is drawn
+  kWipe,    // one loses its disk; it may join again later
+};
+inline constexpr std::size_t kChangeKinds = 8;
+inline constexpr std::array<std::string_view, kChangeKinds> kChangeNames = {
+    "add", "add a learner", "remove", "remove the leader", "swap", "shrink to one", "any", "wipe"};
+
+struct MemberChange {
+  ChangeKind kind = ChangeKind::kAdd;
+  std::uint64_t at_us = 0;
+  std::uint64_t raw = 0;
+  bool by_learners = true;  // who comes to vote learns first, and catches up
+};
+
+// When logs are cut; min_entries 0: never.
+struct Compaction {
+  std::uint64_t interval_ticks = 0;
+  std::uint64_t min_entries = 0;          // that a cut takes
+  std::uint64_t keep_entries = 0;         // behind it
+  std::uint64_t regardless_permille = 0;  // of what other members need, as at the largest size
+  std::uint64_t rows = 1;                 // in a piece of a snapshot
+};
+
 // ---- A scenario -----------------------------------------------------------------------------------
 
 struct NetworkWeather {
@@ -129,12 +163,18 @@ struct Scenario {
   bool hunts_leases = false;           // see draw_hunt
   bool ends_without_power = false;     // all machines lose power at last; nobody writes after
   std::optional<Fault> lasting;        // of a minority, after the others: writes must go on
+  std::size_t founders = 3;            // nodes 1, 2, ...; the others wait to be let in
+  bool records_founders = false;       // as the first change
+  std::vector<MemberChange> changes;
+  Compaction compaction;
 
-  [[nodiscard]] std::size_t decisions() const {
+  [[nodiscard]] bool members_change() const { return !changes.empty(); }
+  [[nodiscard]] std::size_t first_change() const {
     std::size_t count = faults.size();
     for (const auto& client : clients) count += client.size();
     return count;
   }
+  [[nodiscard]] std::size_t decisions() const { return first_change() + changes.size(); }
 };
 
 // Clocks may drift apart by as much as the 0.85 between lease and withholding allows:
@@ -339,14 +379,54 @@ inline void draw_clients(Random random, Scenario& scenario) {
   }
 }
 
+inline void draw_compaction(Random random, Scenario& scenario) {
+  Compaction& compaction = scenario.compaction;
+  compaction.interval_ticks = random.scattered(1, 40);
+  compaction.min_entries = random.scattered(1, 30);
+  compaction.keep_entries = random.chance(500) ? 0 : random.scattered(1, 30);
+  compaction.regardless_permille = random.chance(300) ? 1000 : random.below(500);
+  compaction.rows = random.scattered(1, 8);
+  if (random.chance(500)) {  // little in memory, so that it is the disk that knows no more
+    scenario.raft.applied_tail_size_bytes = random.scattered(1, 2000);
+    scenario.restored_tail_size_bytes = random.scattered(1, 2000);
+  }
+}
+
+inline void draw_changes(Random random, Scenario& scenario) {
+  scenario.records_founders = random.chance(500);
+  const std::uint64_t mean_gap_us = random.scattered(100 * kMillisecond, 3 * kSecond);
+  const bool by_learners = random.chance(600);
+  std::uint64_t at_us = 500 * kMillisecond;
+  while (scenario.changes.size() < 40) {
+    at_us += random.between(mean_gap_us / 4, mean_gap_us * 2);
+    if (!scenario.changes.empty() && at_us >= scenario.faults_end_us) break;
+    MemberChange change;
+    change.kind = static_cast<ChangeKind>(random.below(kChangeKinds));
+    change.at_us = std::min(at_us, scenario.faults_end_us - 1);
+    change.raw = random.next();
+    change.by_learners = by_learners;
+    scenario.changes.push_back(change);
+  }
+}
+
 }  // namespace scenario_detail
 
+// Half of the seeds have members that change, logs that are cut, or both. What they add is drawn from
+// a stream of its own: in the other half nothing else is drawn.
 inline Scenario draw_scenario(std::uint64_t seed) {
   Scenario scenario;
   scenario.seed = seed;
   Random random = Random(seed).fork(0x5ce);
   const std::uint64_t size = random.below(10);
   scenario.nodes = size < 6 ? 3 : size < 9 ? 5 : 7;
+  Random added = Random(seed).fork(0x3e3b);
+  const std::uint64_t what = added.below(8);
+  const bool members_change = what >= 4 && what <= 6;
+  if (members_change) scenario.nodes = added.between(3, 7);
+  scenario.founders = scenario.nodes;
+  if (members_change) {
+    scenario.founders = added.between(1, std::min<std::size_t>(5, scenario.nodes));
+  }
   scenario_detail::draw_raft(random.fork(1), scenario);
   scenario_detail::draw_weather(random.fork(2), scenario);
   scenario_detail::draw_clocks(random.fork(3), scenario);
@@ -357,6 +437,8 @@ inline Scenario draw_scenario(std::uint64_t seed) {
   scenario_detail::draw_clients(random.fork(5), scenario);
   if (random.chance(200)) scenario.request_timeout_ms = random.between(200, 1000);
   if (random.chance(400)) scenario.client_timeout_us = random.between(100, 1500) * kMillisecond;
+  if (members_change) scenario_detail::draw_changes(added.fork(1), scenario);
+  if (what >= 5) scenario_detail::draw_compaction(added.fork(2), scenario);
   return scenario;
 }
 
@@ -378,6 +460,21 @@ inline std::string describe(const Scenario& scenario) {
   for (std::size_t i = 0; i < scenario.faults.size(); ++i) {
     text += "#" + n(i) + " at " + n(scenario.faults[i].at_us / kMillisecond) +
             " ms: " + describe(scenario.faults[i]) + "\n";
+  }
+  if (scenario.compaction.min_entries > 0) {
+    const Compaction& cut = scenario.compaction;
+    text += "logs are cut by " + n(cut.min_entries) + " entries, " + n(cut.keep_entries) +
+            " are kept, every " + n(cut.interval_ticks) + " ticks, " + n(cut.regardless_permille) +
+            " of 1000 regardless; pieces of snapshots: " + n(cut.rows) + " rows\n";
+  }
+  if (scenario.members_change()) {
+    text += "founders: " + n(scenario.founders) + (scenario.records_founders ? ", recorded" : "") +
+            (scenario.changes.front().by_learners ? "; voters learn first\n" : "\n");
+  }
+  for (std::size_t i = 0; i < scenario.changes.size(); ++i) {
+    text += "#" + n(scenario.first_change() + i) + " at " +
+            n(scenario.changes[i].at_us / kMillisecond) + " ms: members, " +
+            std::string(kChangeNames[static_cast<std::size_t>(scenario.changes[i].kind)]) + "\n";
   }
   if (scenario.lasting) text += "lasting: " + describe(*scenario.lasting) + "\n";
   std::size_t first = scenario.faults.size();

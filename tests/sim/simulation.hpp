@@ -1,8 +1,9 @@
 // One run: a cluster, its clients and its faults, from the first start to the last check.
 //
-//   faults and clients ──> calm: all is mended ──> a write must commit, in time
+//   faults, clients, changes of members ──> calm: all is mended
+//                      ──> a write must commit, in time, and the members come to be those wanted
 //                      ──> perhaps: a minority stays broken, writes must go on
-//                      ──> all is mended: every node comes to the same state ──> linearizable?
+//                      ──> all is mended: every member comes to the same state ──> linearizable?
 //
 //   const sim::Result result = sim::run(seed, {});
 #ifndef SESHAT_TESTS_SIM_SIMULATION_HPP
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "linearizability.hpp"
+#include "sim/administrator.hpp"
 #include "sim/checks.hpp"
 #include "sim/clients.hpp"
 #include "sim/disk.hpp"
@@ -42,17 +44,18 @@ struct Result {
   std::uint64_t trace_lines = 0;
 };
 
-class Simulation final : private ProcessHost {
+class Simulation final : private ProcessHost, private AdministeredCluster {
  public:
   Simulation(const Scenario& scenario, const Options& options)
       : scenario_(scenario),
         without_(options.without),
         trace_(options.trace),
         world_(scenario.seed, trace_),
-        checks_(world_, scenario.nodes),
+        checks_(world_, scenario.founders),
         network_(world_, scenario_, [this](const Packet& packet) { deliver(packet); }),
         clients_(world_, scenario_, without_,
                  [this](NodeId node, Request request) { serve(node, std::move(request)); }),
+        administrator_(world_, scenario_, checks_, *this),
         random_(world_.random(0xfa1)) {
     for (std::size_t i = 1; i <= scenario.nodes; ++i) {
       auto& node =
@@ -97,12 +100,18 @@ class Simulation final : private ProcessHost {
   void power_cut(NodeId id, std::uint64_t raw);
   void storage_failed(NodeId node) override;
   void turn_ended() override;
+  [[nodiscard]] Process* leading(GroupId group) override;
+  [[nodiscard]] Machine& machine(NodeId id) override { return at(id).machine; }
+  [[nodiscard]] Process* process(NodeId id) override { return at(id).process.get(); }
+  void wipe(NodeId id) override;
+  [[nodiscard]] const raft::Raft* leader_of(GroupId group) const;
   [[nodiscard]] NodeId leader() const;
   [[nodiscard]] NodeId pick(Aim aim, std::uint64_t raw) const;
   [[nodiscard]] std::vector<NodeId> others(NodeId id) const;
 
   // Faults: each begins, and gives what ends it.
   void schedule_faults();
+  void schedule_changes();
   void begin(std::size_t number, const Fault& fault);
   void end(std::size_t number);
   [[nodiscard]] Undo inflict(const Fault& fault);
@@ -121,8 +130,12 @@ class Simulation final : private ProcessHost {
   // Liveness
   void expect_write(const char* when);
   void probe(const std::shared_ptr<bool>& acked, std::uint64_t turn);
+  void expect_members();
   void expect_convergence();
-  [[nodiscard]] bool converged();
+  [[nodiscard]] bool converged() const;
+  [[nodiscard]] bool converged(GroupId group) const;
+  [[nodiscard]] bool minority_may_break() const;
+  [[nodiscard]] std::string states() const;
   [[nodiscard]] std::uint64_t patience_us() const {
     return 5 * kSecond + 12 * scenario_.raft.election_timeout_max_ms * kMillisecond;
   }
@@ -134,6 +147,7 @@ class Simulation final : private ProcessHost {
   Checks checks_;
   Network network_;
   Clients clients_;
+  Administrator administrator_;
   Random random_;
   std::vector<std::unique_ptr<Node>> nodes_;
   std::map<std::size_t, Undo> active_;
@@ -159,6 +173,7 @@ inline Result Simulation::run() {
     if (world_.tracing()) world_.trace("!", violation.what());
   }
   result.counters = world_.counters();
+  result.counters.changing = scenario_.members_change() ? 1 : 0;
   result.counters.simulated_us = world_.now_us();
   result.trace_hash = trace_.hash();
   result.trace_lines = trace_.lines();
@@ -170,6 +185,7 @@ inline void Simulation::play() {
     world_.after(random_.below(50 * kMillisecond), [this, id = node->machine.id] { start(id); });
   }
   schedule_faults();
+  schedule_changes();
   clients_.start();
   const auto never = [] { return false; };
   world_.run_until(scenario_.faults_end_us, never);
@@ -178,7 +194,8 @@ inline void Simulation::play() {
   expect_write("after all was mended");
   world_.run_until(world_.now_us() + scenario_.client_timeout_us + kSecond,
                    [this] { return clients_.idle(); });
-  if (scenario_.lasting) {
+  if (scenario_.members_change()) expect_members();
+  if (scenario_.lasting && minority_may_break()) {
     const std::size_t number = scenario_.decisions();
     is_calm_ = false;
     begin(number, *scenario_.lasting);
@@ -328,15 +345,42 @@ inline void Simulation::turn_ended() {
   }
 }
 
-inline NodeId Simulation::leader() const {
+inline const raft::Raft* Simulation::leader_of(GroupId group) const {
   const raft::Raft* best = nullptr;
   for (const auto& node : nodes_) {
     if (!node->process) continue;
-    const raft::Raft& raft = node->process->replica(kFirstDataGroup).raft();
+    const raft::Raft& raft = node->process->replica(group).raft();
     if (!raft.is_leader()) continue;
     if (best == nullptr || raft.current_term() > best->current_term()) best = &raft;
   }
-  return best == nullptr ? NodeId{} : best->id();
+  return best;
+}
+
+inline NodeId Simulation::leader() const {
+  const raft::Raft* leading = leader_of(kFirstDataGroup);
+  return leading == nullptr ? NodeId{} : leading->id();
+}
+
+inline Process* Simulation::leading(GroupId group) {
+  const raft::Raft* leading = leader_of(group);
+  return leading == nullptr ? nullptr : process(leading->id());
+}
+
+// The machine is set up anew, with nothing on its disk.
+inline void Simulation::wipe(NodeId id) {
+  if (world_.tracing()) world_.trace("n" + std::to_string(id.value), "loses its disk");
+  Machine& wiped = at(id).machine;
+  end_process(id);
+  checks_.wiped(id);
+  wiped.disk.wipe();
+  wiped.snapshots.clear();
+  ++wiped.wipes;
+  ++world_.counters().wipes;
+  clients_.connections_broke(id);
+  Links links;
+  for (const NodeId peer : others(id)) links.emplace_back(id, peer);
+  break_streams(links);
+  try_start(id);
 }
 
 inline NodeId Simulation::pick(Aim aim, std::uint64_t raw) const {
@@ -361,6 +405,17 @@ inline void Simulation::schedule_faults() {
   for (std::size_t i = 0; i < scenario_.faults.size(); ++i) {
     if (without_.contains(i)) continue;
     world_.at(scenario_.faults[i].at_us, [this, i] { begin(i, scenario_.faults[i]); });
+  }
+}
+
+inline void Simulation::schedule_changes() {
+  if (!scenario_.members_change()) return;
+  administrator_.start();
+  for (std::size_t i = 0; i < scenario_.changes.size(); ++i) {
+    if (without_.contains(scenario_.first_change() + i)) continue;
+    world_.at(scenario_.changes[i].at_us, [this, i] {
+      if (!is_calm_) administrator_.begin(scenario_.changes[i]);
+    });
   }
 }
 
@@ -643,17 +698,38 @@ inline void Simulation::probe(const std::shared_ptr<bool>& acked, std::uint64_t 
   world_.after(40 * kMillisecond, [this, acked, turn] { probe(acked, turn + 1); });
 }
 
-inline bool Simulation::converged() {
+// Faults are over, so that what is wanted has to come about, and each member to catch up.
+inline void Simulation::expect_members() {
+  world_.run_until(world_.now_us() + 4 * patience_us(), [this] { return administrator_.done(); });
+  must(administrator_.done(), "no progress", [this] {
+    return "the members are not those wanted" + states() + "\n  " + administrator_.tell();
+  });
+  expect_convergence();
+}
+
+// Of fewer than three voters none can be spared.
+inline bool Simulation::minority_may_break() const {
   for (const GroupId group : kGroups) {
-    const raft::Raft* first = nullptr;
-    for (const auto& node : nodes_) {
-      if (!node->process) return false;
-      const raft::Raft& raft = node->process->replica(group).raft();
-      if (first == nullptr) first = &raft;
-      if (raft.last_applied() != first->last_applied() || raft.leader() != first->leader() ||
-          raft.leader() == NodeId{} || raft.last_applied() != raft.log().last_index()) {
-        return false;
-      }
+    const raft::Configuration& members = checks_.members(group);
+    if (members.is_joint() || members.voters.size() < 3) return false;
+  }
+  return true;
+}
+
+inline bool Simulation::converged() const {
+  return converged(kSystemGroup) && converged(kFirstDataGroup);
+}
+
+inline bool Simulation::converged(GroupId group) const {
+  const raft::Raft* leading = leader_of(group);
+  if (leading == nullptr || leading->configuration().is_joint()) return false;
+  for (const auto& node : nodes_) {
+    if (!leading->configuration().has(node->machine.id)) continue;
+    if (!node->process) return false;
+    const raft::Raft& raft = node->process->replica(group).raft();
+    if (raft.last_applied() != leading->last_applied() || raft.leader() != leading->id() ||
+        raft.is_installing() || raft.last_applied() != raft.log().last_index()) {
+      return false;
     }
   }
   return true;
@@ -661,16 +737,21 @@ inline bool Simulation::converged() {
 
 inline void Simulation::expect_convergence() {
   world_.run_until(world_.now_us() + patience_us() + 5 * kSecond, [this] { return converged(); });
-  if (converged()) return;
+  must(converged(), "no progress",
+       [this] { return "the nodes do not come to the same state" + states(); });
+}
+
+inline std::string Simulation::states() const {
   std::string states;
   for (const auto& node : nodes_) {
     states += "\n  n" + std::to_string(node->machine.id.value) + " ";
     if (!node->process) states += "down";
     for (const GroupId group : kGroups) {
-      if (node->process) states += "| " + describe_state(node->process->replica(group).raft());
+      if (node->process)
+        states += "\n      " + describe_state(node->process->replica(group).raft());
     }
   }
-  throw Violation("no progress", "the nodes do not come to the same state" + states);
+  return states;
 }
 
 }  // namespace seshat::sim

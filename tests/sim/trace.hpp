@@ -7,6 +7,7 @@
 
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
+#include "sim/network.hpp"
 
 namespace seshat::sim {
 
@@ -52,6 +53,17 @@ inline std::string tell(const raft::InstallSnapshot& m) {
   return "InstallSnapshot " +
          position(m.snapshot.last_included_index, m.snapshot.last_included_term);
 }
+inline std::string tell(const raft::Configuration& members) {
+  std::string text;
+  const auto add = [&text](const char* what, const std::vector<NodeId>& nodes) {
+    if (!nodes.empty()) text += what;
+    for (const NodeId node : nodes) text += " n" + number(node.value);
+  };
+  add("voters", members.voters);
+  add(", outgoing", members.outgoing);
+  add(", learners", members.learners);
+  return text;
+}
 
 }  // namespace trace_detail
 
@@ -62,6 +74,20 @@ inline std::string describe(const PeerMessage& message) {
          std::visit([](const auto& body) { return trace_detail::tell(body); }, m.body);
 }
 
+inline std::string describe(const SnapshotPiece& piece) {
+  std::string text = ", group " + std::to_string(piece.group.value) + ": ";
+  if (const auto* offer = std::get_if<SnapshotPiece::Offer>(&piece.body)) {
+    const auto& snapshot = std::get<raft::InstallSnapshot>(offer->message.body).snapshot;
+    return text + "offer of " +
+           trace_detail::position(snapshot.last_included_index, snapshot.last_included_term);
+  }
+  if (const auto* rows = std::get_if<SnapshotPiece::Rows>(&piece.body)) {
+    return text + std::to_string(rows->rows.size()) + (rows->last ? " last rows" : " rows");
+  }
+  const auto& answer = std::get<SnapshotPiece::Answer>(piece.body);
+  return text + (answer.go_on ? "go on" : "has up to " + std::to_string(answer.index.value));
+}
+
 inline std::string describe_state(const raft::Raft& raft) {
   static constexpr const char* kRoles[] = {"follower", "pre-candidate", "candidate", "leader"};
   std::string text = kRoles[static_cast<int>(raft.role())];
@@ -70,7 +96,10 @@ inline std::string describe_state(const raft::Raft& raft) {
   text +=
       ", log ends at " + trace_detail::position(raft.log().last_index(), raft.log().last_term());
   text += ", committed " + std::to_string(raft.commit_index().value);
-  return text + ", applied " + std::to_string(raft.last_applied().value);
+  text += ", applied " + std::to_string(raft.last_applied().value);
+  if (raft.configuration_index() == Index{}) return text;
+  return text + ", since " + std::to_string(raft.configuration_index().value) + " " +
+         trace_detail::tell(raft.configuration());
 }
 
 }  // namespace seshat::sim

@@ -115,6 +115,11 @@ struct Counters {
   std::uint64_t refused = 0;     // given up, certainly without effect
   std::uint64_t entries = 0;     // committed
   std::uint64_t undecided = 0;   // histories on which the checker gave up
+  std::uint64_t changing = 0;    // runs in which members change
+  std::uint64_t changes = 0;     // of members, committed
+  std::uint64_t snapshots = 0;   // installed
+  std::uint64_t cuts = 0;        // of logs
+  std::uint64_t wipes = 0;
 
   void add(const Counters& other) {
     events += other.events;
@@ -129,6 +134,11 @@ struct Counters {
     refused += other.refused;
     entries += other.entries;
     undecided += other.undecided;
+    changing += other.changing;
+    changes += other.changes;
+    snapshots += other.snapshots;
+    cuts += other.cuts;
+    wipes += other.wipes;
   }
 };
 

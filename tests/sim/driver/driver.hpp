@@ -24,6 +24,7 @@ inline constexpr const char* kHelp =
   sim --shrink N                            the fewest decisions with which seed N still fails
   sim --seeds N --from M [--seconds S]      runs seeds M, M+1, ..., at most N of them (0: no end),
                                             for at most S seconds; ends at the first violation
+  sim ... --members                         ... of those seeds only in which members change
 
 Exit: 0 no violation, 1 a violation, 2 a wrong argument.
 )";
@@ -34,6 +35,7 @@ struct Arguments {
   std::uint64_t from = 1;
   std::uint64_t seconds = 0;
   std::set<std::size_t> without;
+  bool members = false;
   bool one = false;
   bool many = false;
   bool shrink = false;
@@ -65,6 +67,8 @@ inline Arguments parse(const std::vector<std::string>& args) {
       parsed.seconds = number();
     } else if (args[i] == "--without" && i + 1 < args.size()) {
       parsed.without = parse_list(args[++i]);
+    } else if (args[i] == "--members") {
+      parsed.members = true;
     } else if (args[i] == "--trace") {
       parsed.trace = true;
     } else if (args[i] == "--describe") {
@@ -99,11 +103,14 @@ inline void print(const Counters& counters, std::uint64_t seeds, double wall_sec
       "%llu faults, %llu restarts, %llu elections, %llu messages (%llu lost), %llu entries "
       "committed\n"
       "%llu operations acknowledged, %llu of unknown outcome, %llu refused to the end, %llu "
-      "histories undecided\n",
+      "histories undecided\n"
+      "%llu seeds with %llu changes of members, %llu snapshots installed, %llu cuts of logs, %llu "
+      "disks lost\n",
       n(seeds), hours, wall_seconds, static_cast<double>(seeds) / wall_seconds,
       hours / wall_seconds, n(counters.faults), n(counters.restarts), n(counters.elections),
       n(counters.messages), n(counters.lost_messages), n(counters.entries), n(counters.operations),
-      n(counters.unknown), n(counters.refused), n(counters.undecided));
+      n(counters.unknown), n(counters.refused), n(counters.undecided), n(counters.changing),
+      n(counters.changes), n(counters.snapshots), n(counters.cuts), n(counters.wipes));
 }
 
 inline int report(std::uint64_t seed, const Result& result, const std::string& without) {
@@ -141,11 +148,14 @@ inline int run_many(const Arguments& args) {
     return std::chrono::duration<double>(SteadyClock::now() - began).count();
   };
   Counters sum;
+  std::uint64_t next = args.from;
   std::uint64_t seeds = 0;
   int code = 0;
   while (code == 0 && (args.count == 0 || seeds < args.count) &&
          (args.seconds == 0 || elapsed() < static_cast<double>(args.seconds))) {
-    const std::uint64_t seed = args.from + seeds++;
+    const std::uint64_t seed = next++;
+    if (args.members && !draw_scenario(seed).members_change()) continue;
+    ++seeds;
     running_seed = seed;
     const Result result = run(seed, {});
     sum.add(result.counters);
