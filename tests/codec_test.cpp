@@ -63,6 +63,7 @@ NodeInfo node_info(std::uint64_t id) {
   info.client_addr = "kvstore-" + std::to_string(id) + ":6379";
   info.state = MemberState::kRemoved;
   info.joined_at_ms = 1'700'000'000'000;
+  info.promoted_at_ms = 1'700'000'000'001;
   info.max_record_version = 1;
   info.max_operation_version = 2;
   return info;
@@ -93,6 +94,7 @@ Hello hello() {
   hello.empty = true;
   hello.client_addr = "kvstore-3:6379";
   hello.addr = "kvstore-3:7379";
+  hello.membership_version = 9;
   return hello;
 }
 

@@ -105,7 +105,7 @@ class Town {
 
   bool may_vote(std::uint64_t id) {
     Founder& founder = at(id);
-    const bool may = founder.membership->may_vote(founder.has_voted);
+    const bool may = founder.membership->may_vote(kSystemGroup, founder.has_voted);
     founder.has_voted = founder.has_voted || (may && founder.vote != 0);
     return may;
   }
@@ -343,12 +343,12 @@ TEST_CASE("addresses: what a node said itself, else what was recorded, never a g
 
 TEST_CASE("a new node votes as long as everybody who answers is new too", "[membership]") {
   Membership fresh = node(1);
-  CHECK(fresh.may_vote(false));
+  CHECK(fresh.may_vote(kSystemGroup, false));
   fresh.note_peer(hello_of(2));
-  CHECK(fresh.may_vote(false));
+  CHECK(fresh.may_vote(kSystemGroup, false));
   fresh.note_peer(node(3).hello(false, false));
-  CHECK_FALSE(fresh.may_vote(false));
-  CHECK(fresh.may_vote(true));  // it voted before that: it goes on
+  CHECK_FALSE(fresh.may_vote(kSystemGroup, false));
+  CHECK(fresh.may_vote(kSystemGroup, true));  // it voted before that: it goes on
 }
 
 TEST_CASE("a node with a past votes, until the record says it is another", "[membership]") {
@@ -356,23 +356,23 @@ TEST_CASE("a node with a past votes, until the record says it is another", "[mem
   self.new_at_start = false;
   Membership node(self, addresses());
   node.note_peer(hello_of(2));
-  CHECK(node.may_vote(false));
+  CHECK(node.may_vote(kSystemGroup, false));
   node.set_record(record_of({1, 2, 3}));
-  CHECK(node.may_vote(false));
+  CHECK(node.may_vote(kSystemGroup, false));
   ClusterMembership other = record_of({1, 2, 3});
   other.members[NodeId{1}].incarnation = 5;
   node.set_record(other);
-  CHECK_FALSE(node.may_vote(true));
+  CHECK_FALSE(node.may_vote(kSystemGroup, true));
   CHECK(node.was_wiped());
 }
 
 TEST_CASE("a node that the record doesn't know yet waits to be admitted", "[membership]") {
   Membership late = node(3);
   late.set_record(record_of({1, 2}));
-  CHECK_FALSE(late.may_vote(false));
+  CHECK_FALSE(late.may_vote(kSystemGroup, false));
   CHECK_FALSE(late.was_wiped());
   late.set_record(record_of({1, 2, 3}));
-  CHECK(late.may_vote(false));
+  CHECK(late.may_vote(kSystemGroup, false));
 }
 
 TEST_CASE("a new node that a member has refused does not vote until that member takes it in",
@@ -380,9 +380,9 @@ TEST_CASE("a new node that a member has refused does not vote until that member 
   Membership fresh = node(1);
   fresh.note_peer(hello_of(2));
   fresh.note_refusal(NodeId{3});
-  CHECK_FALSE(fresh.may_vote(false));
+  CHECK_FALSE(fresh.may_vote(kSystemGroup, false));
   fresh.note_acceptance(NodeId{3});
-  CHECK(fresh.may_vote(false));
+  CHECK(fresh.may_vote(kSystemGroup, false));
 }
 
 // ---- Founding a cluster -------------------------------------------------------------------------

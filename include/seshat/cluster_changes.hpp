@@ -111,6 +111,9 @@ class ClusterChanges {
 
   void reconcile(GroupId group, Replica& replica);
   [[nodiscard]] bool system_follows_record() const;
+  template <class IndexOf>
+  [[nodiscard]] bool has_applied(NodeId node, IndexOf index_of) const;
+  [[nodiscard]] bool knows_members(NodeId node) const;
   [[nodiscard]] bool has_caught_up(NodeId node) const;
   [[nodiscard]] bool is_voter_everywhere(NodeId node) const;
   [[nodiscard]] bool is_out_everywhere(NodeId node) const;
@@ -256,6 +259,9 @@ inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, b
   const auto state = membership_.state(node);
   if (state == MemberState::kActive) return who + " is a voter already";
   if (state != MemberState::kJoining) return who + " is no learner: it has to join first";
+  if (!knows_members(node)) {
+    return who + " has not read yet that it is a member: wait, or see whether it runs";
+  }
   if (force) return std::nullopt;
   if (!has_caught_up(node)) {
     return who + " has not caught up yet: wait (seshat status shows its lag), or say FORCE";
@@ -327,14 +333,16 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
     const auto [node, wanted] = *states_.begin();
     const auto now = membership_.state(node);
     const bool possible = now && *now != MemberState::kRemoved && *now != wanted;
-    if (possible) return membership_.with_state(node, wanted);
+    if (possible) return membership_.with_state(node, wanted, time_ms);
     states_.erase(states_.begin());
   }
   for (const auto& [node, info] : membership_.record()->members) {
     const bool promote = info.state == MemberState::kJoining && options_.auto_promote;
-    if (promote && has_caught_up(node)) return membership_.with_state(node, MemberState::kActive);
+    if (promote && has_caught_up(node)) {
+      return membership_.with_state(node, MemberState::kActive, time_ms);
+    }
     if (info.state == MemberState::kLeaving && is_out_everywhere(node)) {
-      return membership_.with_state(node, MemberState::kRemoved);
+      return membership_.with_state(node, MemberState::kRemoved, time_ms);
     }
   }
   return std::nullopt;
@@ -386,20 +394,40 @@ inline bool ClusterChanges::is_out_everywhere(NodeId node) const {
   });
 }
 
-// It says itself how far it is, once a second or so; meanwhile the group goes on.
-inline bool ClusterChanges::has_caught_up(NodeId node) const {
+// Whether `node` has applied, in each group, what `index_of` says; as it says itself, once a second.
+template <class IndexOf>
+bool ClusterChanges::has_applied(NodeId node, IndexOf index_of) const {
   const auto status = site_.fresh_status(node);
   if (!status) return false;
   return std::all_of(replicas_.begin(), replicas_.end(), [&](const auto& entry) {
     const auto& [id, replica] = entry;
-    if (!replica->raft().configuration().has(node)) return false;
-    const auto past = committed_.find(id);
-    if (past == committed_.end() || past->second.empty()) return false;
-    return std::any_of(status->groups.begin(), status->groups.end(), [&](const GroupStatus& group) {
-      return group.group == id && !group.restoring &&
-             group.applied_index >= past->second.front().index;
-    });
+    const std::optional<Index> index = index_of(id, replica->raft());
+    return index && std::any_of(status->groups.begin(), status->groups.end(),
+                                [&, group_id = id](const GroupStatus& group) {
+                                  return group.group == group_id && !group.restoring &&
+                                         group.applied_index >= *index;
+                                });
   });
+}
+
+// Whether it has applied the present configuration of every group, and is a member there. Before that
+// it must not vote: under an id that there was before, what it reads on the way there may say that
+// it was a voter then, perhaps the only one, and it would elect itself.
+inline bool ClusterChanges::knows_members(NodeId node) const {
+  return has_applied(node, [node](GroupId, const raft::Raft& raft) -> std::optional<Index> {
+    if (!raft.configuration().has(node)) return std::nullopt;
+    return raft.configuration_index();
+  });
+}
+
+// The group goes on meanwhile: what had committed a moment ago is enough.
+inline bool ClusterChanges::has_caught_up(NodeId node) const {
+  return knows_members(node) &&
+         has_applied(node, [this](GroupId group, const raft::Raft&) -> std::optional<Index> {
+           const auto past = committed_.find(group);
+           if (past == committed_.end() || past->second.empty()) return std::nullopt;
+           return past->second.front().index;
+         });
 }
 
 // The front is the newest that is at least kLookBackMs old, once there is one.

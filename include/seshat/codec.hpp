@@ -289,6 +289,7 @@ inline bool encode_members(pb_ostream_t* stream, const pb_field_t* field, void* 
     copy_text(info.client_addr, out.value.client_addr);
     out.value.state = static_cast<seshat_proto_MemberState>(info.state);
     out.value.joined_at = info.joined_at_ms;
+    out.value.promoted_at = info.promoted_at_ms;
     out.value.max_record_version = info.max_record_version;
     out.value.max_operation_version = info.max_operation_version;
     if (!pb_encode_tag_for_field(stream, field)) return false;
@@ -313,6 +314,7 @@ inline bool decode_members(pb_istream_t* stream, const pb_field_t*, void** arg) 
   info.client_addr = in.value.client_addr;
   info.state = static_cast<MemberState>(state);
   info.joined_at_ms = in.value.joined_at;
+  info.promoted_at_ms = in.value.promoted_at;
   info.max_record_version = in.value.max_record_version;
   info.max_operation_version = in.value.max_operation_version;
   (*static_cast<std::map<NodeId, NodeInfo>*>(*arg))[NodeId{in.key}] = std::move(info);

@@ -94,13 +94,15 @@ class Membership {
   [[nodiscard]] std::optional<ClusterMembership> joined(const Hello& hello,
                                                         std::uint64_t time_ms) const;
   // The record with a member in another state.
-  [[nodiscard]] ClusterMembership with_state(NodeId id, MemberState state) const;
+  [[nodiscard]] ClusterMembership with_state(NodeId id, MemberState state,
+                                             std::uint64_t time_ms) const;
   // On the node that was let in: who its peers are, until it has the record itself.
   void set_joined(const ClusterMembership& membership);
 
   // ---- voting
-  // Whether this node's vote may count. `has_voted`: it did, in this process, while it was allowed.
-  [[nodiscard]] bool may_vote(bool has_voted) const;
+  // Whether this node's vote may count in `group`. `has_voted`: it did, in this process, while it
+  // was allowed.
+  [[nodiscard]] bool may_vote(GroupId group, bool has_voted) const;
   // The record knows this node id with another incarnation: its data directory was lost.
   [[nodiscard]] bool was_wiped() const;
 
@@ -116,6 +118,7 @@ class Membership {
  private:
   [[nodiscard]] std::uint64_t known_incarnation(NodeId id) const;
   [[nodiscard]] std::optional<std::string> judge_cluster(const Hello& hello) const;
+  [[nodiscard]] bool knows_better(const Hello& hello) const;
   [[nodiscard]] std::uint64_t members_hash() const;
 
   Self self_;
@@ -152,6 +155,7 @@ inline Hello Membership::hello(bool log_is_empty, bool voted_for_another) const 
   hello.empty = log_is_empty && !voted_for_another;
   hello.client_addr = self_.client_addr;
   hello.addr = self_.addr;
+  hello.membership_version = record_ ? record_->membership_version : 0;
   return hello;
 }
 
@@ -167,6 +171,7 @@ inline std::optional<std::string> Membership::judge(const Hello& hello) const {
   if (hello.node_id == self_.id) {
     return who + " has this node's own id: give each node another node.id";
   }
+  if (knows_better(hello)) return std::nullopt;
   if (was_removed(hello)) {
     return who +
            " was removed from this cluster: to take part again it has to join with an empty " +
@@ -196,6 +201,12 @@ inline std::optional<std::string> Membership::judge_cluster(const Hello& hello) 
   if (hello.members_hash == members_hash()) return std::nullopt;
   return who + " was started with other cluster.initial_members than this node: make the lists " +
          "the same on every node";
+}
+
+// Who has a newer record was let in by whoever made it, and may be the one to bring it here.
+inline bool Membership::knows_better(const Hello& hello) const {
+  const std::uint64_t ours = record_ ? record_->membership_version : 0;
+  return hello.membership_version > ours && !judge_cluster(hello);
 }
 
 inline std::uint64_t Membership::known_incarnation(NodeId id) const {
@@ -253,10 +264,16 @@ inline std::optional<ClusterMembership> Membership::proposal(const std::string& 
 // ---- Members --------------------------------------------------------------------------------------
 
 inline std::map<NodeId, std::string> Membership::members() const {
-  if (!record_) return addresses_;
   std::map<NodeId, std::string> members;
-  for (const auto& [id, info] : record_->members) {
-    if (info.state != MemberState::kRemoved) members[id] = info.addr;
+  if (!record_) {
+    members = addresses_;
+  } else {
+    for (const auto& [id, info] : record_->members) {
+      if (info.state != MemberState::kRemoved) members[id] = info.addr;
+    }
+  }
+  for (const auto& [id, hello] : peers_) {
+    if (knows_better(hello) && !hello.addr.empty()) members[id] = hello.addr;
   }
   return members;
 }
@@ -348,15 +365,20 @@ inline std::optional<ClusterMembership> Membership::joined(const Hello& hello,
   info.client_addr = hello.client_addr;
   info.state = MemberState::kJoining;
   info.joined_at_ms = time_ms;
+  info.promoted_at_ms = 0;
   info.max_record_version = hello.max_record_version;
   info.max_operation_version = hello.max_operation_version;
   ++next.membership_version;
   return next;
 }
 
-inline ClusterMembership Membership::with_state(NodeId id, MemberState state) const {
+inline ClusterMembership Membership::with_state(NodeId id, MemberState state,
+                                                std::uint64_t time_ms) const {
   ClusterMembership next = *record_;
-  next.members.at(id).state = state;
+  NodeInfo& info = next.members.at(id);
+  const bool votes = info.state == MemberState::kActive || state == MemberState::kActive;
+  if (votes && info.promoted_at_ms == 0) info.promoted_at_ms = time_ms;
+  info.state = state;
   ++next.membership_version;
   return next;
 }
@@ -380,15 +402,21 @@ inline bool Membership::was_wiped() const {
          member->second.incarnation != self_.incarnation;
 }
 
-// - Recorded with our incarnation: a leader has admitted us.
+// - Recorded with our incarnation: a leader has admitted us. Under an id that there was before, the
+//   log that is replayed here may say that this node was a voter then, perhaps the only one. In the
+//   system group the record comes after all that; elsewhere a node votes once it was made a voter,
+//   which is when its log has reached the members of the present (cluster_changes.hpp).
 // - A record that doesn't know us (yet): a leader exists, it will admit us.
 // - No record, and it joins: a leader will admit it.
 // - No record: the cluster is being founded. A node that has a past goes on with it; a new one
 //   votes as long as everybody who has answered is new too, and nobody has turned it away.
-inline bool Membership::may_vote(bool has_voted) const {
+inline bool Membership::may_vote(GroupId group, bool has_voted) const {
   if (record_) {
     const auto member = record_->members.find(self_.id);
-    return member != record_->members.end() && member->second.incarnation == self_.incarnation;
+    if (member == record_->members.end()) return false;
+    const NodeInfo& info = member->second;
+    const bool promoted = info.state == MemberState::kActive || info.promoted_at_ms != 0;
+    return info.incarnation == self_.incarnation && (group == kSystemGroup || promoted);
   }
   if (!self_.new_at_start || has_voted) return true;
   if (!addresses_.contains(self_.id) || !self_.cluster_id.empty()) return false;  // it joins

@@ -656,6 +656,7 @@ inline void Node::handle(HelloReceived& event) {
   reply.removed = membership_.was_removed(event.hello);
   if (problem) log_refusal(event.hello.node_id, *problem);
   if (!problem) membership_.note_peer(event.hello);
+  refresh_peers();  // whoever brings a newer record may be a member that is not known here yet
   event.answer(std::move(reply));
 }
 
@@ -759,8 +760,10 @@ inline void Node::refresh_self() {
   for (auto& [group_id, group] : groups_) {
     has_voted_ = has_voted_ || (may_vote_ && group.replica->raft().voted_for() != NodeId{});
   }
-  may_vote_ = membership_.may_vote(has_voted_);
-  for (auto& [group_id, group] : groups_) group.replica->set_may_vote(may_vote_);
+  may_vote_ = membership_.may_vote(kSystemGroup, has_voted_);
+  for (auto& [group_id, group] : groups_) {
+    group.replica->set_may_vote(membership_.may_vote(group_id, has_voted_));
+  }
   if (!peers_) return;
   Hello hello = own_hello();
   if (hello == told_hello_) return;

@@ -223,6 +223,7 @@ inline seshat_proto_Hello to_proto(const Hello& hello) {
   out.empty = hello.empty;
   copy_text(hello.client_addr, out.client_addr);
   copy_text(hello.addr, out.addr);
+  out.membership_version = hello.membership_version;
   out.max_record_version = hello.max_record_version;
   out.max_operation_version = hello.max_operation_version;
   return out;
@@ -240,6 +241,7 @@ inline Hello from_proto(const seshat_proto_Hello& in) {
   hello.empty = in.empty;
   hello.client_addr = in.client_addr;
   hello.addr = in.addr;
+  hello.membership_version = in.membership_version;
   hello.max_record_version = in.max_record_version;
   hello.max_operation_version = in.max_operation_version;
   return hello;

@@ -93,6 +93,7 @@ struct NodeInfo {
   std::string client_addr;        // what MOVED names; empty: never heard from
   MemberState state = MemberState::kActive;
   std::uint64_t joined_at_ms = 0;
+  std::uint64_t promoted_at_ms = 0;  // since when it votes; 0: never, or since before this was kept
   std::uint32_t max_record_version = 0;
   std::uint32_t max_operation_version = 0;
 
@@ -168,7 +169,8 @@ struct Hello {
   std::uint64_t incarnation = 0;
   bool empty = false;  // has no log and no vote: new, or wiped
   std::string client_addr;
-  std::string addr;  // where peers dial it
+  std::string addr;                      // where peers dial it
+  std::uint64_t membership_version = 0;  // of the record that it has; 0: none
   std::uint32_t max_record_version = kRecordVersion;
   std::uint32_t max_operation_version = kOperationVersion;
 

@@ -50,7 +50,6 @@ struct Packet {
   std::uint64_t life = 0;
   Frame frame;
   std::shared_ptr<const SnapshotPiece> piece = nullptr;  // instead
-  std::uint64_t record_version = 0;  // of the sender's membership record, with a handshake
 };
 
 class Network {

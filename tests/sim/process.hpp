@@ -259,10 +259,6 @@ class Process final : private StorageEvents,
   void handle_frame(const Packet& packet);
   void note_answer(Group& group, NodeId peer, const raft::Message& message);
   void handle_hello(const Packet& packet);
-  [[nodiscard]] std::optional<std::string> judge(const Packet& packet, const Hello& hello) const;
-  [[nodiscard]] std::uint64_t record_version() const {
-    return membership_.record() ? membership_.record()->membership_version : 0;
-  }
   void handle_hello_reply(const Packet& packet);
   void down(NodeId peer);
   [[nodiscard]] Hello own_hello() const;
@@ -637,7 +633,6 @@ inline void Process::flush() {
 
 inline void Process::send_frame(NodeId to, Frame frame) {
   Packet packet{machine_.id, to, number_, std::move(frame)};
-  packet.record_version = record_version();
   network_.send(std::move(packet));
 }
 
@@ -710,17 +705,12 @@ inline void Process::check_read_round(const Pending& pending) const {
 
 // A node whose disk was lost and that was let in again is known by its former one to whoever was away
 // meanwhile: the newer record counts, or it could never lead those.
-inline std::optional<std::string> Process::judge(const Packet& packet, const Hello& hello) const {
-  if (packet.record_version > record_version()) return std::nullopt;
-  return membership_.judge(hello);
-}
-
 inline void Process::handle_hello(const Packet& packet) {
   Peer& peer = peers_.at(packet.from);
   if (packet.life < peer.accepted_life) return;  // a straggler
   Frame frame;
   HelloReply& reply = frame.hello_reply.emplace();
-  const auto problem = judge(packet, *packet.frame.hello);
+  const auto problem = membership_.judge(*packet.frame.hello);
   reply.accepted = !problem;
   reply.reason = problem.value_or("");
   reply.self = own_hello();
@@ -740,7 +730,7 @@ inline void Process::handle_hello_reply(const Packet& packet) {
   Peer& peer = peers_.at(packet.from);
   if (packet.life < peer.accepted_life) return;
   if (!packet.frame.hello_reply->accepted) return membership_.note_refusal(packet.from);
-  if (judge(packet, packet.frame.hello_reply->self)) return;
+  if (membership_.judge(packet.frame.hello_reply->self)) return;
   membership_.note_peer(packet.frame.hello_reply->self);
   peer.accepted_life = packet.life;
   peer.heard_at_ms = machine_.clock.now_ms();
@@ -814,14 +804,11 @@ inline void Process::refresh_self() {
   for (auto& [id, group] : groups_) {
     has_voted_ = has_voted_ || (may_vote_ && group.replica->raft().voted_for() != NodeId{});
   }
-  may_vote_ = membership_.may_vote(has_voted_);
-  // Who joins under an id that there was before may read in a log that it voted then, perhaps alone.
-  // The system group's record that knows its new disk comes after that; in other groups it waits
-  // until the cluster has seen it catch up and has recorded it as active.
-  if (machine_.wipes > 0 && !membership_.record()) may_vote_ = false;
+  // Who lost its disk joins: it is no founder that might have no record yet.
+  const bool joins = machine_.wipes > 0 && !membership_.record();
+  may_vote_ = !joins && membership_.may_vote(kSystemGroup, has_voted_);
   for (auto& [id, group] : groups_) {
-    const bool waits = machine_.wipes > 0 && id != kSystemGroup && !is_active();
-    group.replica->set_may_vote(may_vote_ && !waits);
+    group.replica->set_may_vote(!joins && membership_.may_vote(id, has_voted_));
   }
 }
 
