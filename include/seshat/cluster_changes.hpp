@@ -12,8 +12,9 @@
 // of a change looks at the record and at the configurations, and goes on.
 //
 // Keeps:    one change at a time (raft.hpp sees to it); a data group follows only when the system
-//           group has committed its own change; who leaves hands over what it leads first; a change that would leave no live majority, or no
-//           voter at all, is refused unless forced, the last one always.
+//           group has committed its own change; who leaves hands over what it leads first; a change
+//           that would leave no live majority is refused unless forced, one that would leave no
+//           voter always.
 // Threads:  the loop.
 // Needs:    membership.hpp, replica.hpp. No I/O: the node asks peers on its behalf.
 #ifndef SESHAT_CLUSTER_CHANGES_HPP
@@ -100,6 +101,7 @@ class ClusterChanges {
 
   void join(const JoinRequest& request, Answer answer);
   void change(const AdminRequest& request, Answer answer);
+  [[nodiscard]] std::vector<NodeId> voters_to_be() const;
   [[nodiscard]] std::optional<std::string> why_not_leave(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_promote(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_lead(NodeId node) const;
@@ -184,9 +186,10 @@ inline void ClusterChanges::join(const JoinRequest& request, Answer answer) {
   joining_[hello.node_id] = hello;
   wait_for(
       [this, hello] { return membership_.joined(hello, 0) ? Progress::kAsked : Progress::kDone; },
-      [this, answer = std::move(answer)](CallReply outcome) {
-        if (outcome.status == CallStatus::kAccepted) outcome.membership = membership_.record();
-        answer(std::move(outcome));
+      // Another one that asked under this id may have been first.
+      [this, hello, answer = std::move(answer)](CallReply outcome) {
+        const bool recorded = outcome.status == CallStatus::kAccepted;
+        answer(recorded ? membership_.judge_join(hello) : std::move(outcome));
       });
 }
 
@@ -237,11 +240,21 @@ inline std::optional<std::string> ClusterChanges::lacks_live_majority(
          " are needed): bring nodes back first, or say FORCE";
 }
 
+// With all that was asked of this leader and is not in the record yet.
+inline std::vector<NodeId> ClusterChanges::voters_to_be() const {
+  std::vector<NodeId> voters = membership_.roles().voters;
+  for (const auto& [node, wanted] : states_) {
+    std::erase(voters, node);
+    if (wanted == MemberState::kActive) voters.push_back(node);
+  }
+  return voters;
+}
+
 inline std::optional<std::string> ClusterChanges::why_not_leave(NodeId node, bool force) const {
   const std::string who = "node " + std::to_string(node.value);
   const auto state = membership_.state(node);
   if (!state) return who + " is not a member";
-  std::vector<NodeId> voters = membership_.roles().voters;
+  std::vector<NodeId> voters = voters_to_be();
   if (std::erase(voters, node) == 0) return std::nullopt;
   if (voters.empty()) return who + " is the last voter: without it there would be no cluster";
   return force ? std::nullopt : lacks_live_majority(voters);
@@ -256,7 +269,8 @@ inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, b
   if (!has_caught_up(node)) {
     return who + " has not caught up yet: wait (seshat status shows its lag), or say FORCE";
   }
-  std::vector<NodeId> voters = membership_.roles().voters;
+  std::vector<NodeId> voters = voters_to_be();
+  std::erase(voters, node);
   voters.push_back(node);
   return lacks_live_majority(voters);
 }
@@ -312,7 +326,10 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
   while (!states_.empty()) {
     const auto [node, wanted] = *states_.begin();
     const auto now = membership_.state(node);
-    const bool possible = now && *now != MemberState::kRemoved && *now != wanted;
+    // The record may have changed since it was asked: by what an earlier leader left in the log.
+    const bool is_last = membership_.roles().voters == std::vector<NodeId>{node};
+    const bool possible = now && *now != MemberState::kRemoved && *now != wanted &&
+                          !(wanted == MemberState::kLeaving && is_last);
     if (possible) return membership_.with_state(node, wanted);
     states_.erase(states_.begin());
   }
