@@ -486,10 +486,11 @@ TEST_CASE("a leader that leaves hands over what it leads first, and goes", "[cha
     });
     CHECK(town->data.leader() != node);
     CHECK(town->is_settled());
-    // It does not hear how it ends: its peers turn it away, and it stops.
+    // It does not hear from its group how that ends. Its peers turn it away, and say why.
     CHECK(answered.replies.empty());
-    town->run_for(Town::kAnswerTimeoutMs + 1'000);
+    town->changes(node).removed();
     CHECK(answered.only().status == CallStatus::kAccepted);
+    CHECK(answered.only().reason.empty());
   }
 }
 

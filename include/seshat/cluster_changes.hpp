@@ -73,6 +73,8 @@ class ClusterChanges {
   // ---- done
   // Every tick: brings the groups that are led here to what the record says, answers whoever waits.
   void tick();
+  // Peers say that this node was removed: whoever waits here for that hears so.
+  void removed();
   // System leader: what should be recorded next; nullopt: nothing.
   [[nodiscard]] std::optional<ClusterMembership> next_record(std::uint64_t time_ms);
 
@@ -101,10 +103,10 @@ class ClusterChanges {
 
   void join(const JoinRequest& request, Answer answer);
   void change(const AdminRequest& request, Answer answer);
-  [[nodiscard]] std::vector<NodeId> voters_to_be() const;
   [[nodiscard]] std::optional<std::string> why_not_leave(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_promote(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_lead(NodeId node) const;
+  [[nodiscard]] std::vector<NodeId> voters_to_be() const;
   [[nodiscard]] std::optional<std::string> lacks_live_majority(
       const std::vector<NodeId>& voters) const;
   void transfer(NodeId to);
@@ -128,6 +130,7 @@ class ClusterChanges {
   std::map<NodeId, Hello> joining_;
   std::map<NodeId, MemberState> states_;
   std::deque<Waiting> waiting_;
+  bool removed_ = false;
   std::map<GroupId, std::deque<CommittedAt>> committed_;
 };
 
@@ -220,7 +223,8 @@ inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
   states_[node] = leave ? MemberState::kLeaving : MemberState::kActive;
   const auto progress = [this, node, wanted = states_[node]] {
     const auto state = membership_.state(node);
-    if (state == MemberState::kRemoved) return Progress::kDone;
+    const bool removed = removed_ && node == membership_.self().id;
+    if (removed || state == MemberState::kRemoved) return Progress::kDone;
     if (state != wanted) return Progress::kAsked;
     return wanted == MemberState::kActive && is_voter_everywhere(node) ? Progress::kDone
                                                                        : Progress::kRecorded;
@@ -238,16 +242,6 @@ inline std::optional<std::string> ClusterChanges::lacks_live_majority(
   return "of the " + std::to_string(voters.size()) + " voters after it only " +
          std::to_string(live) + " can be reached, too few to go on (" + std::to_string(needed) +
          " are needed): bring nodes back first, or say FORCE";
-}
-
-// With all that was asked of this leader and is not in the record yet.
-inline std::vector<NodeId> ClusterChanges::voters_to_be() const {
-  std::vector<NodeId> voters = membership_.roles().voters;
-  for (const auto& [node, wanted] : states_) {
-    std::erase(voters, node);
-    if (wanted == MemberState::kActive) voters.push_back(node);
-  }
-  return voters;
 }
 
 inline std::optional<std::string> ClusterChanges::why_not_leave(NodeId node, bool force) const {
@@ -270,9 +264,18 @@ inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, b
     return who + " has not caught up yet: wait (seshat status shows its lag), or say FORCE";
   }
   std::vector<NodeId> voters = voters_to_be();
-  std::erase(voters, node);
   voters.push_back(node);
   return lacks_live_majority(voters);
+}
+
+// As they are recorded, without those whose leave is about to be.
+inline std::vector<NodeId> ClusterChanges::voters_to_be() const {
+  std::vector<NodeId> voters = membership_.roles().voters;
+  std::erase_if(voters, [&](NodeId voter) {
+    const auto wanted = states_.find(voter);
+    return wanted != states_.end() && wanted->second == MemberState::kLeaving;
+  });
+  return voters;
 }
 
 inline std::optional<std::string> ClusterChanges::why_not_lead(NodeId node) const {
@@ -314,6 +317,12 @@ inline void ClusterChanges::tick() {
   answer_waiting();
 }
 
+// Its own record will not say so: it hears of nothing any more.
+inline void ClusterChanges::removed() {
+  removed_ = true;
+  answer_waiting();
+}
+
 inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_t time_ms) {
   if (!membership_.record()) return std::nullopt;
   while (!joining_.empty()) {
@@ -343,8 +352,8 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
   return std::nullopt;
 }
 
-// What a leader's record says may be a heartbeat old, never older: a leader that has heard nothing of
-// its system group leaves members as they are.
+// A leader whose own record may be old, because it has no leader of the system group to hear from or
+// has not applied what it heard, leaves the members as they are.
 inline void ClusterChanges::reconcile(GroupId group, Replica& replica) {
   if (!membership_.all_know_record_version(kConfigurationRecordVersion)) return;
   const raft::Raft& raft = replica.raft();

@@ -83,8 +83,8 @@ class BelowFloorFactory final : public rocksdb::CompactionFilterFactory {
 };
 
 // Gives back the space of all that lies below `floor` in `log`, down to what is not worth a
-// compaction. What can't be deleted now is tried
-// again with the next cut; a disk that fails is told to the database's listener.
+// compaction. What can't be deleted now is tried again with the next cut; a disk that fails is told
+// to the database's listener.
 inline void reclaim(rocksdb::DB& db, rocksdb::ColumnFamilyHandle& log, const std::string& floor,
                     std::uint64_t worth_compacting_bytes) {
   const rocksdb::Slice begin;
