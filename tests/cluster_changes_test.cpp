@@ -682,6 +682,7 @@ TEST_CASE("leadership lost before a change was recorded: nothing is done, and th
   CHECK(answered.only().reason == "leadership changed meanwhile: ask again");
   town->run_until([&] { return town->leader() != 0; });
   town->cut_off({});
+  town->lead_all(leader);  // it leads again, and was not asked again
   town->run_for(3'000);
   CHECK(town->state(leaves) == MemberState::kActive);
 }
