@@ -63,6 +63,31 @@ ClusterMembership record_of(std::initializer_list<std::uint64_t> known) {
   return record;
 }
 
+// A record of a running cluster, with its nodes in these states.
+ClusterMembership with_states(const std::map<std::uint64_t, MemberState>& states) {
+  ClusterMembership record;
+  record.cluster_id = "c1";
+  record.membership_version = 7;
+  for (const auto& [id, state] : states) {
+    NodeInfo& info = record.members[NodeId{id}];
+    info.id = NodeId{id};
+    info.incarnation = 100 + id;
+    info.addr = "node-" + std::to_string(id) + ":7379";
+    info.client_addr = "node-" + std::to_string(id) + ":6379";
+    info.state = state;
+    info.max_record_version = kRecordVersion;
+    info.max_operation_version = kOperationVersion;
+  }
+  return record;
+}
+
+// What a node says of itself that has no founders.
+Hello joiner(std::uint64_t id, std::uint64_t incarnation = 0) {
+  Membership::Self self = self_of(id, incarnation);
+  self.addr = "node-" + std::to_string(id) + ":7379";
+  return Membership(self, {}).hello(true, false);
+}
+
 // ---- A small cluster: what node.hpp does with Membership, with elections in one step ------------
 
 struct Founder {
@@ -383,6 +408,214 @@ TEST_CASE("a new node that a member has refused does not vote until that member 
   CHECK_FALSE(fresh.may_vote(kSystemGroup, false));
   fresh.note_acceptance(NodeId{3});
   CHECK(fresh.may_vote(kSystemGroup, false));
+}
+
+// ---- Members ------------------------------------------------------------------------------------
+
+TEST_CASE("who takes part: the founders, then whoever is recorded and not removed",
+          "[membership]") {
+  Membership one = node(1);
+  CHECK(one.members() == addresses());
+  CHECK_FALSE(one.state(NodeId{2}));
+  CHECK(one.roles().voters.empty());  // nothing is wanted yet
+  one.set_record(with_states({{1, MemberState::kActive},
+                              {2, MemberState::kJoining},
+                              {3, MemberState::kLeaving},
+                              {4, MemberState::kRemoved}}));
+  const std::map<NodeId, std::string> members = one.members();
+  CHECK(members.size() == 3);
+  CHECK(members.at(NodeId{3}) == "node-3:7379");
+  CHECK_FALSE(members.contains(NodeId{4}));
+  CHECK(one.state(NodeId{4}) == MemberState::kRemoved);
+  CHECK_FALSE(one.state(NodeId{5}));
+}
+
+TEST_CASE("active nodes vote, joining ones learn, the others are in no group", "[membership]") {
+  Membership one = node(1);
+  one.set_record(with_states({{1, MemberState::kActive},
+                              {2, MemberState::kJoining},
+                              {3, MemberState::kLeaving},
+                              {4, MemberState::kRemoved},
+                              {5, MemberState::kActive}}));
+  CHECK(one.roles().voters == std::vector<NodeId>{{1}, {5}});
+  CHECK(one.roles().learners == std::vector<NodeId>{{2}});
+}
+
+TEST_CASE("a change of members waits for those who stay, not for those who go", "[membership]") {
+  Membership one = node(1);
+  CHECK_FALSE(one.all_know_record_version(1));  // no record
+  ClusterMembership record = with_states({{1, MemberState::kActive},
+                                          {2, MemberState::kJoining},
+                                          {3, MemberState::kLeaving},
+                                          {4, MemberState::kRemoved}});
+  record.members[NodeId{3}].max_record_version = 1;
+  record.members[NodeId{4}].max_record_version = 1;
+  one.set_record(record);
+  CHECK(one.all_know_record_version(2));
+  CHECK_FALSE(one.all_know_record_version(3));
+  for (const std::uint64_t stays : {1, 2}) {
+    ClusterMembership older = record;
+    older.members[NodeId{stays}].max_record_version = 1;
+    one.set_record(older);
+    CHECK_FALSE(one.all_know_record_version(2));
+  }
+}
+
+TEST_CASE("a member in another state, and a newer version of the record", "[membership]") {
+  Membership one = node(1);
+  one.set_record(with_states({{1, MemberState::kActive}, {2, MemberState::kJoining}}));
+  const ClusterMembership next = one.with_state(NodeId{2}, MemberState::kActive);
+  CHECK(next.members.at(NodeId{2}).state == MemberState::kActive);
+  CHECK(next.membership_version == one.record()->membership_version + 1);
+  CHECK(next.members.at(NodeId{2}).incarnation == 102);
+}
+
+TEST_CASE("the address of a peer is recorded anew from what it says, unless it says nothing",
+          "[membership]") {
+  Membership leader = node(1);
+  leader.set_record(with_states({{1, MemberState::kActive}, {2, MemberState::kActive}}));
+  Hello silent = joiner(2);
+  silent.addr.clear();  // as version 0.1
+  leader.note_peer(silent);
+  auto record = leader.proposal("fresh", 1);
+  if (record) CHECK(record->members.at(NodeId{2}).addr == "node-2:7379");
+  Hello moved = joiner(2);
+  moved.addr = "elsewhere:7379";
+  leader.note_peer(moved);
+  record = leader.proposal("fresh", 1);
+  REQUIRE(record);
+  CHECK(record->members.at(NodeId{2}).addr == "elsewhere:7379");
+  leader.set_record(*record);
+  CHECK(leader.addr(NodeId{2}) == "elsewhere:7379");
+}
+
+TEST_CASE("what a removed node says is not recorded any more", "[membership]") {
+  Membership leader = node(1);
+  leader.set_record(with_states({{1, MemberState::kActive}, {2, MemberState::kRemoved}}));
+  Hello moved = joiner(2);
+  moved.addr = "elsewhere:7379";
+  leader.note_peer(moved);
+  const auto record = leader.proposal("fresh", 1);
+  if (record) CHECK(record->members.at(NodeId{2}).addr == "node-2:7379");
+}
+
+// ---- Join ---------------------------------------------------------------------------------------
+
+TEST_CASE("who may join: every answer, and what to do", "[membership]") {
+  Membership leader = node(1);
+  const auto judge = [&](const Hello& hello) { return leader.judge_join(hello); };
+  CHECK(judge(joiner(4)).status == CallStatus::kNotReady);
+  CHECK(judge(joiner(4)).reason == "the cluster is still being founded");
+  leader.set_record(with_states(
+      {{1, MemberState::kActive}, {2, MemberState::kActive}, {3, MemberState::kRemoved}}));
+
+  const CallReply welcome = judge(joiner(4));
+  CHECK(welcome.status == CallStatus::kAccepted);
+  CHECK(welcome.membership == leader.record());
+  CHECK(judge(joiner(2)).status == CallStatus::kAccepted);  // it asks again
+
+  Hello stranger = joiner(4);
+  stranger.cluster_id = "c2";
+  CHECK(judge(stranger).status == CallStatus::kWrongCluster);
+  CHECK(judge(stranger).reason ==
+        "node 4 has data of cluster c2, this is cluster c1: start it with an empty node.data_dir");
+
+  Hello nowhere = joiner(4);
+  nowhere.addr.clear();
+  CHECK(judge(nowhere).status == CallStatus::kRefused);
+  CHECK_THAT(judge(nowhere).reason, StartsWith("node 4 does not say where peers reach it"));
+
+  CHECK(judge(joiner(2, 999)).status == CallStatus::kDuplicateId);
+  CHECK(judge(joiner(2, 999)).reason ==
+        "the cluster has a node 2 already, at node-2:7379: take another node.id, or remove that "
+        "one first (seshat leave 2)");
+  CHECK_FALSE(judge(joiner(2, 999)).membership);
+
+  CHECK(judge(joiner(3)).status == CallStatus::kRefused);
+  CHECK_THAT(judge(joiner(3)).reason, ContainsSubstring("start it with an empty one"));
+  CHECK(judge(joiner(3, 999)).status == CallStatus::kAccepted);
+
+  Hello older = joiner(4);
+  older.max_record_version = 1;
+  CHECK(judge(older).status == CallStatus::kNotReady);
+  ClusterMembership mixed = *leader.record();
+  mixed.members[NodeId{2}].max_record_version = 1;
+  leader.set_record(mixed);
+  CHECK(judge(joiner(4)).status == CallStatus::kNotReady);
+  CHECK_THAT(judge(joiner(4)).reason, ContainsSubstring("update them first"));
+}
+
+TEST_CASE("a node that joins is recorded as one that joins, once", "[membership]") {
+  Membership leader = node(1);
+  leader.set_record(with_states({{1, MemberState::kActive}}));
+  const auto record = leader.joined(joiner(4), 77);
+  REQUIRE(record);
+  const NodeInfo& info = record->members.at(NodeId{4});
+  CHECK(info.state == MemberState::kJoining);
+  CHECK(info.incarnation == 104);
+  CHECK(info.addr == "node-4:7379");
+  CHECK(info.client_addr == "node-4:6379");
+  CHECK(info.joined_at_ms == 77);
+  CHECK(info.max_record_version == kRecordVersion);
+  CHECK(record->membership_version == leader.record()->membership_version + 1);
+  leader.set_record(*record);
+  CHECK_FALSE(leader.joined(joiner(4), 99));
+  leader.set_record(leader.with_state(NodeId{4}, MemberState::kActive));
+  CHECK_FALSE(leader.joined(joiner(4), 99));
+}
+
+TEST_CASE("a removed id joins again with another data directory, and with that one only (class 11)",
+          "[membership]") {
+  Membership leader = node(1);
+  leader.set_record(with_states({{1, MemberState::kActive}, {2, MemberState::kRemoved}}));
+  CHECK(leader.was_removed(joiner(2)));
+  CHECK_THAT(*leader.judge(joiner(2)), ContainsSubstring("was removed from this cluster"));
+  CHECK_FALSE(leader.was_removed(joiner(2, 999)));
+  CHECK_THAT(*leader.judge(joiner(2, 999)), ContainsSubstring("is not a member"));  // not yet
+  leader.set_record(*leader.joined(joiner(2, 999), 1));
+  CHECK(leader.state(NodeId{2}) == MemberState::kJoining);
+  Hello present = joiner(2, 999);
+  Hello past = joiner(2);
+  present.cluster_id = past.cluster_id = "c1";
+  CHECK_FALSE(leader.judge(present));
+  CHECK_FALSE(leader.was_removed(past));
+  CHECK_THAT(*leader.judge(past), ContainsSubstring("it was wiped or replaced"));
+}
+
+TEST_CASE("who was let in knows its peers, until it has the record itself", "[membership]") {
+  Membership::Self self = self_of(4);
+  self.addr = "node-4:7379";
+  Membership fresh(self, {});
+  CHECK(fresh.members().empty());
+  CHECK(fresh.judge(hello_of(1)));  // it knows nobody yet
+  const ClusterMembership town = with_states(
+      {{1, MemberState::kActive}, {2, MemberState::kActive}, {3, MemberState::kRemoved}});
+  fresh.set_joined(town);
+  CHECK(fresh.cluster_id() == "c1");
+  CHECK(fresh.members() == Addresses{{{1}, "node-1:7379"}, {{2}, "node-2:7379"}, {{4}, self.addr}});
+  Hello member = hello_of(1);
+  member.cluster_id = "c1";
+  CHECK_FALSE(fresh.judge(member));
+  ClusterMembership record = town;
+  record.members.erase(NodeId{2});
+  fresh.set_record(record);
+  fresh.set_joined(town);  // an answer that comes late
+  CHECK(fresh.members().size() == 1);
+}
+
+TEST_CASE("a node that joins does not vote before a leader has recorded it (class 11)",
+          "[membership]") {
+  Membership::Self self = self_of(4);
+  self.addr = "node-4:7379";
+  Membership fresh(self, {});
+  CHECK_FALSE(fresh.may_vote(false));
+  const ClusterMembership town = with_states({{1, MemberState::kActive}});
+  fresh.set_joined(town);
+  CHECK_FALSE(fresh.may_vote(false));
+  Membership leader = node(1);
+  leader.set_record(town);
+  fresh.set_record(*leader.joined(fresh.hello(true, false), 1));
+  CHECK(fresh.may_vote(false));
 }
 
 // ---- Founding a cluster -------------------------------------------------------------------------

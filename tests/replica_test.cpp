@@ -15,157 +15,12 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "replica_group.hpp"
 
 namespace {
 
 using namespace seshat;
-
-constexpr std::uint64_t kTickMs = 25;
-constexpr std::uint64_t kRequestTimeoutMs = 5'000;
-constexpr std::uint64_t kElectionTimeoutMaxMs = 1'000;
-
-struct VirtualClock final : Clock {
-  [[nodiscard]] std::uint64_t now_ms() const override { return now; }
-  std::uint64_t now = 1'000;
-};
-
-// Writes down what it hears; `then` runs inside, for those who ask again at once.
-struct Recorder final : Waiter {
-  void done(const Outcome& outcome) override { hear("done " + std::to_string(outcome.integer)); }
-  void readable() override { hear("readable"); }
-  void failed(Refusal refusal) override {
-    last = refusal;
-    hear("failed");
-  }
-  void hear(std::string what) {
-    heard.push_back(std::move(what));
-    if (then) std::exchange(then, nullptr)();
-  }
-  [[nodiscard]] std::string only() const {
-    return heard.size() == 1 ? heard[0] : "heard " + std::to_string(heard.size()) + " times";
-  }
-
-  std::vector<std::string> heard;
-  std::optional<Refusal> last;
-  std::function<void()> then;
-};
-
-// One node: its disk, its end of the network, its state machine.
-struct Node final : LogStore, Transport, Applier, SnapshotSender, LeadershipObserver {
-  void append(GroupId, raft::Write write) override { writes.push_back(write.id); }
-  void fetch(GroupId, raft::Fetch) override {}
-  void send(GroupId, raft::Message message) override { outbox.push_back(std::move(message)); }
-  void apply(GroupId, std::vector<raft::Entry> entries) override {
-    for (raft::Entry& entry : entries) {
-      if (entry.data) applied.push_back(*entry.data);
-      to_report.push_back(entry.index);
-    }
-  }
-  void leadership_changed(GroupId) override { ++changes; }
-  void send_snapshot(GroupId, NodeId peer) override { snapshots.push_back(peer); }
-
-  // The outcome of entry n is the number n.
-  void report_applied() {
-    if (to_report.empty() || machine_stalls) return;
-    std::vector<Outcome> outcomes;
-    for (const Index index : to_report) {
-      outcomes.push_back({Outcome::Kind::kInteger, static_cast<std::int64_t>(index.value)});
-    }
-    const Index last = to_report.back();
-    to_report.clear();
-    replica->on_applied(last, outcomes);
-  }
-  void report_synced() {
-    if (writes.empty() || disk_stalls) return;
-    const std::uint64_t last = writes.back();
-    writes.clear();
-    replica->on_synced(last);
-  }
-
-  std::unique_ptr<Replica> replica;
-  std::vector<std::uint64_t> writes;
-  std::vector<raft::Message> outbox;
-  std::vector<NodeId> snapshots;
-  std::vector<Index> to_report;
-  std::vector<std::string> applied;
-  int changes = 0;
-  bool disk_stalls = false;
-  bool machine_stalls = false;
-};
-
-using Tweak = std::function<void(raft::Config&)>;
-
-class Group {
- public:
-  explicit Group(std::uint64_t size, const Tweak& tweak = {}) {
-    for (std::uint64_t id = 1; id <= size; ++id) nodes_.push_back(std::make_unique<Node>());
-    for (std::uint64_t id = 1; id <= size; ++id) {
-      raft::Config config;
-      config.id = NodeId{id};
-      config.seed = id;
-      for (std::uint64_t voter = 1; voter <= size; ++voter) config.voters.push_back(NodeId{voter});
-      if (tweak) tweak(config);
-      Node& node = at(id);
-      node.replica =
-          std::make_unique<Replica>(kFirstDataGroup, config, raft::Restored{}, kRequestTimeoutMs,
-                                    Replica::Environment{clock, node, node, node, node, node});
-    }
-  }
-
-  [[nodiscard]] Node& at(std::uint64_t id) { return *nodes_[id - 1]; }
-  [[nodiscard]] Replica& replica(std::uint64_t id) { return *at(id).replica; }
-
-  // Everything that waits is written, sent and applied, until nothing does.
-  void settle() {
-    for (bool busy = true; busy;) {
-      busy = false;
-      for (auto& node : nodes_) {
-        node->report_synced();
-        node->report_applied();
-        node->replica->pump();
-      }
-      for (auto& node : nodes_) {
-        for (raft::Message& message : std::exchange(node->outbox, {})) {
-          if (cut_off.contains(message.from) || cut_off.contains(message.to)) continue;
-          replica(message.to.value).receive(message);
-          busy = true;
-        }
-      }
-      for (auto& node : nodes_) {
-        busy = busy || (!node->writes.empty() && !node->disk_stalls) ||
-               (!node->to_report.empty() && !node->machine_stalls) ||
-               node->replica->raft().has_ready();
-      }
-    }
-  }
-  void run_for(std::uint64_t ms) {
-    for (const std::uint64_t end = clock.now + ms; clock.now < end;) {
-      clock.now += kTickMs;
-      for (auto& node : nodes_) node->replica->tick();
-      settle();
-    }
-  }
-  // The leader that has committed in its term.
-  std::uint64_t elect() {
-    for (int round = 0; round < 400; ++round) {
-      run_for(kTickMs);
-      for (std::uint64_t id = 1; id <= nodes_.size(); ++id) {
-        if (!cut_off.contains(NodeId{id}) && replica(id).has_lease() &&
-            replica(id).raft().lease_read(clock.now)) {
-          return id;
-        }
-      }
-    }
-    FAIL("no leader");
-    return 0;
-  }
-
-  VirtualClock clock;
-  std::set<NodeId> cut_off;
-
- private:
-  std::vector<std::unique_ptr<Node>> nodes_;
-};
+using namespace seshat::replica_tests;
 
 // With ReadIndex instead of leases.
 void no_lease(raft::Config& config) { config.lease_reads = false; }
@@ -621,4 +476,196 @@ TEST_CASE("whatever happens, everybody hears exactly once, and no answered write
       }
     }
   }
+}
+
+// ---- Members ------------------------------------------------------------------------------------
+
+TEST_CASE("members are changed by the leader, one change at a time (§6)", "[replica][members]") {
+  Group group(3, {}, 4);
+  const std::uint64_t leader = group.elect();
+  const std::vector<NodeId> founders{{1}, {2}, {3}};
+  const std::uint64_t follower = leader % 3 + 1;
+  CHECK(group.replica(follower).change_members(founders, {{4}}) == raft::ProposeStatus::kNotLeader);
+  CHECK(group.replica(leader).change_members(founders, {{4}}) == raft::ProposeStatus::kAccepted);
+  CHECK(group.replica(leader).change_members(founders, {}) == raft::ProposeStatus::kChanging);
+  group.run_for(300);
+  CHECK(group.replica(leader).change_members(founders, {{4}}) == raft::ProposeStatus::kUnchanged);
+  group.replica(leader).abandon();
+  CHECK(group.replica(leader).change_members(founders, {}) == raft::ProposeStatus::kNotLeader);
+}
+
+TEST_CASE("a node that joins gets all that was ever applied, and may lead in the end",
+          "[replica][members]") {
+  Group group(1, {}, 2);
+  group.elect();
+  std::vector<Recorder> waiters(20);
+  for (Recorder& waiter : waiters) group.replica(1).propose("x", waiter);
+  group.run_for(100);
+  (void)group.replica(1).change_members({{1}}, {{2}});
+  group.run_for(500);
+  CHECK(group.at(2).applied == std::vector<std::string>(20, "x"));
+  (void)group.replica(1).change_members({{1}, {2}}, {});
+  group.run_for(500);
+  group.replica(1).transfer_leadership();
+  CHECK(group.elect() == 2);
+}
+
+TEST_CASE("a leader that removes itself answers what it took, and makes way",
+          "[replica][members]") {
+  Group group(3);
+  const std::uint64_t leader = group.elect();
+  std::vector<NodeId> others;
+  for (std::uint64_t id = 1; id <= 3; ++id) {
+    if (id != leader) others.push_back(NodeId{id});
+  }
+  const int changes = group.at(leader).changes;
+  Recorder before;
+  Recorder between;
+  group.replica(leader).propose("before", before);
+  CHECK(group.replica(leader).change_members(others, {}) == raft::ProposeStatus::kAccepted);
+  group.replica(leader).propose("between", between);
+  group.settle();
+  CHECK_FALSE(group.raft(leader).is_leader());
+  CHECK(group.at(leader).changes > changes);
+  CHECK_THAT(before.only(), StartsWith("done"));
+  CHECK_THAT(between.only(), StartsWith("done"));
+  CHECK(group.elect() != leader);
+  Recorder after;
+  CHECK(group.replica(leader).propose("after", after) == Index{});
+  CHECK(after.only() == "failed");
+}
+
+// ---- Compaction and snapshots -------------------------------------------------------------------
+
+namespace {
+
+// One follower was away while `entries` were applied and cut off the log.
+struct Left {
+  explicit Left(std::uint64_t entries = 20)
+      : group(3, [](raft::Config& config) { config.applied_tail_size_bytes = 0; }),
+        leader(group.elect()),
+        behind(leader % 3 + 1) {
+    group.cut_off = {NodeId{behind}};
+    write(entries);
+    snapshot.last_included_index = group.raft(leader).last_applied();
+    snapshot.last_included_term = group.raft(leader).current_term();
+    snapshot.configuration = group.raft(leader).configuration();
+    // The last entry stays, for its term (raft::Raft::compactable_index).
+    group.at(leader).cut_log(snapshot.last_included_index - 1);
+    write(1);  // so that the log goes on behind it
+    group.cut_off.clear();
+    group.run_for(500);
+  }
+  void write(std::uint64_t entries) {
+    std::vector<Recorder> waiters(entries);
+    for (Recorder& waiter : waiters) group.replica(leader).propose("x", waiter);
+    group.run_for(500);
+    for (const Recorder& waiter : waiters) CHECK_THAT(waiter.only(), StartsWith("done"));
+  }
+  // The owner puts the snapshot in the place of log and state.
+  void install() {
+    group.at(behind).disk.clear();
+    group.replica(behind).on_installed();
+    group.replica(leader).on_snapshot_ended(NodeId{behind}, snapshot.last_included_index);
+  }
+
+  Group group;
+  std::uint64_t leader;
+  std::uint64_t behind;
+  raft::Snapshot snapshot;
+};
+
+}  // namespace
+
+TEST_CASE("who needs what was cut off is to be sent a snapshot, and that is said once (§7)",
+          "[replica][snapshot]") {
+  Left left;
+  CHECK(left.group.at(left.leader).snapshots == std::vector<NodeId>{NodeId{left.behind}});
+  left.group.run_for(2'000);
+  CHECK(left.group.at(left.leader).snapshots.size() == 1);
+  CHECK(left.group.at(left.behind).applied.empty());
+}
+
+TEST_CASE("a snapshot that was not sent is asked for again", "[replica][snapshot]") {
+  Left left;
+  left.group.replica(left.leader).on_sending_snapshot(NodeId{left.behind}, Index{5});
+  left.group.replica(left.leader).on_snapshot_ended(NodeId{left.behind}, {});
+  left.group.run_for(500);
+  CHECK(left.group.at(left.leader).snapshots.size() == 2);
+}
+
+TEST_CASE("a snapshot takes the place of the log, and the log goes on behind it (Figure 13)",
+          "[replica][snapshot]") {
+  Left left;
+  Replica& replica = left.group.replica(left.behind);
+  REQUIRE(replica.begin_install(left.snapshot));
+  left.write(3);
+  CHECK(left.group.at(left.behind).applied.empty());
+  CHECK(replica.raft().last_applied() < left.snapshot.last_included_index);
+  left.install();
+  CHECK(replica.raft().last_applied() == left.snapshot.last_included_index);
+  left.group.run_for(500);
+  CHECK(left.group.at(left.behind).applied == std::vector<std::string>(4, "x"));  // what follows it
+  CHECK(replica.raft().last_applied() == left.group.raft(left.leader).last_applied());
+  CHECK(left.group.at(left.leader).snapshots.size() == 1);
+}
+
+TEST_CASE("what is ready goes to the disk before a snapshot takes the place of the log",
+          "[replica][snapshot]") {
+  Left left;
+  Node& node = left.group.at(left.behind);
+  // A leader of a higher term: the term has to be saved.
+  raft::AppendEntries heartbeat;
+  const Term term = left.group.raft(left.leader).current_term() + 1;
+  const NodeId other{left.behind % 3 + 1};
+  node.replica->receive({other, NodeId{left.behind}, term, heartbeat});
+  REQUIRE(node.writes.empty());
+  REQUIRE(node.replica->begin_install(left.snapshot));
+  CHECK(node.writes.size() == 1);
+}
+
+TEST_CASE("a snapshot that brings nothing is not taken in", "[replica][snapshot]") {
+  Left left;
+  CHECK_FALSE(left.group.replica(left.leader).begin_install(left.snapshot));
+  const std::uint64_t abreast = 6 - left.leader - left.behind;
+  CHECK_FALSE(left.group.replica(abreast).begin_install(left.snapshot));
+  Replica& replica = left.group.replica(left.behind);
+  REQUIRE(replica.begin_install(left.snapshot));
+  CHECK_FALSE(replica.begin_install(left.snapshot));  // it is at it
+  left.install();
+  CHECK_FALSE(replica.begin_install(left.snapshot));  // it has it
+  left.group.run_for(500);
+  replica.abandon();
+  raft::Snapshot newer = left.snapshot;
+  newer.last_included_index = newer.last_included_index + 1'000;
+  CHECK_FALSE(replica.begin_install(newer));
+}
+
+TEST_CASE("a node that installs a snapshot does not stand for election, and then does again",
+          "[replica][snapshot]") {
+  Left left;
+  REQUIRE(left.group.replica(left.behind).begin_install(left.snapshot));
+  const std::uint64_t abreast = 6 - left.leader - left.behind;
+  left.group.cut_off = {NodeId{left.leader}, NodeId{abreast}};
+  left.group.run_for(5'000);
+  CHECK(left.group.raft(left.behind).role() == raft::Role::kFollower);
+  left.install();
+  left.group.run_for(5'000);
+  CHECK(left.group.raft(left.behind).role() == raft::Role::kPreCandidate);
+}
+
+TEST_CASE("entries that left the memory are read back from disk for a slow follower",
+          "[replica][snapshot]") {
+  Group group(3, [](raft::Config& config) { config.applied_tail_size_bytes = 0; });
+  const std::uint64_t leader = group.elect();
+  const std::uint64_t behind = leader % 3 + 1;
+  group.cut_off = {NodeId{behind}};
+  std::vector<Recorder> waiters(20);
+  for (Recorder& waiter : waiters) group.replica(leader).propose("x", waiter);
+  group.run_for(500);
+  REQUIRE(group.raft(leader).log().base_index() == group.raft(leader).last_applied());
+  group.cut_off.clear();
+  group.run_for(500);
+  CHECK(group.at(leader).snapshots.empty());
+  CHECK(group.at(behind).applied == std::vector<std::string>(20, "x"));
 }

@@ -12,8 +12,9 @@
 // of a change looks at the record and at the configurations, and goes on.
 //
 // Keeps:    one change at a time (raft.hpp sees to it); a data group follows only when the system
-//           group has committed its own change; who leaves hands over what it leads first; a change that would leave no live majority, or no
-//           voter at all, is refused unless forced, the last one always.
+//           group has committed its own change; who leaves hands over what it leads first; a change
+//           that would leave no live majority is refused unless forced, one that would leave no
+//           voter always.
 // Threads:  the loop.
 // Needs:    membership.hpp, replica.hpp. No I/O: the node asks peers on its behalf.
 #ifndef SESHAT_CLUSTER_CHANGES_HPP
@@ -72,6 +73,8 @@ class ClusterChanges {
   // ---- done
   // Every tick: brings the groups that are led here to what the record says, answers whoever waits.
   void tick();
+  // Peers say that this node was removed: whoever waits here for that hears so.
+  void removed();
   // System leader: what should be recorded next; nullopt: nothing.
   [[nodiscard]] std::optional<ClusterMembership> next_record(std::uint64_t time_ms);
 
@@ -130,6 +133,7 @@ class ClusterChanges {
   std::map<NodeId, Hello> joining_;
   std::map<NodeId, MemberState> states_;
   std::deque<Waiting> waiting_;
+  bool removed_ = false;
   std::map<GroupId, std::deque<CommittedAt>> committed_;
 };
 
@@ -191,9 +195,10 @@ inline void ClusterChanges::join(const JoinRequest& request, Answer answer) {
   joining_[hello.node_id] = hello;
   wait_for(
       [this, hello] { return membership_.joined(hello, 0) ? Progress::kAsked : Progress::kDone; },
-      [this, answer = std::move(answer)](CallReply outcome) {
-        if (outcome.status == CallStatus::kAccepted) outcome.membership = membership_.record();
-        answer(std::move(outcome));
+      // Another one that asked under this id may have been first.
+      [this, hello, answer = std::move(answer)](CallReply outcome) {
+        const bool recorded = outcome.status == CallStatus::kAccepted;
+        answer(recorded ? membership_.judge_join(hello) : std::move(outcome));
       });
 }
 
@@ -224,7 +229,8 @@ inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
   states_[node] = leave ? MemberState::kLeaving : MemberState::kActive;
   const auto progress = [this, node, wanted = states_[node]] {
     const auto state = membership_.state(node);
-    if (state == MemberState::kRemoved) return Progress::kDone;
+    const bool removed = removed_ && node == membership_.self().id;
+    if (removed || state == MemberState::kRemoved) return Progress::kDone;
     if (state != wanted) return Progress::kAsked;
     return wanted == MemberState::kActive && is_voter_everywhere(node) ? Progress::kDone
                                                                        : Progress::kRecorded;
@@ -320,6 +326,12 @@ inline void ClusterChanges::tick() {
   answer_waiting();
 }
 
+// Its own record will not say so: it hears of nothing any more.
+inline void ClusterChanges::removed() {
+  removed_ = true;
+  answer_waiting();
+}
+
 inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_t time_ms) {
   if (!membership_.record()) return std::nullopt;
   while (!joining_.empty()) {
@@ -332,7 +344,10 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
   while (!states_.empty()) {
     const auto [node, wanted] = *states_.begin();
     const auto now = membership_.state(node);
-    const bool possible = now && *now != MemberState::kRemoved && *now != wanted;
+    // The record may have changed since it was asked: by what an earlier leader left in the log.
+    const bool is_last = membership_.roles().voters == std::vector<NodeId>{node};
+    const bool possible = now && *now != MemberState::kRemoved && *now != wanted &&
+                          !(wanted == MemberState::kLeaving && is_last);
     if (possible) return membership_.with_state(node, wanted, time_ms);
     states_.erase(states_.begin());
   }

@@ -86,7 +86,7 @@ class Membership {
     std::vector<NodeId> learners;
   };
   [[nodiscard]] Roles roles() const;
-  // Whether all members know records of this version.
+  // Whether all members know records of this version; who leaves doesn't matter any more.
   [[nodiscard]] bool all_know_record_version(std::uint32_t version) const;
   // The system leader's answer to a node that asks to be let in.
   [[nodiscard]] CallReply judge_join(const Hello& hello) const;
@@ -298,7 +298,8 @@ inline bool Membership::all_know_record_version(std::uint32_t version) const {
   if (!record_) return false;
   return std::all_of(record_->members.begin(), record_->members.end(), [&](const auto& member) {
     const NodeInfo& info = member.second;
-    return info.state == MemberState::kRemoved || info.max_record_version >= version;
+    const bool stays = info.state == MemberState::kActive || info.state == MemberState::kJoining;
+    return !stays || info.max_record_version >= version;
   });
 }
 

@@ -251,6 +251,7 @@ class Node final : public Database,
   void call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) override;
 
   void read_system_records();
+  [[nodiscard]] bool knows_system_records() const;
   void refresh_peers();
   void follow_joining();
   void log_refusal(NodeId peer, const std::string& problem);
@@ -287,6 +288,8 @@ class Node final : public Database,
   std::optional<ShardMap> shard_map_;  // as recorded
   std::string fresh_cluster_id_;
   SystemProposal system_proposal_;
+  bool reading_system_ = false;              // what the system group holds is on its way here
+  bool read_system_again_ = false;           // ... and has changed meanwhile
   std::map<NodeId, PeerState> peer_states_;  // of every other member
   std::map<NodeId, std::string> dialed_;     // what the channel was told last
   std::string stranger_refused_;             // as PeerState::refused, of those who are no members
@@ -568,7 +571,7 @@ inline void Node::tick() {
   if (failure_) return;
   for (auto& [id, group] : groups_) group.replica->tick();
   follow_joining();
-  changes_->tick();
+  if (knows_system_records()) changes_->tick();
   exchange_->tick();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
   if (stopping_) hand_over();
@@ -605,7 +608,13 @@ inline void Node::handle(Installed& event) {
   if (event.group == kSystemGroup) read_system_records();
 }
 
+// One read at a time, for two could come back in the other order.
 inline void Node::read_system_records() {
+  if (reading_system_) {
+    read_system_again_ = true;
+    return;
+  }
+  reading_system_ = true;
   read_from_disk(kSystemGroup, [this](const OrderedMap& map) {
     mailbox_.push(SystemRead{read_membership(map), read_shard_map(map)});
   });
@@ -617,8 +626,14 @@ inline void Node::handle(Fetched& event) {
 
 inline void Node::handle(StorageFailed& event) { fail("storage failure: " + event.what); }
 
+// Whether this node knows what it has applied to the system group: what is derived from an older
+// record could undo a newer one.
+inline bool Node::knows_system_records() const { return !reading_system_; }
+
 // What the system group holds has changed.
 inline void Node::handle(SystemRead& event) {
+  reading_system_ = false;
+  if (std::exchange(read_system_again_, false)) read_system_records();
   if (!event.membership) return fail(event.membership.error().text);
   if (!event.shard_map) return fail(event.shard_map.error().text);
   if (*event.shard_map) shard_map_ = **event.shard_map;
@@ -705,6 +720,7 @@ inline void Node::handle(PeerRefused& event) {
         "this node was removed from its cluster, and stops; its data directory is of no "
         "more use to the cluster",
         {{"told_by", event.peer}, {"data_dir", config_.node.data_dir}});
+    changes_->removed();
   }
   if (event.removed) return;
   if (state.refused == event.reason) return;
@@ -838,7 +854,7 @@ inline ShardMap Node::wanted_shard_map() const {
 // The system leader keeps the records as they should be: the first one draws the cluster id.
 inline void Node::propose_system_records() {
   const raft::Raft& raft = replica(kSystemGroup).raft();
-  const bool settled = raft.last_applied() == raft.log().last_index();
+  const bool settled = raft.last_applied() == raft.log().last_index() && knows_system_records();
   if (system_proposal_.under_way() || stopping_ || !settled) return;
   if (const auto next = membership_.proposal(fresh_cluster_id_, stamp_ms())) {
     return propose_record(OperationType::kSetMembership, codec::encode(*next));

@@ -1,6 +1,6 @@
 // seshat/version.hpp - which Seshat this is.
 //
-//   seshat::kVersion                       "0.1.0", for people
+//   seshat::kVersion                       "0.2.0", for people
 //   #if SESHAT_VERSION_MAJOR >= 1          for the preprocessor
 //
 // Keeps:    one place that names the version; semantic versioning (semver.org).
@@ -12,7 +12,7 @@
 #include <string_view>
 
 #define SESHAT_VERSION_MAJOR 0
-#define SESHAT_VERSION_MINOR 1
+#define SESHAT_VERSION_MINOR 2
 #define SESHAT_VERSION_PATCH 0
 
 // Two steps, so that the numbers are expanded before they become text. Both end with this file.
