@@ -167,10 +167,14 @@ inline void ClusterChanges::administer(const AdminRequest& request, Answer answe
 
 inline void ClusterChanges::handle(const CallRequest& request, Answer answer) {
   if (request.join) return join(*request.join, std::move(answer));
-  if (!request.admin) return answer(reply(CallStatus::kRefused, "nothing was asked"));
-  if (request.cluster_id != membership_.cluster_id()) {
+  const std::string& cluster_id = membership_.cluster_id();
+  // Who asks for nothing wants to know whether this is its cluster; one that is still being founded
+  // can't tell.
+  const bool can_tell = request.admin || !cluster_id.empty();
+  if (can_tell && request.cluster_id != cluster_id) {
     return answer(reply(CallStatus::kWrongCluster, "the request came from another cluster"));
   }
+  if (!request.admin) return answer(reply(CallStatus::kRefused, "nothing was asked"));
   change(*request.admin, std::move(answer));
 }
 
