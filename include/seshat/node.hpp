@@ -292,6 +292,8 @@ class Node final : public Database,
   std::optional<ShardMap> shard_map_;  // as recorded
   std::string fresh_cluster_id_;
   SystemProposal system_proposal_;
+  bool reading_system_ = false;              // the system group's records
+  bool system_changed_ = false;              // since that began
   std::map<NodeId, PeerState> peer_states_;  // of every other member
   std::map<NodeId, std::string> dialed_;     // what the channel was told last
   std::string stranger_refused_;             // as PeerState::refused, of those who are no members
@@ -593,7 +595,8 @@ inline void Node::tick() {
   if (failure_) return;
   for (auto& [id, group] : groups_) group.replica->tick();
   follow_joining();
-  if (!stopping_) changes_->tick();
+  // By the record as it is, never by one that is just being read anew.
+  if (!stopping_ && !reading_system_) changes_->tick();
   exchange_->tick();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
   if (stopping_) hand_over();
@@ -630,7 +633,10 @@ inline void Node::handle(Installed& event) {
   if (event.group == kSystemGroup) read_system_records();
 }
 
+// One read at a time: of two, the older might come last.
 inline void Node::read_system_records() {
+  system_changed_ = reading_system_;
+  if (std::exchange(reading_system_, true)) return;
   read_from_disk(kSystemGroup, [this](const OrderedMap& map) {
     mailbox_.push(SystemRead{read_membership(map), read_shard_map(map)});
   });
@@ -644,6 +650,8 @@ inline void Node::handle(StorageFailed& event) { fail("storage failure: " + even
 
 // What the system group holds has changed.
 inline void Node::handle(SystemRead& event) {
+  reading_system_ = false;
+  if (system_changed_) read_system_records();
   if (!event.membership) return fail(event.membership.error().text);
   if (!event.shard_map) return fail(event.shard_map.error().text);
   if (*event.shard_map) shard_map_ = **event.shard_map;
@@ -860,7 +868,7 @@ inline ShardMap Node::wanted_shard_map() const {
 inline void Node::propose_system_records() {
   const raft::Raft& raft = replica(kSystemGroup).raft();
   const bool settled = raft.last_applied() == raft.log().last_index();
-  if (system_proposal_.under_way() || stopping_ || !settled) return;
+  if (system_proposal_.under_way() || reading_system_ || stopping_ || !settled) return;
   if (const auto next = membership_.proposal(fresh_cluster_id_, stamp_ms())) {
     return propose_record(OperationType::kSetMembership, codec::encode(*next));
   }
