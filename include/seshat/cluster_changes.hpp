@@ -72,6 +72,9 @@ class ClusterChanges {
   // ---- done
   // Every tick: brings the groups that are led here to what the record says, answers whoever waits.
   void tick();
+  // This node was removed, as others say: it is out of the groups before they record that, and won't
+  // hear of it, nor of how anything else ends. Whoever waits is answered.
+  void note_removed();
   // System leader: what should be recorded next; nullopt: nothing.
   [[nodiscard]] std::optional<ClusterMembership> next_record(std::uint64_t time_ms);
 
@@ -80,8 +83,8 @@ class ClusterChanges {
   // had committed then.
   static constexpr std::uint64_t kLookBackMs = 2'000;
 
-  // Asked: this leader alone knows of it. Recorded: it happens, whoever leads.
-  enum class Progress : std::uint8_t { kAsked, kRecorded, kDone };
+  // Asked: this leader alone knows of it. Recorded: it happens, whoever leads. Given up: a transfer.
+  enum class Progress : std::uint8_t { kAsked, kRecorded, kDone, kGivenUp };
   struct Waiting {
     std::uint64_t deadline_ms;
     std::function<Progress()> progress;
@@ -100,12 +103,14 @@ class ClusterChanges {
 
   void join(const JoinRequest& request, Answer answer);
   void change(const AdminRequest& request, Answer answer);
+  [[nodiscard]] std::vector<NodeId> voters_to_be() const;
   [[nodiscard]] std::optional<std::string> why_not_leave(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_promote(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_lead(NodeId node) const;
   [[nodiscard]] std::optional<std::string> lacks_live_majority(
       const std::vector<NodeId>& voters) const;
   void transfer(NodeId to);
+  [[nodiscard]] bool leads_without_transfer() const;
   void forward_transfer(const AdminRequest& request);
 
   void reconcile(GroupId group, Replica& replica);
@@ -126,6 +131,7 @@ class ClusterChanges {
   std::map<NodeId, Hello> joining_;
   std::map<NodeId, MemberState> states_;
   std::deque<Waiting> waiting_;
+  bool removed_ = false;
   std::map<GroupId, std::deque<CommittedAt>> committed_;
 };
 
@@ -203,7 +209,10 @@ inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
       const bool leads_all =
           std::all_of(replicas_.begin(), replicas_.end(),
                       [&](const auto& group) { return group.second->raft().leader() == node; });
-      return leads_all ? Progress::kDone : Progress::kRecorded;
+      if (leads_all) return Progress::kDone;
+      // Tried once, for an election timeout in which nothing is proposed.
+      const bool given_up = node != membership_.self().id && leads_without_transfer();
+      return given_up ? Progress::kGivenUp : Progress::kRecorded;
     };
     return wait_for(progress, std::move(answer));
   }
@@ -221,12 +230,24 @@ inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
   states_[node] = leave ? MemberState::kLeaving : MemberState::kActive;
   const auto progress = [this, node, wanted = states_[node]] {
     const auto state = membership_.state(node);
-    if (state == MemberState::kRemoved) return Progress::kDone;
+    const bool is_gone = removed_ && node == membership_.self().id;
+    if (is_gone || state == MemberState::kRemoved) return Progress::kDone;
     if (state != wanted) return Progress::kAsked;
     return wanted == MemberState::kActive && is_voter_everywhere(node) ? Progress::kDone
                                                                        : Progress::kRecorded;
   };
   wait_for(progress, std::move(answer));
+}
+
+// As recorded, and as it will be when what was asked for is recorded, too: two who leave at once must
+// not each count on the other.
+inline std::vector<NodeId> ClusterChanges::voters_to_be() const {
+  std::vector<NodeId> voters = membership_.roles().voters;
+  for (const auto& [node, wanted] : states_) {
+    std::erase(voters, node);
+    if (wanted == MemberState::kActive) voters.push_back(node);
+  }
+  return voters;
 }
 
 inline std::optional<std::string> ClusterChanges::lacks_live_majority(
@@ -245,7 +266,7 @@ inline std::optional<std::string> ClusterChanges::why_not_leave(NodeId node, boo
   const std::string who = "node " + std::to_string(node.value);
   const auto state = membership_.state(node);
   if (!state) return who + " is not a member";
-  std::vector<NodeId> voters = membership_.roles().voters;
+  std::vector<NodeId> voters = voters_to_be();
   if (std::erase(voters, node) == 0) return std::nullopt;
   if (voters.empty()) return who + " is the last voter: without it there would be no cluster";
   return force ? std::nullopt : lacks_live_majority(voters);
@@ -260,7 +281,8 @@ inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, b
   if (!has_caught_up(node)) {
     return who + " has not caught up yet: wait (seshat status shows its lag), or say FORCE";
   }
-  std::vector<NodeId> voters = membership_.roles().voters;
+  std::vector<NodeId> voters = voters_to_be();
+  std::erase(voters, node);
   voters.push_back(node);
   return lacks_live_majority(voters);
 }
@@ -276,6 +298,13 @@ inline void ClusterChanges::transfer(NodeId to) {
   for (const auto& [id, replica] : replicas_) {
     if (replica->raft().is_leader()) replica->transfer_leadership(to);
   }
+}
+
+inline bool ClusterChanges::leads_without_transfer() const {
+  return std::any_of(replicas_.begin(), replicas_.end(), [](const auto& group) {
+    const raft::Raft& raft = group.second->raft();
+    return raft.is_leader() && !raft.transferring();
+  });
 }
 
 // Groups that are led elsewhere: their leaders are asked, each for what it leads. What they say is
@@ -304,6 +333,11 @@ inline void ClusterChanges::tick() {
   answer_waiting();
 }
 
+inline void ClusterChanges::note_removed() {
+  removed_ = true;
+  answer_waiting();
+}
+
 inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_t time_ms) {
   if (!membership_.record()) return std::nullopt;
   while (!joining_.empty()) {
@@ -316,7 +350,10 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
   while (!states_.empty()) {
     const auto [node, wanted] = *states_.begin();
     const auto now = membership_.state(node);
-    const bool possible = now && *now != MemberState::kRemoved && *now != wanted;
+    // What an earlier leader recorded is here only now: it may have left this one as the last voter.
+    const bool is_last =
+        wanted == MemberState::kLeaving && membership_.roles().voters == std::vector<NodeId>{node};
+    const bool possible = now && *now != MemberState::kRemoved && *now != wanted && !is_last;
     if (possible) return membership_.with_state(node, wanted);
     states_.erase(states_.begin());
   }
@@ -418,10 +455,16 @@ inline void ClusterChanges::answer_waiting() {
     const Progress progress = waiting.progress();
     if (progress == Progress::kDone) {
       waiting.answer(reply(CallStatus::kAccepted));
+    } else if (progress == Progress::kGivenUp) {
+      waiting.answer(reply(CallStatus::kRefused,
+                           "it did not take over in time: see whether it answers, and how far it "
+                           "lags behind (seshat status)"));
     } else if (progress == Progress::kAsked && !leads_system()) {
       waiting.answer(reply(CallStatus::kNotReady, "leadership changed meanwhile: ask again"));
     } else if (now_ms >= waiting.deadline_ms && progress == Progress::kAsked) {
       waiting.answer(reply(CallStatus::kNotReady, "no majority has taken it in yet: ask again"));
+    } else if (removed_) {
+      waiting.answer(reply(CallStatus::kAccepted, "it is under way; this node has left meanwhile"));
     } else if (now_ms >= waiting.deadline_ms) {
       waiting.answer(reply(CallStatus::kAccepted, "it is under way, but takes long"));
     } else {

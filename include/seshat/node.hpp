@@ -736,6 +736,7 @@ inline void Node::handle(PeerRefused& event) {
         "this node was removed from its cluster, and stops; its data directory is of no "
         "more use to the cluster",
         {{"told_by", event.peer}, {"data_dir", config_.node.data_dir}});
+    changes_->note_removed();
   }
   if (event.removed) return;
   if (state.refused == event.reason) return;

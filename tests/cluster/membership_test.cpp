@@ -123,6 +123,7 @@ TEST_CASE(
   cluster.wipe(dead);
 
   CHECK(by_json(cluster, other, {"leave", std::to_string(dead)})["ok"].text == "true");
+  CHECK(becomes(cluster, other, dead, "removed"));  // a follower hears of it a moment later
   CHECK(member_by_json(cluster, other, dead)["state"].text == "removed");
   cluster.forget(dead);
   const std::vector<int> two = cluster.nodes();
@@ -138,8 +139,8 @@ TEST_CASE(
   // That it has caught up is heard once a second.
   const std::vector<std::string> promote = {"promote", std::to_string(dead)};
   REQUIRE(eventually(10s, [&] { return cluster.admin(other, promote).done(); }));
-  CHECK(member_by_json(cluster, other, dead)["state"].text == "active");
   REQUIRE(cluster.has_members({1, 2, 3}));
+  CHECK(member_by_json(cluster, other, dead)["state"].text == "active");
 
   const Json status = by_json(cluster, dead, {"status"});
   CHECK(status["status"].elements.size() == 6);  // 3 nodes, 2 groups
@@ -227,6 +228,40 @@ TEST_CASE("the last voter can't leave, not even by force", "[members]") {
   check_ends_by_itself(cluster, 2);
 }
 
+TEST_CASE("all voters asked to leave at once: one stays, is told why, and serves on", "[members]") {
+  Cluster cluster({.nodes = 3});
+  REQUIRE(cluster.cluster_client().ask("SET", "k", "v") == "+OK");
+  REQUIRE(cluster.settled());
+  const int leader = static_cast<int>(cluster.figure(1, "raft", "raft_group_0_leader"));
+  std::vector<Client> clients;
+  for (int i = 0; i < 3; ++i) clients.push_back(cluster.client(leader));
+  for (int i = 0; i < 3; ++i) {
+    clients[static_cast<std::size_t>(i)].send({"SESHAT.LEAVE", std::to_string(i + 1), "FORCE"});
+  }
+  int stays = 0;
+  for (int i = 0; i < 3; ++i) {
+    Client& client = clients[static_cast<std::size_t>(i)];
+    client.set_timeout(40s);
+    const std::string reply = client.receive();
+    INFO("node " << i + 1 << ": " << reply);
+    if (reply.starts_with("-ERR node " + std::to_string(i + 1) + " is the last voter")) {
+      CHECK(stays == 0);
+      stays = i + 1;
+    } else {
+      // The leader that was asked may be the first to leave.
+      CHECK((reply.starts_with("+") || reply.starts_with("-TRYAGAIN ")));
+    }
+  }
+  REQUIRE(stays != 0);
+  for (const int node : cluster.others(stays)) {
+    CHECK(cluster.leave(node, stays, true).done());
+    check_ends_by_itself(cluster, node);
+  }
+  REQUIRE(cluster.has_members({stays}));
+  CHECK(cluster.client(stays).ask("GET", "k") == "v");
+  CHECK(cluster.client(stays).ask("SET", "k", "w") == "+OK");
+}
+
 TEST_CASE("a leave that would cost the live majority asks for FORCE, and goes with it when it can",
           "[members]") {
   Cluster cluster;
@@ -272,6 +307,22 @@ TEST_CASE(
   CHECK(cluster.admin(1, {"leave", "two"}).status == ExitStatus{2, 0});
   cluster.kill(3);
   CHECK(cluster.admin(3, {"members", "--timeout", "1"}).status == ExitStatus{3, 0});
+}
+
+TEST_CASE("a hand-over to a node that does not answer is given up, and the leader leads on",
+          "[members]") {
+  Cluster cluster;
+  REQUIRE(cluster.settled());
+  REQUIRE(cluster.admin(2, {"transfer-leader", "1"}).done());
+  cluster.pause(2);
+  const auto start = SteadyClock::now();
+  const std::string reply = cluster.client(1).ask("SESHAT.TRANSFER-LEADER", "2");
+  CHECK_THAT(reply, StartsWith("-ERR it did not take over in time"));
+  report("given up after ", since(start).count(), " ms");
+  CHECK(cluster.client(1).ask("SET", "k", "v") == "+OK");
+  cluster.resume(2);
+  CHECK(eventually(20s, [&] { return cluster.admin(1, {"transfer-leader", "2"}).done(); }));
+  CHECK(cluster.leader() == 2);
 }
 
 TEST_CASE(
@@ -329,6 +380,125 @@ TEST_CASE("a node may ask any member: a follower names the leader", "[members]")
   REQUIRE(cluster.log_says(4, "was let into the cluster"));
   report("let in after ", since(start).count(), " ms");
   REQUIRE(cluster.has_members({1, 2, 3, 4}));
+}
+
+// ---- With redis-cli ---------------------------------------------------------------------------------------
+
+std::optional<std::string> no_redis_cli() {
+  const Finished version = run({"/bin/sh", "-c", "redis-cli --version"}, 10s);
+  return version.done() ? std::nullopt : std::optional("redis-cli is not here: " + version.output);
+}
+
+std::string redis_cli(const Cluster& cluster, int at, std::vector<std::string> words) {
+  words.insert(words.begin(), {"redis-cli", "-p", std::to_string(cluster.port(at))});
+  return run(words, 60s).output;
+}
+
+TEST_CASE("redis-cli does it too, at any node: followers pass it on to the leader", "[members]") {
+  if (skips(no_redis_cli())) return;
+  Cluster cluster({.nodes = 3, .spares = 1, .settings = {{"cluster.auto_promote", "false"}}});
+  REQUIRE(cluster.settled());
+  cluster.join(4, 1);
+  for (const int at : {1, 2, 3}) {
+    INFO("asked: node " << at);
+    REQUIRE(eventually(20s, [&] { return cluster.configured(4, 1, "learners") == std::set{4}; }));
+    CHECK_THAT(redis_cli(cluster, at, {"SESHAT.MEMBERS"}), ContainsSubstring("joining"));
+    CHECK_THAT(redis_cli(cluster, at, {"SESHAT.PROMOTE", "9"}),
+               StartsWith("ERR node 9 is no learner: it has to join first"));
+    REQUIRE(eventually(20s, [&] {
+      return redis_cli(cluster, at, {"SESHAT.PROMOTE", "4"}) == "OK\n";
+    }));
+    REQUIRE(cluster.has_members({1, 2, 3, 4}));
+    REQUIRE(eventually(5s, [&] {  // what the others say of themselves is heard once a second
+      const std::string status = redis_cli(cluster, at, {"SESHAT.STATUS"});
+      return status.find("leader") != std::string::npos && status.find("down") == std::string::npos;
+    }));
+    CHECK(redis_cli(cluster, at, {"SESHAT.TRANSFER-LEADER", "4"}) == "OK\n");
+    for (const std::string group : {"0", "1"}) {
+      CHECK(cluster.figure(4, "raft", "raft_group_" + group + "_leader") == 4);
+    }
+    // The leader itself; asked there, too.
+    CHECK(redis_cli(cluster, at == 3 ? 4 : at, {"SESHAT.LEAVE", "4"}) == "OK\n");
+    cluster.forget(4);
+    check_ends_by_itself(cluster, 4);
+    REQUIRE(cluster.has_members({1, 2, 3}));
+    if (at == 3) break;
+    cluster.wipe(4);
+    cluster.join(4, at);
+  }
+}
+
+// ---- Afterwards -------------------------------------------------------------------------------------------
+
+TEST_CASE("all nodes, started again after changes, are who is recorded, whatever their files say",
+          "[members]") {
+  Cluster cluster({.nodes = 3, .spares = 2});
+  REQUIRE(cluster.cluster_client().ask("SET", "kept", "yes") == "+OK");
+  REQUIRE(cluster.settled());
+  for (const int node : {4, 5}) cluster.join(node, 1);
+  REQUIRE(cluster.has_members({1, 2, 3, 4, 5}));
+  // Whom the others name as the first member, and whom the new ones asked.
+  for (const int node : {1, 2}) CHECK(cluster.leave(node, 3).done());
+  REQUIRE(cluster.has_members({3, 4, 5}));
+  cluster.kill(cluster.nodes());
+  const auto member = [](int id, const std::string& addr) {
+    return "{id = " + std::to_string(id) + ", addr = \"" + addr + "\"}";
+  };
+  cluster.set_settings(3, {{"cluster.initial_members", "[" + member(3, cluster.peer_addr(3)) +
+                                                           ", " + member(7, "127.0.0.1:1") + ", " +
+                                                           member(8, "127.0.0.1:2") + "]"}});
+  for (const int node : cluster.nodes()) cluster.start(node);
+  CHECK(cluster.cluster_client().ask("GET", "kept") == "yes");
+  REQUIRE(cluster.has_members({3, 4, 5}));
+  cluster.kill(cluster.leader());
+  CHECK(cluster.cluster_client().ask("SET", "goes", "on") == "+OK");
+}
+
+std::string cluster_command(const Cluster& cluster, int at, const std::string& what) {
+  return cluster.client(at).ask("CLUSTER", what);
+}
+
+// Whether what `at` says of the cluster's nodes names the ports of these and of no others.
+bool names(const Cluster& cluster, int at, const std::string& what, const std::set<int>& ids) {
+  const std::string text = cluster_command(cluster, at, what);
+  return std::ranges::all_of(cluster.nodes_and_spares(), [&](int node) {
+    const bool named = text.find(std::to_string(cluster.port(node))) != std::string::npos;
+    return named == ids.contains(node);
+  });
+}
+
+TEST_CASE(
+    "CLUSTER SHARDS, SLOTS and NODES follow the members; a learner sends clients to the leader",
+    "[members]") {
+  Cluster cluster({.nodes = 1, .spares = 2, .settings = {{"cluster.auto_promote", "false"}}});
+  REQUIRE(cluster.cluster_client().ask("SET", "k", "v") == "+OK");
+  for (const std::string what : {"NODES", "SLOTS", "SHARDS"}) {
+    CHECK(names(cluster, 1, what, {1}));
+  }
+  cluster.join(2, 1);
+  const std::string moved = "-MOVED 7629 " + cluster.client_addr(1);
+  REQUIRE(eventually(20s, [&] { return cluster.configured(2, 1, "learners") == std::set{2}; }));
+  REQUIRE(eventually(5s, [&] { return cluster.client(2).ask("GET", "k") == moved; }));
+  CHECK(cluster.client(2).ask("SET", "k", "w") == moved);
+  for (const int at : {1, 2}) {  // it holds no vote and is no replica yet
+    INFO("asked: node " << at);
+    CHECK(eventually(5s, [&] { return names(cluster, at, "NODES", {1, 2}); }));
+    CHECK(names(cluster, at, "SHARDS", {1}));
+    CHECK(names(cluster, at, "SLOTS", {1}));
+  }
+  REQUIRE(eventually(20s, [&] { return cluster.admin(2, {"promote", "2"}).done(); }));
+  for (const std::string what : {"NODES", "SLOTS", "SHARDS"}) {
+    for (const int at : {1, 2}) {
+      INFO(what << " of node " << at);
+      CHECK(eventually(5s, [&] { return names(cluster, at, what, {1, 2}); }));
+    }
+  }
+  CHECK(cluster.leave(1, 2).done());
+  for (const std::string what : {"NODES", "SLOTS", "SHARDS"}) {
+    INFO(what);
+    CHECK(eventually(5s, [&] { return names(cluster, 2, what, {2}); }));
+  }
+  CHECK(cluster.client(2).ask("GET", "k") == "v");
 }
 
 // ---- From elsewhere -------------------------------------------------------------------------------------
