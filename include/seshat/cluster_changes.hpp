@@ -83,8 +83,8 @@ class ClusterChanges {
   // had committed then.
   static constexpr std::uint64_t kLookBackMs = 2'000;
 
-  // Asked: this leader alone knows of it. Recorded: it happens, whoever leads.
-  enum class Progress : std::uint8_t { kAsked, kRecorded, kDone };
+  // Asked: this leader alone knows of it. Recorded: it happens, whoever leads. Given up: a transfer.
+  enum class Progress : std::uint8_t { kAsked, kRecorded, kDone, kGivenUp };
   struct Waiting {
     std::uint64_t deadline_ms;
     std::function<Progress()> progress;
@@ -103,6 +103,7 @@ class ClusterChanges {
 
   void join(const JoinRequest& request, Answer answer);
   void change(const AdminRequest& request, Answer answer);
+  [[nodiscard]] std::vector<NodeId> voters_to_be() const;
   [[nodiscard]] std::optional<std::string> why_not_leave(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_promote(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_lead(NodeId node) const;
@@ -110,6 +111,7 @@ class ClusterChanges {
   [[nodiscard]] std::optional<std::string> lacks_live_majority(
       const std::vector<NodeId>& voters) const;
   void transfer(NodeId to);
+  [[nodiscard]] bool leads_without_transfer() const;
   void forward_transfer(const AdminRequest& request);
 
   void reconcile(GroupId group, Replica& replica);
@@ -175,10 +177,14 @@ inline void ClusterChanges::administer(const AdminRequest& request, Answer answe
 
 inline void ClusterChanges::handle(const CallRequest& request, Answer answer) {
   if (request.join) return join(*request.join, std::move(answer));
-  if (!request.admin) return answer(reply(CallStatus::kRefused, "nothing was asked"));
-  if (request.cluster_id != membership_.cluster_id()) {
+  const std::string& cluster_id = membership_.cluster_id();
+  // Who asks for nothing wants to know whether this is its cluster; one that is still being founded
+  // can't tell.
+  const bool can_tell = request.admin || !cluster_id.empty();
+  if (can_tell && request.cluster_id != cluster_id) {
     return answer(reply(CallStatus::kWrongCluster, "the request came from another cluster"));
   }
+  if (!request.admin) return answer(reply(CallStatus::kRefused, "nothing was asked"));
   if (membership_.state(request.from).value_or(MemberState::kRemoved) == MemberState::kRemoved) {
     return answer(reply(CallStatus::kRefused, "the request did not come from a member"));
   }
@@ -211,7 +217,10 @@ inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
       const bool leads_all =
           std::all_of(replicas_.begin(), replicas_.end(),
                       [&](const auto& group) { return group.second->raft().leader() == node; });
-      return leads_all ? Progress::kDone : Progress::kRecorded;
+      if (leads_all) return Progress::kDone;
+      // Tried once, for an election timeout in which nothing is proposed.
+      const bool given_up = node != membership_.self().id && leads_without_transfer();
+      return given_up ? Progress::kGivenUp : Progress::kRecorded;
     };
     return wait_for(progress, std::move(answer));
   }
@@ -236,6 +245,17 @@ inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
                                                                        : Progress::kRecorded;
   };
   wait_for(progress, std::move(answer));
+}
+
+// As recorded, and as it will be when what was asked for is recorded, too: two who leave at once must
+// not each count on the other.
+inline std::vector<NodeId> ClusterChanges::voters_to_be() const {
+  std::vector<NodeId> voters = membership_.roles().voters;
+  for (const auto& [node, wanted] : states_) {
+    std::erase(voters, node);
+    if (wanted == MemberState::kActive) voters.push_back(node);
+  }
+  return voters;
 }
 
 inline std::optional<std::string> ClusterChanges::lacks_live_majority(
@@ -273,6 +293,7 @@ inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, b
     return who + " has not caught up yet: wait (seshat status shows its lag), or say FORCE";
   }
   std::vector<NodeId> voters = voters_to_be();
+  std::erase(voters, node);
   voters.push_back(node);
   return lacks_live_majority(voters);
 }
@@ -298,6 +319,13 @@ inline void ClusterChanges::transfer(NodeId to) {
   for (const auto& [id, replica] : replicas_) {
     if (replica->raft().is_leader()) replica->transfer_leadership(to);
   }
+}
+
+inline bool ClusterChanges::leads_without_transfer() const {
+  return std::any_of(replicas_.begin(), replicas_.end(), [](const auto& group) {
+    const raft::Raft& raft = group.second->raft();
+    return raft.is_leader() && !raft.transferring();
+  });
 }
 
 // Groups that are led elsewhere: their leaders are asked, each for what it leads. What they say is
@@ -471,10 +499,16 @@ inline void ClusterChanges::answer_waiting() {
     const Progress progress = waiting.progress();
     if (progress == Progress::kDone) {
       waiting.answer(reply(CallStatus::kAccepted));
+    } else if (progress == Progress::kGivenUp) {
+      waiting.answer(reply(CallStatus::kRefused,
+                           "it did not take over in time: see whether it answers, and how far it "
+                           "lags behind (seshat status)"));
     } else if (progress == Progress::kAsked && !leads_system()) {
       waiting.answer(reply(CallStatus::kNotReady, "leadership changed meanwhile: ask again"));
     } else if (now_ms >= waiting.deadline_ms && progress == Progress::kAsked) {
       waiting.answer(reply(CallStatus::kNotReady, "no majority has taken it in yet: ask again"));
+    } else if (removed_) {
+      waiting.answer(reply(CallStatus::kAccepted, "it is under way; this node has left meanwhile"));
     } else if (now_ms >= waiting.deadline_ms) {
       waiting.answer(reply(CallStatus::kAccepted, "it is under way, but takes long"));
     } else {

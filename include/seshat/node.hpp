@@ -173,6 +173,10 @@ class Node final : public Database,
     bool under_way_ = false;
   };
 
+  // What comes before the reason when this node has to stop.
+  static constexpr std::string_view kCantGoOn = "this node stops: it can't keep its promises";
+  static constexpr std::string_view kCouldNotJoin = "this node stops: it can't join the cluster";
+
   // One Raft group and its state machine.
   struct Group {
     std::unique_ptr<StateMachine> machine;
@@ -203,6 +207,7 @@ class Node final : public Database,
   [[nodiscard]] std::map<NodeId, std::string> dialed() const;
   [[nodiscard]] std::string dial_addr(NodeId member) const;
   void make_joining();
+  void check_cluster();
   void make_replicas(std::map<GroupId, raft::Restored> restored);
   [[nodiscard]] raft::Config raft_config(GroupId group) const;
 
@@ -255,7 +260,7 @@ class Node final : public Database,
   void refresh_peers();
   void follow_joining();
   void log_refusal(NodeId peer, const std::string& problem);
-  void fail(std::string what);
+  void fail(std::string what, std::string_view headline = kCantGoOn);
   void refresh_self();
   void propose_system_records();
   void propose_record(OperationType type, const std::string& record);
@@ -441,7 +446,8 @@ inline std::map<NodeId, std::string> Node::dialed() const {
 }
 
 inline void Node::make_joining() {
-  if (!config_.joins() || membership_.record() || !peers_) return;
+  if (!config_.joins() || !peers_) return;
+  if (membership_.record()) return check_cluster();
   joining_ = std::make_unique<Joining>(
       config_.cluster.join_addr, [this](const std::string& addr, CallRequest request,
                                         std::function<void(Result<CallReply>)> answer) {
@@ -451,6 +457,25 @@ inline void Node::make_joining() {
                      });
       });
   logger_.info("asks to be let into the cluster", {{"at", config_.cluster.join_addr}});
+}
+
+// A member asks for nothing, but data of one cluster at the door of another one is a mistake. If nobody
+// answers there, nobody is asked again: who was asked at first may be long gone.
+inline void Node::check_cluster() {
+  CallRequest request;
+  request.from = id();
+  request.cluster_id = membership_.cluster_id();
+  peers_->call(config_.cluster.join_addr, request, node_detail::kCallTimeoutMs,
+               [this](Result<CallReply> reply) {
+                 if (!reply || reply->status != CallStatus::kWrongCluster) return;
+                 post([this] {
+                   fail("the node at " + config_.cluster.join_addr +
+                            " is of another cluster than the data of this node (" +
+                            membership_.cluster_id() + "): start this node with an empty " +
+                            "node.data_dir, or correct cluster.join_addr",
+                        kCouldNotJoin);
+                 });
+               });
 }
 
 inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
@@ -734,9 +759,9 @@ inline void Node::handle(PeerDown& event) {
   for (auto& [id, group] : groups_) group.replica->unreachable(event.peer);
 }
 
-inline void Node::fail(std::string what) {
+inline void Node::fail(std::string what, std::string_view headline) {
   if (failure_) return;
-  logger_.error("this node stops: it can't keep its promises", {{"reason", what}});
+  logger_.error(headline, {{"reason", what}});
   failure_ = std::move(what);
   for (auto& [id, group] : groups_) group.replica->abandon();
 }
@@ -801,7 +826,7 @@ inline void Node::refresh_peers() {
 inline void Node::follow_joining() {
   if (!joining_) return;
   joining_->tick(clock_.now_ms(), own_hello());
-  if (joining_->failure()) return fail(*joining_->failure());
+  if (joining_->failure()) return fail(*joining_->failure(), kCouldNotJoin);
   if (!joining_->membership()) return;
   membership_.set_joined(*joining_->membership());
   store_->set_cluster_id(membership_.cluster_id());

@@ -101,7 +101,7 @@ inline ClusterOptions not_started(ClusterOptions options) {
 
 inline std::map<int, Port> peer_ports(const Cluster& cluster) {
   std::map<int, Port> ports;
-  for (const int node : cluster.nodes()) ports[node] = cluster.peer_port(node);
+  for (const int node : cluster.nodes_and_spares()) ports[node] = cluster.peer_port(node);
   return ports;
 }
 
@@ -109,9 +109,10 @@ inline std::map<int, Port> peer_ports(const Cluster& cluster) {
 
 inline Chaos::Chaos(ClusterOptions options)
     : cluster(chaos_detail::not_started(options)), network(chaos_detail::peer_ports(cluster)) {
-  for (const int node : cluster.nodes()) {
+  for (const int node : cluster.nodes_and_spares()) {
     std::string dial;
-    for (const int other : cluster.others(node)) {
+    for (const int other : cluster.nodes_and_spares()) {
+      if (other == node) continue;
       dial += std::to_string(other) +
               " = \"127.0.0.1:" + std::to_string(network.entrance(node, other)) + "\", ";
     }

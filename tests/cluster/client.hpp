@@ -357,8 +357,8 @@ inline void ClusterClient::go_to(std::string_view address) {
 // Errors that promise that nothing was appended to a log.
 inline bool is_refusal(std::string_view reply) {
   return reply.starts_with("-MOVED ") || reply.starts_with("-CLUSTERDOWN") ||
-         reply.starts_with("-NOQUORUM") || reply.starts_with("-ERR disk full") ||
-         reply == "-ERR storage failure";
+         reply.starts_with("-NOQUORUM") || reply.starts_with("-LOADING ") ||
+         reply.starts_with("-ERR disk full") || reply == "-ERR storage failure";
 }
 
 inline Attempt ClusterClient::attempt(const Arguments& arguments, Milliseconds timeout) {

@@ -4,16 +4,22 @@
 //   const int leader = cluster.leader();   waits for one
 //   cluster.kill(leader);                  kill -9; start(node), pause(node), wipe(node), ...
 //
+//   Cluster grows({.nodes = 1, .spares = 2});   node 1 founds; 2 and 3 have ports, and may join
+//   grows.join(2, 1);                           an empty node 2, started with --join at node 1
+//   grows.leave(1);                             `seshat leave 1`, until it is out
+//
 // When a test fails, the logs of the nodes that it ran are printed (harness.hpp).
 #ifndef SESHAT_TESTS_CLUSTER_CLUSTER_HPP
 #define SESHAT_TESTS_CLUSTER_CLUSTER_HPP
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -40,7 +46,8 @@ struct LogKeeper {
 [[nodiscard]] LogKeeper& log_keeper();
 
 struct ClusterOptions {
-  int nodes = 3;
+  int nodes = 3;   // they found the cluster
+  int spares = 0;  // of the ids behind those: may join later
   bool started = true;
   std::map<std::string, std::string> settings = {};  // "raft.lease_ms" -> as TOML has it
   Process::Variables variables = {};                 // in the environment of every node
@@ -71,18 +78,47 @@ class Cluster {
     write_text(config_file(node), config_text(node));
   }
 
+  // ---- members
+  // In place of start(): the program itself, with these arguments.
+  void start_as(int node, std::vector<std::string> arguments);
+  // Starts `node`, which must not run, to join the cluster of `member`: with what its data directory
+  // holds, so usually after wipe().
+  void join(int node, int member);
+  // `seshat leave`, by the node `at`. Then it is none of nodes() any more, and may end by itself.
+  [[nodiscard]] Finished leave(int node, int at, bool force = false);
+  // nodes() without it, and with it.
+  void forget(int node) { nodes_.erase(node); }
+  void count_in(int node) { nodes_.insert(node); }
+  // The program itself, with these arguments; --addr is that of the node `at`.
+  enum class Shown : std::uint8_t { kBoth, kOutput };  // with stderr, or stdout alone
+  [[nodiscard]] Finished admin(int at, std::vector<std::string> arguments,
+                               Shown shown = Shown::kBoth) const;
+  // As `at` says by SESHAT.MEMBERS: id -> state; empty: it does not answer.
+  [[nodiscard]] std::map<int, std::string> members(int at) const;
+  // By the configuration of a group that `at` has in force: its voters, outgoing or learners.
+  [[nodiscard]] std::set<int> configured(int at, int group, const std::string& as) const;
+  // Until all of `ids` that run say the same: these are the voters of every group, and no change is
+  // under way.
+  [[nodiscard]] bool has_members(const std::set<int>& ids, Milliseconds bound = 30s);
+
   [[nodiscard]] Process& process(int node) { return *processes_.at(node); }
   [[nodiscard]] bool running(int node);
-  [[nodiscard]] std::vector<int> nodes() const;
+  // Those that are members, as far as the test knows: the founders, with who joined and left.
+  [[nodiscard]] std::vector<int> nodes() const { return {nodes_.begin(), nodes_.end()}; }
+  // All that could be.
+  [[nodiscard]] std::vector<int> nodes_and_spares() const;
   [[nodiscard]] std::vector<int> others(int node) const;  // all but this one
   [[nodiscard]] int node_at(Port port) const;
 
   // ---- what is where
   [[nodiscard]] Port port(int node) const { return client_ports_.at(node).number(); }
-  [[nodiscard]] std::vector<Port> ports() const;
+  [[nodiscard]] std::vector<Port> ports() const;  // of nodes_and_spares()
   [[nodiscard]] Port peer_port(int node) const { return peer_ports_.at(node).number(); }
   [[nodiscard]] std::string client_addr(int node) const {
     return "127.0.0.1:" + std::to_string(port(node));
+  }
+  [[nodiscard]] std::string peer_addr(int node) const {
+    return "127.0.0.1:" + std::to_string(peer_port(node));
   }
   [[nodiscard]] std::filesystem::path data_dir(int node) const { return file(node, "data"); }
   [[nodiscard]] std::filesystem::path config_file(int node) const { return file(node, "toml"); }
@@ -130,6 +166,8 @@ class Cluster {
   std::map<int, std::map<std::string, std::string>> own_settings_;
   std::map<int, std::unique_ptr<Process>> processes_;
   std::set<int> paused_;
+  std::set<int> nodes_;
+  std::map<int, int> joined_at_;  // node -> whom it asks to be let in; the rest are founders
 };
 
 // =================================================================================================
@@ -156,17 +194,18 @@ inline std::uint64_t number(const Info& info, const std::string& name) {
 }
 
 inline Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
-  for (int node = 1; node <= options_.nodes; ++node) {
+  for (const int node : nodes_and_spares()) {
     client_ports_[node];
     peer_ports_[node];
   }
+  for (int node = 1; node <= options_.nodes; ++node) nodes_.insert(node);
   for (const int node : nodes()) write_text(config_file(node), config_text(node));
   log_keeper().live.insert(this);
   if (options_.started) start_all();
 }
 
 inline Cluster::~Cluster() {
-  kill(nodes());
+  kill(nodes_and_spares());
   log_keeper().live.erase(this);
   log_keeper().kept += all_logs();
 }
@@ -179,8 +218,9 @@ inline LogKeeper& log_keeper() {
 inline std::string Cluster::all_logs() const {
   constexpr std::size_t kEnd = 16'384;
   std::string logs;
-  for (const int node : nodes()) {
+  for (const int node : nodes_and_spares()) {
     const std::string text = log(node);
+    if (text.empty()) continue;
     const std::size_t from = text.size() > kEnd ? text.find('\n', text.size() - kEnd) + 1 : 0;
     logs += "---- log of node " + std::to_string(node) + " (" + client_addr(node) + ")" +
             (from != 0 ? ", its end" : "") + "\n" + text.substr(from);
@@ -198,13 +238,16 @@ inline std::string Cluster::config_text(int node) const {
       {"node.data_dir", quoted(data_dir(node).string())},
       {"limits.min_free_disk_mb", "16"},
   };
+  if (peer_ports_.size() > 1) settings["node.internal_addr"] = quoted(peer_addr(node));
   std::string members;
-  for (const auto& [member, port] : peer_ports_) {
-    const std::string addr = quoted("127.0.0.1:" + std::to_string(port.number()));
-    if (member == node && peer_ports_.size() > 1) settings["node.internal_addr"] = addr;
-    members += "{id = " + std::to_string(member) + ", addr = " + addr + "}, ";
+  for (int member = 1; member <= options_.nodes; ++member) {
+    members += "{id = " + std::to_string(member) + ", addr = " + quoted(peer_addr(member)) + "}, ";
   }
-  if (peer_ports_.size() > 1) settings["cluster.initial_members"] = "[" + members + "]";
+  if (const auto joined = joined_at_.find(node); joined != joined_at_.end()) {
+    settings["cluster.join_addr"] = quoted(peer_addr(joined->second));
+  } else if (options_.nodes > 1) {
+    settings["cluster.initial_members"] = "[" + members + "]";
+  }
   for (const auto& [name, value] : options_.settings) settings[name] = value;
   if (const auto own = own_settings_.find(node); own != own_settings_.end()) {
     for (const auto& [name, value] : own->second) settings[name] = value;
@@ -215,13 +258,14 @@ inline std::string Cluster::config_text(int node) const {
   return text;
 }
 
-inline void Cluster::start(int node) {
+inline void Cluster::start(int node) { start_as(node, {"--config", config_file(node).string()}); }
+
+inline void Cluster::start_as(int node, std::vector<std::string> arguments) {
   Process::Variables variables = options_.variables;
   for (const auto& [name, value] : own_variables_[node]) variables[name] = value;
-  const std::vector<std::string> command = {required_variable("SESHAT_BIN"), "--config",
-                                            config_file(node).string()};
+  arguments.insert(arguments.begin(), required_variable("SESHAT_BIN"));
   paused_.erase(node);
-  processes_[node] = std::make_unique<Process>(command, file(node, "log"), variables);
+  processes_[node] = std::make_unique<Process>(arguments, file(node, "log"), variables);
 }
 
 inline void Cluster::start_all() {
@@ -252,9 +296,9 @@ inline bool Cluster::running(int node) {
   return found != processes_.end() && found->second->running();
 }
 
-inline std::vector<int> Cluster::nodes() const {
+inline std::vector<int> Cluster::nodes_and_spares() const {
   std::vector<int> nodes;
-  for (int node = 1; node <= options_.nodes; ++node) nodes.push_back(node);
+  for (int node = 1; node <= options_.nodes + options_.spares; ++node) nodes.push_back(node);
   return nodes;
 }
 
@@ -265,7 +309,7 @@ inline std::vector<int> Cluster::others(int node) const {
 }
 
 inline int Cluster::node_at(Port port) const {
-  for (const int node : nodes()) {
+  for (const int node : nodes_and_spares()) {
     if (this->port(node) == port) return node;
   }
   throw std::runtime_error("no node has port " + std::to_string(port));
@@ -273,8 +317,86 @@ inline int Cluster::node_at(Port port) const {
 
 inline std::vector<Port> Cluster::ports() const {
   std::vector<Port> ports;
-  for (const int node : nodes()) ports.push_back(port(node));
+  for (const int node : nodes_and_spares()) ports.push_back(port(node));
   return ports;
+}
+
+// ---- Members -------------------------------------------------------------------------------------------
+
+inline void Cluster::join(int node, int member) {
+  joined_at_[node] = member;
+  write_text(config_file(node), config_text(node));
+  nodes_.insert(node);
+  start(node);
+}
+
+inline Finished Cluster::leave(int node, int at, bool force) {
+  std::vector<std::string> arguments = {"leave", std::to_string(node)};
+  if (force) arguments.emplace_back("--force");
+  Finished finished = admin(at, std::move(arguments));
+  if (finished.status == ExitStatus{0, 0}) forget(node);
+  return finished;
+}
+
+inline Finished Cluster::admin(int at, std::vector<std::string> arguments, Shown shown) const {
+  std::vector<std::string> command;
+  if (shown == Shown::kOutput) command = {"/bin/sh", "-c", "exec \"$0\" \"$@\" 2>/dev/null"};
+  command.push_back(required_variable("SESHAT_BIN"));
+  for (std::string& argument : arguments) command.push_back(std::move(argument));
+  command.emplace_back("--addr");
+  command.push_back(client_addr(at));
+  return run(command, 90s);
+}
+
+inline std::map<int, std::string> Cluster::members(int at) const {
+  std::map<int, std::string> members;
+  try {
+    Client client(port(at), 2s);
+    client.send({"SESHAT.MEMBERS"});
+    for (const resp::Value& member : client.receive_value().elements) {
+      int id = 0;
+      std::string state;
+      for (std::size_t i = 0; i + 1 < member.elements.size(); i += 2) {
+        if (member.elements[i].text == "id") id = static_cast<int>(member.elements[i + 1].integer);
+        if (member.elements[i].text == "state") state = member.elements[i + 1].text;
+      }
+      members[id] = state;
+    }
+  } catch (const ConnectionError&) {
+    members.clear();
+  }
+  return members;
+}
+
+inline std::set<int> Cluster::configured(int at, int group, const std::string& as) const {
+  const Info raft = info(at, "raft").value_or(Info{});
+  const auto found = raft.find("raft_group_" + std::to_string(group) + "_" + as);
+  std::set<int> nodes;
+  if (found == raft.end()) return nodes;
+  std::istringstream list(found->second);
+  for (std::string node; std::getline(list, node, ',');) nodes.insert(std::stoi(node));
+  return nodes;
+}
+
+inline bool Cluster::has_members(const std::set<int>& ids, Milliseconds bound) {
+  const auto agrees = [&](int node) {
+    std::set<int> active;
+    for (const auto& [id, state] : members(node)) {
+      if (state != "active" && state != "removed") return false;
+      if (state == "active") active.insert(id);
+    }
+    bool same = active == ids;
+    for (const int group : {0, 1}) {
+      same = same && configured(node, group, "voters") == ids &&
+             configured(node, group, "outgoing").empty() &&
+             configured(node, group, "learners").empty();
+    }
+    return same;
+  };
+  return eventually(bound, [&] {
+    return std::all_of(ids.begin(), ids.end(),
+                       [&](int node) { return !running(node) || agrees(node); });
+  });
 }
 
 // ---- Talking to it, waiting for it ------------------------------------------------------------------------

@@ -163,6 +163,11 @@ class Process {
 struct Finished {
   ExitStatus status;
   std::string output;  // stdout and stderr
+
+  [[nodiscard]] bool done() const { return status == ExitStatus{0, 0}; }
+  friend std::ostream& operator<<(std::ostream& out, const Finished& finished) {
+    return out << finished.status << ": " << finished.output;
+  }
 };
 [[nodiscard]] Finished run(const std::vector<std::string>& command, Milliseconds bound,
                            const Process::Variables& variables = {});
