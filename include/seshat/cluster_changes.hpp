@@ -103,7 +103,6 @@ class ClusterChanges {
 
   void join(const JoinRequest& request, Answer answer);
   void change(const AdminRequest& request, Answer answer);
-  [[nodiscard]] std::vector<NodeId> voters_to_be() const;
   [[nodiscard]] std::optional<std::string> why_not_leave(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_promote(NodeId node, bool force) const;
   [[nodiscard]] std::optional<std::string> why_not_lead(NodeId node) const;
@@ -296,16 +295,6 @@ inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, b
   std::erase(voters, node);
   voters.push_back(node);
   return lacks_live_majority(voters);
-}
-
-// As they are recorded, without those whose leave is about to be.
-inline std::vector<NodeId> ClusterChanges::voters_to_be() const {
-  std::vector<NodeId> voters = membership_.roles().voters;
-  std::erase_if(voters, [&](NodeId voter) {
-    const auto wanted = states_.find(voter);
-    return wanted != states_.end() && wanted->second == MemberState::kLeaving;
-  });
-  return voters;
 }
 
 inline std::optional<std::string> ClusterChanges::why_not_lead(NodeId node) const {
