@@ -105,7 +105,7 @@ TEST_CASE("the log is kept for whoever can be reached, and for nobody else", "[r
   leader.ack(3, 8, 3);
   leader.drain();
   CHECK(leader.raft.compactable_index() == Index{7});  // 8 stays, for its term
-  for (int i = 0; i < 102; ++i) {  // node 3 is not heard of any more
+  for (int i = 0; i < 102; ++i) {                      // node 3 is not heard of any more
     leader.tick_for(100);
     leader.ack(2, 10, 4 + i);
     leader.drain();

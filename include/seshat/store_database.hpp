@@ -233,8 +233,9 @@ inline Result<void> StoreDatabase::check_promised(const rocksdb::DBOptions& opti
 
 inline std::string StoreDatabase::rebuild_advice(const std::string& path) {
   return "Move " + path +
-         " away, start the node with an empty directory, and let it join again: it copies "
-         "everything from its peers";
+         " away, remove the node from its cluster (seshat leave and its id), start it with an "
+         "empty "
+         "directory, and let it join again (seshat join): it copies everything from its peers";
 }
 
 inline Error StoreDatabase::missing(std::uint64_t found, const std::string& file) const {
