@@ -225,7 +225,8 @@ class Town {
     }
     for (Group* group : {&system, &data}) {
       at(id).has_voted = at(id).has_voted || group->raft(id).voted_for() != NodeId{};
-      group->replica(id).set_may_vote(membership.may_vote(at(id).has_voted));
+      group->replica(id).set_may_vote(
+          membership.may_vote(group == &system ? kSystemGroup : kFirstDataGroup, at(id).has_voted));
     }
   }
   void read_records(std::uint64_t id) {

@@ -464,7 +464,7 @@ TEST_CASE("a change of members waits for those who stay, not for those who go", 
 TEST_CASE("a member in another state, and a newer version of the record", "[membership]") {
   Membership one = node(1);
   one.set_record(with_states({{1, MemberState::kActive}, {2, MemberState::kJoining}}));
-  const ClusterMembership next = one.with_state(NodeId{2}, MemberState::kActive);
+  const ClusterMembership next = one.with_state(NodeId{2}, MemberState::kActive, 9);
   CHECK(next.members.at(NodeId{2}).state == MemberState::kActive);
   CHECK(next.membership_version == one.record()->membership_version + 1);
   CHECK(next.members.at(NodeId{2}).incarnation == 102);
@@ -560,7 +560,7 @@ TEST_CASE("a node that joins is recorded as one that joins, once", "[membership]
   CHECK(record->membership_version == leader.record()->membership_version + 1);
   leader.set_record(*record);
   CHECK_FALSE(leader.joined(joiner(4), 99));
-  leader.set_record(leader.with_state(NodeId{4}, MemberState::kActive));
+  leader.set_record(leader.with_state(NodeId{4}, MemberState::kActive, 9));
   CHECK_FALSE(leader.joined(joiner(4), 99));
 }
 
@@ -608,14 +608,14 @@ TEST_CASE("a node that joins does not vote before a leader has recorded it (clas
   Membership::Self self = self_of(4);
   self.addr = "node-4:7379";
   Membership fresh(self, {});
-  CHECK_FALSE(fresh.may_vote(false));
+  CHECK_FALSE(fresh.may_vote(kSystemGroup, false));
   const ClusterMembership town = with_states({{1, MemberState::kActive}});
   fresh.set_joined(town);
-  CHECK_FALSE(fresh.may_vote(false));
+  CHECK_FALSE(fresh.may_vote(kSystemGroup, false));
   Membership leader = node(1);
   leader.set_record(town);
   fresh.set_record(*leader.joined(fresh.hello(true, false), 1));
-  CHECK(fresh.may_vote(false));
+  CHECK(fresh.may_vote(kSystemGroup, false));
 }
 
 // ---- Founding a cluster -------------------------------------------------------------------------
@@ -733,4 +733,58 @@ TEST_CASE("a node that was wiped before it was recorded does not vote again", "[
   town.wipe(follower);
   town.start(follower);
   CHECK_FALSE(town.connected(follower, town.leader()));
+}
+
+// ---- An id that there was before ----------------------------------------------------------------
+
+TEST_CASE("under an old id a node votes in a data group only once it was made a voter",
+          "[membership]") {
+  Membership::Self self = self_of(2, 999);
+  Membership back(self, {});
+  ClusterMembership record = record_of({1, 3});
+  NodeInfo& info = record.members[NodeId{2}];
+  info.incarnation = 999;
+  info.state = MemberState::kJoining;
+  back.set_record(record);
+  CHECK(back.may_vote(kSystemGroup, false));
+  CHECK_FALSE(back.may_vote(kFirstDataGroup, false));
+  back.set_record(back.with_state(NodeId{2}, MemberState::kActive, 77));
+  CHECK(back.may_vote(kFirstDataGroup, false));
+  // On its way out it still counts, for until then a majority may need it.
+  back.set_record(back.with_state(NodeId{2}, MemberState::kLeaving, 78));
+  CHECK(back.record()->members.at(NodeId{2}).promoted_at_ms == 77);
+  CHECK(back.may_vote(kFirstDataGroup, false));
+}
+
+TEST_CASE("a learner that leaves again never votes in a data group", "[membership]") {
+  Membership back(self_of(2, 999), {});
+  ClusterMembership record = record_of({1, 3});
+  record.members[NodeId{2}].incarnation = 999;
+  record.members[NodeId{2}].state = MemberState::kJoining;
+  back.set_record(record);
+  back.set_record(back.with_state(NodeId{2}, MemberState::kLeaving, 77));
+  CHECK_FALSE(back.may_vote(kFirstDataGroup, false));
+}
+
+TEST_CASE("a newer record counts for more than what is known here", "[membership]") {
+  Membership late = node(1);
+  late.set_record(record_of({1, 2, 3}));
+  Hello back = hello_of(2, 999);  // it was wiped, and let in again, while this node was away
+  back.cluster_id = "c1";
+  back.addr = "node-2b:7379";
+  CHECK(late.judge(back));
+  back.membership_version = 2;
+  CHECK_FALSE(late.judge(back));
+  late.note_peer(back);
+  CHECK(late.addr(NodeId{2}) == "node-2b:7379");
+  Hello stranger = hello_of(4);  // joined meanwhile, and may lead by now
+  stranger.cluster_id = "c1";
+  stranger.addr = "node-4:7379";
+  CHECK(late.judge(stranger));
+  stranger.membership_version = 2;
+  CHECK_FALSE(late.judge(stranger));
+  late.note_peer(stranger);
+  CHECK(late.members().contains(NodeId{4}));
+  stranger.cluster_id = "c2";
+  CHECK(late.judge(stranger));
 }

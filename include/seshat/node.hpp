@@ -37,8 +37,9 @@
 #include "seshat/config.hpp"
 #include "seshat/joining.hpp"
 #include "seshat/log.hpp"
-#include "seshat/mailbox.hpp"
 #include "seshat/membership.hpp"
+#include "seshat/neighbours.hpp"
+#include "seshat/node_events.hpp"
 #include "seshat/node_info.hpp"
 #include "seshat/peer.hpp"
 #include "seshat/replica.hpp"
@@ -52,11 +53,7 @@ namespace seshat {
 
 inline constexpr std::uint64_t kTickIntervalMs = 25;
 
-class Node final : public Database,
-                   private StoreEvents,
-                   private PeerEvents,
-                   private LeadershipObserver,
-                   private ClusterChanges::Site {
+class Node final : public Database, private LeadershipObserver, private ClusterChanges::Site {
  public:
   // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
   // something to do. An error: nothing was started.
@@ -106,60 +103,6 @@ class Node final : public Database,
   [[nodiscard]] bool has_leader() const;
 
  private:
-  struct Synced {
-    GroupId group;
-    std::uint64_t write_id;
-  };
-  struct Applied {
-    GroupId group;
-    Index last;
-    std::vector<Outcome> outcomes;
-  };
-  struct Fetched {
-    GroupId group;
-    NodeId peer;
-    Term prev_log_term;
-    std::vector<raft::Entry> entries;
-  };
-  struct StorageFailed {
-    std::string what;
-  };
-  struct SystemRead {
-    Result<std::optional<ClusterMembership>> membership;
-    Result<std::optional<ShardMap>> shard_map;
-  };
-  struct HelloReceived {
-    Hello hello;
-    std::function<void(HelloReply)> answer;
-  };
-  struct FrameReceived {
-    NodeId from;
-    Frame frame;
-  };
-  struct PeerUp {
-    NodeId peer;
-    Hello hello;
-  };
-  struct PeerRefused {
-    NodeId peer;
-    std::string reason;
-    bool removed;
-  };
-  struct PeerDown {
-    NodeId peer;
-    std::string reason;
-  };
-  struct LogCut {
-    GroupId group;
-    Index first_index;
-  };
-  struct Installed {
-    GroupId group;
-  };
-  using Work = std::function<void()>;
-  using Event = std::variant<Synced, Applied, Fetched, LogCut, Installed, StorageFailed, SystemRead,
-                             HelloReceived, FrameReceived, PeerUp, PeerRefused, PeerDown, Work>;
-
   // A proposal of the node itself to the system group: one at a time, tried again while needed.
   class SystemProposal final : public Waiter {
    public:
@@ -191,15 +134,6 @@ class Node final : public Database,
     void send(GroupId, raft::Message) override {}
   };
 
-  struct PeerState {
-    bool connected = false;
-    std::optional<NodeStatus> status;  // as heard last
-    std::uint64_t heard_ms = 0;
-    std::string refused;  // why, as told last; so that it is logged once
-
-    [[nodiscard]] bool disk_low() const { return status && status->disk_low; }
-  };
-
   Node(const Config& config, const Logger& logger, std::function<void()> wake,
        std::unique_ptr<Store> store, Membership membership);
   [[nodiscard]] Result<void> restore_machines(std::map<GroupId, raft::Restored>& restored);
@@ -211,48 +145,35 @@ class Node final : public Database,
   void make_replicas(std::map<GroupId, raft::Restored> restored);
   [[nodiscard]] raft::Config raft_config(GroupId group) const;
 
-  // Other threads: each only posts.
-  void on_synced(GroupId group, std::uint64_t write_id) override;
-  void on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) override;
-  void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
-                  std::vector<raft::Entry> entries) override;
-  void on_log_cut(GroupId group, Index first_index) override;
-  void on_installed(GroupId group, const MachineState& state) override;
-  void on_storage_failed(std::string what) override;
-  void on_hello(Hello hello, std::function<void(HelloReply)> answer) override;
-  void on_frame(NodeId from, Frame frame) override;
-  void on_peer_up(NodeId peer, Hello hello) override;
-  void on_peer_refused(NodeId peer, std::string reason, bool removed) override;
-  void on_peer_down(NodeId peer, std::string reason) override;
-  void on_call(CallRequest request, std::function<void(CallReply)> answer) override;
-  void on_snapshot_offer(SnapshotOffer offer, std::function<void(SnapshotAnswer)> answer) override;
-  void on_snapshot_received(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                            std::function<void(SnapshotReply)> done) override;
-  void on_snapshot_broken(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                          std::string reason) override;
-  void on_snapshot_failed(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                          std::string reason) override;
-
   // The loop: a handler each; drain() is their table of contents.
-  void handle(Synced& event);
-  void handle(Applied& event);
-  void handle(Fetched& event);
-  void handle(LogCut& event) { exchange_->handle_log_cut(event.group, event.first_index); }
-  void handle(Installed& event);
-  void handle(StorageFailed& event);
-  void handle(SystemRead& event);
-  void handle(HelloReceived& event);
-  void handle(FrameReceived& event);
-  void handle(PeerUp& event);
-  void handle(PeerRefused& event);
-  void handle(PeerDown& event);
-  void handle(Work& work) { work(); }
+  void handle(node_event::Synced& event);
+  void handle(node_event::Applied& event);
+  void handle(node_event::Fetched& event);
+  void handle(node_event::LogCut& event);
+  void handle(node_event::Installed& event);
+  void handle(node_event::StorageFailed& event);
+  void handle(node_event::SystemRead& event);
+  void handle(node_event::HelloReceived& event);
+  void handle(node_event::FrameReceived& event);
+  void handle(node_event::PeerUp& event);
+  void handle(node_event::PeerRefused& event);
+  void handle(node_event::PeerDown& event);
+  void handle(node_event::CallReceived& event);
+  void handle(node_event::SnapshotOffered& event);
+  void handle(node_event::SnapshotReceived& event);
+  void handle(node_event::SnapshotBroken& event);
+  void handle(node_event::SnapshotFailed& event);
+  void handle(node_event::Work& work) { work(); }
 
   void leadership_changed(GroupId group) override;
 
   // ClusterChanges::Site
-  [[nodiscard]] bool is_connected(NodeId node) const override;
-  [[nodiscard]] std::optional<NodeStatus> fresh_status(NodeId node) const override;
+  [[nodiscard]] bool is_connected(NodeId node) const override {
+    return neighbours_.is_connected(node);
+  }
+  [[nodiscard]] std::optional<NodeStatus> fresh_status(NodeId node) const override {
+    return neighbours_.fresh_status(node, clock_.now_ms());
+  }
   void call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) override;
 
   void read_system_records();
@@ -260,6 +181,7 @@ class Node final : public Database,
   void refresh_peers();
   void follow_joining();
   void log_refusal(NodeId peer, const std::string& problem);
+  [[nodiscard]] bool has_disk_room(NodeId node) const;
   void fail(std::string what, std::string_view headline = kCantGoOn);
   void refresh_self();
   void propose_system_records();
@@ -277,8 +199,8 @@ class Node final : public Database,
   const Config& config_;
   Logger logger_;
   BootClock clock_;
-  Mailbox<Event> mailbox_;
-  std::vector<Event> events_;  // drain()'s, kept for its memory
+  NodeEvents mailbox_;
+  std::vector<node_event::Any> events_;  // drain()'s, kept for its memory
 
   std::unique_ptr<Store> store_;
   std::map<GroupId, Group> groups_;
@@ -286,19 +208,17 @@ class Node final : public Database,
   std::unique_ptr<Peers> peers_;  // null: peers are off, a cluster of one
   std::unique_ptr<SnapshotExchange> exchange_;
   std::unique_ptr<ClusterChanges> changes_;
-  std::unique_ptr<Joining> joining_;         // while this node asks to be let in
-  std::vector<HelloReceived> early_hellos_;  // that came meanwhile
+  std::unique_ptr<Joining> joining_;                     // while this node asks to be let in
+  std::vector<node_event::HelloReceived> early_hellos_;  // that came meanwhile
 
   Membership membership_;
   std::optional<ShardMap> shard_map_;  // as recorded
   std::string fresh_cluster_id_;
   SystemProposal system_proposal_;
-  bool reading_system_ = false;              // what the system group holds is on its way here
-  bool read_system_again_ = false;           // ... and has changed meanwhile
-  std::map<NodeId, PeerState> peer_states_;  // of every other member
-  std::map<NodeId, std::string> dialed_;     // what the channel was told last
-  std::string stranger_refused_;             // as PeerState::refused, of those who are no members
-  Hello told_hello_;                         // what new streams say of this node at present
+  bool reading_system_ = false;     // what the system group holds is on its way here
+  bool read_system_again_ = false;  // ... and has changed meanwhile
+  Neighbours neighbours_;
+  Hello told_hello_;  // what new streams say of this node at present
   bool has_voted_ = false;
   bool may_vote_ = false;
 
@@ -328,8 +248,6 @@ inline std::string random_hex_32() {
   return hex;
 }
 
-// A frame of status every second is what a peer is known by; a few may be late.
-inline constexpr std::uint64_t kFreshStatusMs = 5'000;
 // A change of members is answered within its own time; this is for the way there and back.
 inline constexpr std::uint64_t kCallTimeoutMs = 45'000;
 
@@ -376,7 +294,7 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Log
   if (Result<void> done = node->start_peers(); !done) return done.error();
   node->make_replicas(std::move(restored));
   node->make_joining();
-  node->store_->start(*node);
+  node->store_->start(node->mailbox_);
   return node;
 }
 
@@ -424,9 +342,9 @@ inline Result<void> Node::start_peers() {
   options.limits.max_message_size_bytes =
       std::max<std::size_t>(options.limits.max_message_size_bytes,
                             2 * config_.limits.max_request_size_bytes + (1U << 20));
-  options.dial = dialed_ = dialed();
-  for (const auto& [peer, addr] : dialed_) peer_states_[peer] = {};
-  Result<std::unique_ptr<Peers>> peers = Peers::start(std::move(options), *this, logger_);
+  options.dial = dialed();
+  neighbours_.set(options.dial);
+  Result<std::unique_ptr<Peers>> peers = Peers::start(std::move(options), mailbox_, logger_);
   if (!peers) return peers.error();
   peers_ = std::move(*peers);
   return {};
@@ -523,73 +441,6 @@ inline raft::Config Node::raft_config(GroupId group) const {
   return config;
 }
 
-// ---- Other threads: post and return ---------------------------------------------------------------
-
-inline void Node::on_synced(GroupId group, std::uint64_t write_id) {
-  mailbox_.push(Synced{group, write_id});
-}
-inline void Node::on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) {
-  mailbox_.push(Applied{group, last, std::move(outcomes)});
-}
-inline void Node::on_fetched(GroupId group, NodeId peer, Term prev_log_term,
-                             std::vector<raft::Entry> entries) {
-  mailbox_.push(Fetched{group, peer, prev_log_term, std::move(entries)});
-}
-inline void Node::on_log_cut(GroupId group, Index first_index) {
-  mailbox_.push(LogCut{group, first_index});
-}
-inline void Node::on_installed(GroupId group, const MachineState&) {
-  mailbox_.push(Installed{group});
-}
-inline void Node::on_storage_failed(std::string what) {
-  mailbox_.push(StorageFailed{std::move(what)});
-}
-inline void Node::on_hello(Hello hello, std::function<void(HelloReply)> answer) {
-  mailbox_.push(HelloReceived{std::move(hello), std::move(answer)});
-}
-inline void Node::on_frame(NodeId from, Frame frame) {
-  // Lost when the loop is that far behind: Raft repeats it.
-  (void)mailbox_.push_droppable(FrameReceived{from, std::move(frame)});
-}
-inline void Node::on_peer_up(NodeId peer, Hello hello) {
-  mailbox_.push(PeerUp{peer, std::move(hello)});
-}
-inline void Node::on_peer_refused(NodeId peer, std::string reason, bool removed) {
-  mailbox_.push(PeerRefused{peer, std::move(reason), removed});
-}
-inline void Node::on_peer_down(NodeId peer, std::string reason) {
-  mailbox_.push(PeerDown{peer, std::move(reason)});
-}
-inline void Node::on_call(CallRequest request, std::function<void(CallReply)> answer) {
-  post([this, request = std::move(request), answer = std::move(answer)] {
-    changes_->handle(request, answer);
-  });
-}
-inline void Node::on_snapshot_offer(SnapshotOffer offer,
-                                    std::function<void(SnapshotAnswer)> answer) {
-  post([this, offer = std::move(offer), answer = std::move(answer)] {
-    if (!failure_) exchange_->offered(offer, answer);
-  });
-}
-inline void Node::on_snapshot_received(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                                       std::function<void(SnapshotReply)> done) {
-  post([this, group, writer = std::move(writer), done = std::move(done)] {
-    if (!failure_) exchange_->received(group, writer, done);
-  });
-}
-inline void Node::on_snapshot_broken(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                                     std::string reason) {
-  post([this, group, writer = std::move(writer), reason = std::move(reason)] {
-    exchange_->broken(group, writer, reason);
-  });
-}
-inline void Node::on_snapshot_failed(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                                     std::string reason) {
-  post([this, group, writer = std::move(writer), reason = std::move(reason)] {
-    exchange_->failed(group, writer, reason);
-  });
-}
-
 // ---- The loop ---------------------------------------------------------------------------------------
 
 inline void Node::tick() {
@@ -609,7 +460,7 @@ inline void Node::tick() {
 
 inline void Node::drain() {
   mailbox_.take(events_);
-  for (Event& event : events_) {
+  for (node_event::Any& event : events_) {
     std::visit([&](auto& body) { handle(body); }, event);
   }
 }
@@ -621,14 +472,16 @@ inline void Node::end_turn() {
   if (peers_) peers_->flush();
 }
 
-inline void Node::handle(Synced& event) { replica(event.group).on_synced(event.write_id); }
+inline void Node::handle(node_event::Synced& event) {
+  replica(event.group).on_synced(event.write_id);
+}
 
-inline void Node::handle(Applied& event) {
+inline void Node::handle(node_event::Applied& event) {
   replica(event.group).on_applied(event.last, event.outcomes);
   if (event.group == kSystemGroup) read_system_records();
 }
 
-inline void Node::handle(Installed& event) {
+inline void Node::handle(node_event::Installed& event) {
   exchange_->installed(event.group);
   if (event.group == kSystemGroup) read_system_records();
 }
@@ -641,22 +494,24 @@ inline void Node::read_system_records() {
   }
   reading_system_ = true;
   read_from_disk(kSystemGroup, [this](const OrderedMap& map) {
-    mailbox_.push(SystemRead{read_membership(map), read_shard_map(map)});
+    mailbox_.push(node_event::SystemRead{read_membership(map), read_shard_map(map)});
   });
 }
 
-inline void Node::handle(Fetched& event) {
+inline void Node::handle(node_event::Fetched& event) {
   replica(event.group).on_fetched(event.peer, event.prev_log_term, std::move(event.entries));
 }
 
-inline void Node::handle(StorageFailed& event) { fail("storage failure: " + event.what); }
+inline void Node::handle(node_event::StorageFailed& event) {
+  fail("storage failure: " + event.what);
+}
 
 // Whether this node knows what it has applied to the system group: what is derived from an older
 // record could undo a newer one.
 inline bool Node::knows_system_records() const { return !reading_system_; }
 
 // What the system group holds has changed.
-inline void Node::handle(SystemRead& event) {
+inline void Node::handle(node_event::SystemRead& event) {
   reading_system_ = false;
   if (std::exchange(read_system_again_, false)) read_system_records();
   if (!event.membership) return fail(event.membership.error().text);
@@ -673,7 +528,7 @@ inline void Node::handle(SystemRead& event) {
   store_->set_ends_on_damage(membership_.roles().voters.size() > 1);
   refresh_peers();
   // A peer that was accepted before the record was known may turn out to be another one.
-  for (const auto& [peer, state] : peer_states_) {
+  for (const auto& [peer, addr] : neighbours_.dialed()) {
     const auto seen = membership_.peer(peer);
     if (!seen) continue;
     if (const auto problem = membership_.judge(*seen)) {
@@ -683,7 +538,7 @@ inline void Node::handle(SystemRead& event) {
   }
 }
 
-inline void Node::handle(HelloReceived& event) {
+inline void Node::handle(node_event::HelloReceived& event) {
   if (joining_) {  // whoever calls is known in a moment
     early_hellos_.push_back(std::move(event));
     return;
@@ -700,28 +555,21 @@ inline void Node::handle(HelloReceived& event) {
   event.answer(std::move(reply));
 }
 
-// Once for each reason: whoever is refused comes back every second.
 inline void Node::log_refusal(NodeId peer, const std::string& problem) {
-  const auto state = peer_states_.find(peer);
-  std::string& told = state == peer_states_.end() ? stranger_refused_ : state->second.refused;
-  if (told == problem) return;
-  told = problem;
+  if (!neighbours_.refused(peer, problem)) return;
   logger_.warn("refused a peer", {{"peer", peer}, {"reason", problem}});
 }
 
-inline void Node::handle(FrameReceived& event) {
+inline void Node::handle(node_event::FrameReceived& event) {
   for (const PeerMessage& message : event.frame.messages) {
     const auto group = groups_.find(message.group);
     if (group != groups_.end()) group->second.replica->receive(message.message);
   }
-  const auto state = peer_states_.find(event.from);
-  if (event.frame.status && state != peer_states_.end()) {
-    state->second.status = std::move(event.frame.status);
-    state->second.heard_ms = clock_.now_ms();
-  }
+  if (!event.frame.status) return;
+  neighbours_.heard(event.from, *std::move(event.frame.status), clock_.now_ms());
 }
 
-inline void Node::handle(PeerUp& event) {
+inline void Node::handle(node_event::PeerUp& event) {
   if (const auto problem = membership_.judge(event.hello)) {
     // We know it better than it knows itself: nothing is to be sent there.
     log_refusal(event.peer, *problem);
@@ -730,14 +578,12 @@ inline void Node::handle(PeerUp& event) {
   }
   membership_.note_peer(event.hello);
   membership_.note_acceptance(event.peer);
-  peer_states_[event.peer].connected = true;
-  peer_states_[event.peer].refused.clear();
+  neighbours_.up(event.peer);
   logger_.debug("peer is up", {{"peer", event.peer}});
 }
 
-inline void Node::handle(PeerRefused& event) {
-  PeerState& state = peer_states_[event.peer];
-  state.connected = false;
+inline void Node::handle(node_event::PeerRefused& event) {
+  neighbours_.down(event.peer);
   membership_.note_refusal(event.peer);
   if (event.removed && !removed_) {
     removed_ = true;
@@ -747,16 +593,38 @@ inline void Node::handle(PeerRefused& event) {
         {{"told_by", event.peer}, {"data_dir", config_.node.data_dir}});
     changes_->removed();
   }
-  if (event.removed) return;
-  if (state.refused == event.reason) return;
-  state.refused = event.reason;
+  if (event.removed || !neighbours_.refused(event.peer, event.reason)) return;
   logger_.error("a peer refuses this node", {{"peer", event.peer}, {"reason", event.reason}});
 }
 
-inline void Node::handle(PeerDown& event) {
-  peer_states_[event.peer].connected = false;
+inline void Node::handle(node_event::PeerDown& event) {
+  neighbours_.down(event.peer);
   logger_.debug("peer is down", {{"peer", event.peer}, {"reason", event.reason}});
   for (auto& [id, group] : groups_) group.replica->unreachable(event.peer);
+}
+
+inline void Node::handle(node_event::LogCut& event) {
+  exchange_->handle_log_cut(event.group, event.first_index);
+}
+
+inline void Node::handle(node_event::CallReceived& event) {
+  changes_->handle(event.request, std::move(event.answer));
+}
+
+inline void Node::handle(node_event::SnapshotOffered& event) {
+  if (!failure_) exchange_->offered(event.offer, std::move(event.answer));
+}
+
+inline void Node::handle(node_event::SnapshotReceived& event) {
+  if (!failure_) exchange_->received(event.group, event.writer, std::move(event.done));
+}
+
+inline void Node::handle(node_event::SnapshotBroken& event) {
+  exchange_->broken(event.group, event.writer, event.reason);
+}
+
+inline void Node::handle(node_event::SnapshotFailed& event) {
+  exchange_->failed(event.group, event.writer, event.reason);
 }
 
 inline void Node::fail(std::string what, std::string_view headline) {
@@ -815,12 +683,7 @@ inline void Node::refresh_self() {
 // Who is dialed, and so heard of.
 inline void Node::refresh_peers() {
   if (!peers_) return;
-  std::map<NodeId, std::string> wanted = dialed();
-  if (wanted == dialed_) return;
-  dialed_ = std::move(wanted);
-  std::erase_if(peer_states_, [&](const auto& state) { return !dialed_.contains(state.first); });
-  for (const auto& [peer, addr] : dialed_) peer_states_.try_emplace(peer);
-  peers_->set_peers(dialed_);
+  if (neighbours_.set(dialed())) peers_->set_peers(neighbours_.dialed());
 }
 
 inline void Node::follow_joining() {
@@ -833,21 +696,9 @@ inline void Node::follow_joining() {
   logger_.info("was let into the cluster, as a learner until it has caught up",
                {{"cluster", membership_.cluster_id()}});
   joining_.reset();
-  for (HelloReceived& event : std::exchange(early_hellos_, {})) handle(event);
+  for (node_event::HelloReceived& event : std::exchange(early_hellos_, {})) handle(event);
   refresh_self();  // what is said to those who are dialed now
   refresh_peers();
-}
-
-inline bool Node::is_connected(NodeId node) const {
-  const auto state = peer_states_.find(node);
-  return state != peer_states_.end() && state->second.connected;
-}
-
-inline std::optional<NodeStatus> Node::fresh_status(NodeId node) const {
-  const auto state = peer_states_.find(node);
-  if (state == peer_states_.end() || !state->second.connected) return std::nullopt;
-  const bool fresh = clock_.now_ms() - state->second.heard_ms <= node_detail::kFreshStatusMs;
-  return fresh ? state->second.status : std::nullopt;
 }
 
 inline void Node::call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) {
@@ -943,12 +794,16 @@ inline void Node::read_from_disk(GroupId group, std::function<void(const Ordered
 
 inline bool Node::disk_is_full() const {
   const std::vector<NodeId>& voters = replica(kFirstDataGroup).raft().configuration().voters;
-  const auto roomy = std::count_if(voters.begin(), voters.end(), [&](NodeId voter) {
-    const auto state = peer_states_.find(voter);
-    if (voter == id()) return !store_->disk_low();
-    return state == peer_states_.end() || !state->second.disk_low();
-  });
+  const auto roomy = std::count_if(voters.begin(), voters.end(),
+                                   [&](NodeId voter) { return has_disk_room(voter); });
   return static_cast<std::size_t>(roomy) < voters.size() / 2 + 1;
+}
+
+// As far as it has said so.
+inline bool Node::has_disk_room(NodeId node) const {
+  if (node == id()) return !store_->disk_low();
+  const auto heard = neighbours_.last_heard(node);
+  return !heard || !heard->status.disk_low;
 }
 
 // Never this node itself, never empty, never a guess: clients follow it without asking twice.
@@ -1032,8 +887,7 @@ inline Topology Node::topology() const {
       node.port = client->port;
     }
     if (const auto peer = split_address(addr)) node.peer_port = peer->port;
-    const auto state = peer_states_.find(member);
-    node.connected = state != peer_states_.end() && state->second.connected;
+    node.connected = is_connected(member);
     topology.nodes.push_back(std::move(node));
   }
   for (const ShardInfo& shard : shard_map_.value_or(wanted_shard_map()).shards) {
@@ -1078,10 +932,10 @@ inline ClusterStatus Node::cluster_status() const {
     of.is_self = member == id();
     of.connected = of.is_self || is_connected(member);
     if (of.is_self) of.status = own_status();
-    const auto peer = peer_states_.find(member);
-    if (peer == peer_states_.end() || !peer->second.status) continue;
-    of.status = peer->second.status;
-    of.heard_ms_ago = clock_.now_ms() - peer->second.heard_ms;
+    const auto heard = neighbours_.last_heard(member);
+    if (!heard) continue;
+    of.status = heard->status;
+    of.heard_ms_ago = clock_.now_ms() - heard->at_ms;
   }
   return status;
 }
@@ -1098,10 +952,8 @@ inline void Node::append_info(std::string_view section, std::string& out) const 
     }
   } else if (section == "replication") {
     const raft::Raft& raft = replica(kFirstDataGroup).raft();
-    std::size_t connected = 0;
-    for (const auto& [peer, state] : peer_states_) connected += state.connected ? 1 : 0;
     line(out, "role", raft.is_leader() ? "master" : "slave");
-    line(out, "connected_slaves", raft.is_leader() ? connected : 0);
+    line(out, "connected_slaves", raft.is_leader() ? neighbours_.connected() : 0);
     if (raft.is_leader()) return;
     const auto leader = split_address(membership_.client_addr(raft.leader()));
     line(out, "master_host", leader ? leader->host : "");

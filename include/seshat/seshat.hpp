@@ -69,7 +69,9 @@
 
 // Floor 4: one node.
 #include "seshat/boot_clock.hpp"  // what leases count on
+#include "seshat/neighbours.hpp"  // ... what it knows of the others
 #include "seshat/node.hpp"
+#include "seshat/node_events.hpp"        // ... what it is told
 #include "seshat/node_info.hpp"          // ... what it says of itself
 #include "seshat/snapshot_exchange.hpp"  // when logs are cut, who gets a snapshot
 
