@@ -696,9 +696,9 @@ inline void Node::follow_joining() {
   logger_.info("was let into the cluster, as a learner until it has caught up",
                {{"cluster", membership_.cluster_id()}});
   joining_.reset();
-  for (node_event::HelloReceived& event : std::exchange(early_hellos_, {})) handle(event);
   refresh_self();  // what is said to those who are dialed now
   refresh_peers();
+  for (node_event::HelloReceived& event : std::exchange(early_hellos_, {})) handle(event);
 }
 
 inline void Node::call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) {
