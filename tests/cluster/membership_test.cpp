@@ -46,9 +46,8 @@ void judge(RecordedLoad& load, const Cluster& cluster) {
 // ---- Growing and shrinking --------------------------------------------------------------------------
 
 TEST_CASE(
-    "one node grows to three and five and shrinks to three again while it is written to: nothing "
-    "is "
-    "lost, nobody waits, who was removed stops",
+    "one node grows to three and five and shrinks to three while it is written to, and nothing is "
+    "lost",
     "[members]") {
   Cluster cluster({.nodes = 1, .spares = 4});
   RecordedLoad load(cluster);
