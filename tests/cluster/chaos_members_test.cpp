@@ -186,7 +186,11 @@ std::uint64_t variable_or(const char* name, std::uint64_t otherwise) {
 // Changes of members, one after the other, and faults, one at a time.
 class Comings {
  public:
-  explicit Comings(std::uint64_t seed) : random_(seed), chaos_({.nodes = 3, .spares = 2}) {}
+  // The log is cut so often that whoever comes later needs a snapshot.
+  explicit Comings(std::uint64_t seed)
+      : random_(seed),
+        chaos_({.nodes = 3, .spares = 2, .settings = {{"raft.snapshot_interval_entries", "100"}}}) {
+  }
 
   void run(Milliseconds length);
 
@@ -206,6 +210,8 @@ class Comings {
   [[nodiscard]] bool change_is_done();
   [[nodiscard]] std::string state_of(int node);
   void finish_change();
+
+  [[nodiscard]] std::uint64_t snapshots();
 
   // ---- one fault
   void begin_fault();
@@ -236,10 +242,11 @@ void Comings::begin_change() {
   ask_to_leave();
 }
 
-// Who left is gone by then, and what it had.
+// Who left may not have heard of it yet; what it had is gone.
 void Comings::begin_join(int node) {
   joining_ = node;
   chaos_.fault("node " + std::to_string(node) + " joins");
+  cluster().kill(std::vector<int>{node});
   cluster().wipe(node);
   cluster().join(node, one_of(cluster().nodes()));
 }
@@ -293,11 +300,20 @@ void Comings::finish_change() {
   REQUIRE(done);
 }
 
+// Since they were started.
+std::uint64_t Comings::snapshots() {
+  std::uint64_t count = 0;
+  for (const int node : cluster().nodes()) {
+    count += cluster().figure(node, "persistence", "store_snapshots_installed");
+  }
+  return count;
+}
+
 void Comings::begin_fault() {
   const int node = one_of(cluster().nodes());
   const std::string who = "node " + std::to_string(node);
   fault_until_ = SteadyClock::now() + between(100ms, 3s);
-  switch (below(4)) {
+  switch (below(5)) {
     case 0:
       chaos_.fault(who + " isolated");
       chaos_.network.isolate(node);
@@ -313,6 +329,16 @@ void Comings::begin_fault() {
       cluster().pause(node);
       fault_end_ = [this, node] { cluster().resume(node); };
       return;
+    case 3: {
+      const std::vector<int> all = cluster().nodes();
+      chaos_.fault("all killed");
+      cluster().kill(all);
+      fault_until_ = SteadyClock::now() + between(0ms, 300ms);
+      fault_end_ = [this, all] {
+        for (const int each : all) cluster().start(each);
+      };
+      return;
+    }
     default:
       chaos_.fault(who + " killed");
       cluster().kill(node);
@@ -360,7 +386,8 @@ void Comings::run(Milliseconds length) {
     calm_at = changes_ + kChangesBetweenCalms;
   }
   calm();
-  report(changes_, " changes of members; ", cluster().nodes().size(), " members in the end");
+  report(changes_, " changes of members, ", snapshots(), " snapshots taken in by those ",
+         cluster().nodes().size(), " that are members in the end");
   chaos_.finish();
 }
 
