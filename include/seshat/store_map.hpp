@@ -36,6 +36,9 @@ class StoreMap final : public OrderedMap {
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
     const rocksdb::Status status = db_->Get(options_, family_, slice(key), &value);
     if (status.IsCorruption() && on_damage_) on_damage_(status);
+    // Where a table that may hold the key is not open, RocksDB (7.8.3) finds an empty value instead
+    // of answering Incomplete. One that is really empty is read from the disk, too.
+    if (reads_memory() && status.ok() && value.empty()) return Lookup::kNotInMemory;
     return lookup_of(status);
   }
 
@@ -49,6 +52,8 @@ class StoreMap final : public OrderedMap {
   }
 
  private:
+  [[nodiscard]] bool reads_memory() const { return options_.read_tier == rocksdb::kBlockCacheTier; }
+
   rocksdb::DB* db_ = nullptr;
   rocksdb::ColumnFamilyHandle* family_ = nullptr;
   rocksdb::ReadOptions options_;

@@ -109,7 +109,8 @@ class BulkLoad {
 
   void run(Writer& writer);
   [[nodiscard]] Write draw(Writer& writer) const;
-  void perform(Writer& writer, const std::vector<Write>& writes);
+  // Whether all were acknowledged.
+  bool perform(Writer& writer, const std::vector<Write>& writes);
   void settle(Writer& writer, Write write, const std::string& reply);
   void go_where(Writer& writer, const std::string& reply);
   [[nodiscard]] std::string key_name(std::size_t key) const {
@@ -221,9 +222,11 @@ inline void BulkLoad::stop() {
 inline void BulkLoad::run(Writer& writer) {
   while (!stopping_) {
     std::vector<Write> writes;
+    const std::size_t drawn = writer.drawn;
     for (std::size_t i = 0; i < options_.batch; ++i) writes.push_back(draw(writer));
     const auto begin = SteadyClock::now();
-    perform(writer, writes);
+    // Keys that were not written come again.
+    if (!perform(writer, writes)) writer.drawn = drawn;
     const std::uint64_t pace = per_second_;
     if (pace == 0) continue;
     const auto batches = options_.batch * static_cast<std::size_t>(options_.connections);
@@ -254,7 +257,7 @@ inline std::string BulkLoad::value_of(std::size_t key, Serial serial) const {
   return value;
 }
 
-inline void BulkLoad::perform(Writer& writer, const std::vector<Write>& writes) {
+inline bool BulkLoad::perform(Writer& writer, const std::vector<Write>& writes) {
   bool was_sent = false;
   std::size_t settled = 0;
   try {
@@ -272,6 +275,7 @@ inline void BulkLoad::perform(Writer& writer, const std::vector<Write>& writes) 
       settle(writer, writes[settled], reply);
     }
     if (!refusal.empty()) go_where(writer, refusal);
+    return refusal.empty();
   } catch (const ConnectionError&) {
     for (; settled < writes.size(); ++settled) {
       if (!was_sent) {
@@ -282,6 +286,7 @@ inline void BulkLoad::perform(Writer& writer, const std::vector<Write>& writes) 
       writer.keys[writes[settled].key].unknown.push_back(writes[settled].serial);
     }
     go_where(writer, "");
+    return false;
   }
 }
 
