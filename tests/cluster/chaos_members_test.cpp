@@ -116,7 +116,7 @@ class ChangeUnderFire {
   }
 };
 
-TEST_CASE("chaos: the leader is killed in the middle of a join, which ends all the same",
+TEST_CASE("chaos, the leader is killed in the middle of a join, which ends all the same",
           "[chaos][members]") {
   ChangeUnderFire change("true");
   for (const Moment moment : kMoments) {
@@ -128,7 +128,7 @@ TEST_CASE("chaos: the leader is killed in the middle of a join, which ends all t
   change.chaos.finish();
 }
 
-TEST_CASE("chaos: the leader is killed in the middle of a promotion, which can be asked for again",
+TEST_CASE("chaos, the leader is killed in the middle of a promotion, which can be asked for again",
           "[chaos][members]") {
   ChangeUnderFire change("false");
   for (const Moment moment : kMoments) {
@@ -147,7 +147,7 @@ TEST_CASE("chaos: the leader is killed in the middle of a promotion, which can b
   change.chaos.finish();
 }
 
-TEST_CASE("chaos: the leader is killed in the middle of a leave, which can be asked for again",
+TEST_CASE("chaos, the leader is killed in the middle of a leave, which can be asked for again",
           "[chaos][members]") {
   ChangeUnderFire change("true");
   for (const Moment moment : kMoments) {
@@ -160,7 +160,7 @@ TEST_CASE("chaos: the leader is killed in the middle of a leave, which can be as
   change.chaos.finish();
 }
 
-TEST_CASE("chaos: a leader that leaves is killed in the middle; it leaves all the same",
+TEST_CASE("chaos, a leader that leaves is killed in the middle; it leaves all the same",
           "[chaos][members]") {
   ChangeUnderFire change("true");
   change.cluster().join(4, 1);
@@ -391,7 +391,7 @@ void Comings::run(Milliseconds length) {
   chaos_.finish();
 }
 
-TEST_CASE("chaos: members come and go at random between three and five, beside faults of all kinds",
+TEST_CASE("chaos, members come and go at random between three and five, beside faults of all kinds",
           "[chaos][mix][members]") {
   const Milliseconds length(1000 * variable_or("CHAOS_SECONDS", 15));
   const std::uint64_t seed = variable_or("CHAOS_SEED", std::random_device{}());
