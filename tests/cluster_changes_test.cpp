@@ -612,7 +612,14 @@ TEST_CASE("who may not be promoted, and why", "[changes]") {
   REQUIRE(town->join(4).status == CallStatus::kAccepted);
   town->run_for(1'000);
   CHECK(why(4) == "node 4 has not caught up yet: wait (seshat status shows its lag), or say FORCE");
-  CHECK(town->done(AdminAction::kPromote, 4, true).status == CallStatus::kAccepted);
+  // FORCE does not wait for that, but for this: by what it has read so far it might take itself for
+  // a voter of the past.
+  const Town::Answered& forced = town->ask(town->leader(), AdminAction::kPromote, 4, true);
+  town->run_for(3'000);
+  CHECK(town->state(4) == MemberState::kJoining);
+  town->at(4).says_nothing = false;
+  town->run_for(3'000);
+  CHECK(forced.only().status == CallStatus::kAccepted);
   CHECK(town->voters() == ids({1, 2, 3, 4}));
 }
 
@@ -670,10 +677,13 @@ TEST_CASE("a peer's question is answered by who was asked, and by nobody else", 
   CallRequest request;
   request.cluster_id = "c1";
   request.admin = AdminRequest{AdminAction::kLeave, NodeId{3}, false};
+  request.from = NodeId{9};
   const auto answer = [&](std::uint64_t of) {
     return town->heard([&](ClusterChanges::Answer heard) { town->handle(of, request, heard); })
         .only();
   };
+  CHECK(answer(town->leader()).reason == "the request did not come from a member");
+  request.from = NodeId{town->follower()};
   CHECK(answer(town->follower()).status == CallStatus::kNotLeader);
   request.cluster_id = "c2";
   CHECK(answer(town->leader()).status == CallStatus::kWrongCluster);

@@ -284,9 +284,6 @@ inline std::optional<std::string> ClusterChanges::why_not_promote(NodeId node, b
   const auto state = membership_.state(node);
   if (state == MemberState::kActive) return who + " is a voter already";
   if (state != MemberState::kJoining) return who + " is no learner: it has to join first";
-  if (!knows_members(node)) {
-    return who + " has not read yet that it is a member: wait, or see whether it runs";
-  }
   if (force) return std::nullopt;
   if (!has_caught_up(node)) {
     return who + " has not caught up yet: wait (seshat status shows its lag), or say FORCE";
@@ -358,15 +355,20 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
     if (next) return next;
     joining_.erase(joining_.begin());
   }
-  while (!states_.empty()) {
-    const auto [node, wanted] = *states_.begin();
+  for (auto wish = states_.begin(); wish != states_.end();) {
+    const auto [node, wanted] = *wish;
     const auto now = membership_.state(node);
     // The record may have changed since it was asked: by what an earlier leader left in the log.
     const bool is_last = membership_.roles().voters == std::vector<NodeId>{node};
     const bool possible = now && *now != MemberState::kRemoved && *now != wanted &&
                           !(wanted == MemberState::kLeaving && is_last);
-    if (possible) return membership_.with_state(node, wanted, time_ms);
-    states_.erase(states_.begin());
+    if (!possible) {
+      wish = states_.erase(wish);
+    } else if (wanted == MemberState::kActive && !knows_members(node)) {
+      ++wish;  // in a moment; FORCE goes past a lag, but not past this
+    } else {
+      return membership_.with_state(node, wanted, time_ms);
+    }
   }
   for (const auto& [node, info] : membership_.record()->members) {
     const bool promote = info.state == MemberState::kJoining && options_.auto_promote;
