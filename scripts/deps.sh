@@ -20,7 +20,7 @@ END
 build_packages=(make=make g++=g++ pkg-config=pkg-config libasio-dev librocksdb-dev libnanopb-dev nanopb
   libgrpc++-dev libprotobuf-dev libtomlplusplus-dev catch2)
 test_packages=(redis-tools=redis-benchmark python3 python3-redis clang=clang++ clang-format=clang-format
-  clang-tidy=clang-tidy iproute2=ip mount=mount e2fsprogs=mkfs.ext4)
+  clang-tidy=clang-tidy iproute2=ip mount=mount e2fsprogs=mkfs.ext4 xz-utils=xz)
 node_packages=(nodejs=node npm=npm)
 
 with_test=yes with_node=no dry_run=no
