@@ -253,6 +253,16 @@ class Recorder : public seshat::PeerEvents {
     heard_.held_calls.push_back(std::move(answer));
     changed_.notify_all();
   }
+  // Snapshots: for those who take them in.
+  void on_snapshot_offer(SnapshotOffer, std::function<void(SnapshotAnswer)> answer) override {
+    SnapshotReply refusal;
+    refusal.reason = "this node takes no snapshots";
+    answer({std::move(refusal), {}});
+  }
+  void on_snapshot_received(GroupId, std::shared_ptr<SnapshotWriter>,
+                            std::function<void(SnapshotReply)>) override {}
+  void on_snapshot_broken(GroupId, std::shared_ptr<SnapshotWriter>, std::string) override {}
+  void on_snapshot_failed(GroupId, std::shared_ptr<SnapshotWriter>, std::string) override {}
 
   // Waits until `holds`.
   template <class Condition>

@@ -367,7 +367,7 @@ inline void Node::make_joining() {
   if (!config_.joins() || !peers_) return;
   if (membership_.record()) return check_cluster();
   joining_ = std::make_unique<Joining>(
-      config_.cluster.join_addr, [this](const std::string& addr, CallRequest request,
+      config_.cluster.join_addr, [this](const std::string& addr, const CallRequest& request,
                                         std::function<void(Result<CallReply>)> answer) {
         peers_->call(addr, request, node_detail::kCallTimeoutMs,
                      [this, answer = std::move(answer)](Result<CallReply> reply) {
@@ -902,7 +902,7 @@ inline Topology Node::topology() const {
 }
 
 inline void Node::administer(AdminRequest request, std::function<void(CallReply)> done) {
-  if (request.action == AdminAction::kSnapshot) return exchange_->take_all(std::move(done));
+  if (request.action == AdminAction::kSnapshot) return exchange_->take_all(done);
   changes_->administer(request, std::move(done));
 }
 

@@ -121,12 +121,7 @@ class PeerEvents {
   // Some node, perhaps none that is known, asks something. Call `answer` once, on any thread, now
   // or later; the caller waits as long as it likes, but not longer than a minute. Who `request`
   // claims to come from is not proved.
-  virtual void on_call(CallRequest request, std::function<void(CallReply)> answer) {
-    static_cast<void>(request);
-    CallReply refusal;
-    refusal.reason = "this node takes no calls";
-    answer(std::move(refusal));
-  }
+  virtual void on_call(CallRequest request, std::function<void(CallReply)> answer) = 0;
 
   // Some node offers a snapshot. Who it is, and whether it may, is not proved: the offer names its
   // cluster, its sender (message.from) and its term; that it is meant for this node was checked.
@@ -135,35 +130,19 @@ class PeerEvents {
   // be at any time, for the channel sees to it that one stream at a time has a writer. Of a writer
   // that was taken one of the next three calls follows, unless a newer stream gets it, this stream
   // is gone before the answer, or the channel ends.
-  virtual void on_snapshot_offer(SnapshotOffer offer, std::function<void(SnapshotAnswer)> answer) {
-    static_cast<void>(offer);
-    SnapshotReply refusal;
-    refusal.reason = "this node takes no snapshots";
-    answer({std::move(refusal), {}});
-  }
+  virtual void on_snapshot_offer(SnapshotOffer offer,
+                                 std::function<void(SnapshotAnswer)> answer) = 0;
   // All rows are there and finish() has succeeded; the channel doesn't touch the writer any more.
   // The sender waits until `done` says kInstalled or kRefused, as long as it takes.
   virtual void on_snapshot_received(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                                    std::function<void(SnapshotReply)> done) {
-    static_cast<void>(group);
-    static_cast<void>(writer);
-    static_cast<void>(done);
-  }
+                                    std::function<void(SnapshotReply)> done) = 0;
   // Its stream has ended before all was there; no call of the writer is under way. The sender
   // usually comes back.
   virtual void on_snapshot_broken(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                                  std::string reason) {
-    static_cast<void>(group);
-    static_cast<void>(writer);
-    static_cast<void>(reason);
-  }
+                                  std::string reason) = 0;
   // The writer has failed (and the sender was told): it is good for nothing but its destructor.
   virtual void on_snapshot_failed(GroupId group, std::shared_ptr<SnapshotWriter> writer,
-                                  std::string reason) {
-    static_cast<void>(group);
-    static_cast<void>(writer);
-    static_cast<void>(reason);
-  }
+                                  std::string reason) = 0;
 
  protected:
   ~PeerEvents() = default;
@@ -184,7 +163,7 @@ class PeerLink {
   // `size_bytes` becomes an estimate of its size.
   [[nodiscard]] std::optional<Frame> take(std::size_t& size_bytes);
   // Says something with the next frame: a new status, or the last one as a sign of life.
-  void set_status(NodeStatus status);
+  void set_status(const NodeStatus& status);
   void sign_of_life() { speak_ = true; }
 
   // ---- the schedule
@@ -282,7 +261,7 @@ inline std::optional<Frame> PeerLink::take(std::size_t& size_bytes) {
   return frame;
 }
 
-inline void PeerLink::set_status(NodeStatus status) {
+inline void PeerLink::set_status(const NodeStatus& status) {
   status_ = status;
   speak_ = true;
 }

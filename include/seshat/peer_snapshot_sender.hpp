@@ -125,7 +125,7 @@ class SnapshotStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, gr
 
  private:
   void write_next();
-  void take(SnapshotReply reply);
+  void take(const SnapshotReply& reply);
   [[nodiscard]] bool go_on(const SnapshotReply& reply);
   void lose();
   void settle(const std::string& reason, bool hopeless);
@@ -429,12 +429,12 @@ inline void SnapshotStream::OnReadDone(bool ok) {
   order_.in_reaction();
   if (!ok) return lose();
   Result<SnapshotReply> reply = decoded(in_, codec::decode_snapshot_reply);
-  reply ? take(std::move(*reply)) : break_off(reply.error().text);
+  reply ? take(*reply) : break_off(reply.error().text);
   order_.before_operation();
   StartRead(&in_);  // fails at once when the stream was broken off
 }
 
-inline void SnapshotStream::take(SnapshotReply reply) {
+inline void SnapshotStream::take(const SnapshotReply& reply) {
   if (reply.status == SnapshotReply::Status::kInstalled) return transfer_->settle(reply.index);
   if (reply.status == SnapshotReply::Status::kRefused) {
     return transfer_->give_up(reply.reason.empty() ? "it gave no reason" : reply.reason);

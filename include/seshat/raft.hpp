@@ -1053,9 +1053,9 @@ inline bool Raft::could_lead() const {
 // A node that was removed by an entry which may not have committed still stands for election: it
 // may be the only one whose log is long enough to win, and to commit that entry (thesis 4.2.2).
 inline bool Raft::may_be_voter() const {
-  for (auto at = configurations_.rbegin(); at != configurations_.rend(); ++at) {
-    if (at->configuration.is_voter(config_.id)) return true;
-    if (at->index <= commit_index_) break;
+  for (std::size_t i = configurations_.size(); i-- > 0;) {
+    if (configurations_[i].configuration.is_voter(config_.id)) return true;
+    if (configurations_[i].index <= commit_index_) break;
   }
   return false;
 }

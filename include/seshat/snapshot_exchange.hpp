@@ -67,7 +67,7 @@ class SnapshotExchange final : public SnapshotSender {
   // Every tick.
   void tick();
   // Takes a snapshot of every group, to keep; `done` hears what was taken.
-  void take_all(std::function<void(CallReply)> done);
+  void take_all(const std::function<void(CallReply)>& done);
 
   // ---- the leader
   void send_snapshot(GroupId group, NodeId peer) override;
@@ -277,7 +277,8 @@ inline void SnapshotExchange::opened(Route route, std::uint64_t number,
   logger_.info("sends a snapshot",
                {{"group", group}, {"peer", peer}, {"index", found->second.index}});
   found->second.transfer = environment_.peers->send_snapshot(
-      addr, offer, std::move(*reader), options, [this, route, number](Result<Index> outcome) {
+      addr, offer, std::move(*reader), options,
+      [this, route, number](const Result<Index>& outcome) {
         environment_.post([this, route, number, outcome] { ended(route, number, outcome); });
       });
 }
@@ -333,7 +334,7 @@ inline void SnapshotExchange::let_go_of_snapshot(GroupId group) {
   if (newest) environment_.store.remove_snapshot(group, newest->snapshot.last_included_index);
 }
 
-inline void SnapshotExchange::take_all(std::function<void(CallReply)> done) {
+inline void SnapshotExchange::take_all(const std::function<void(CallReply)>& done) {
   struct Taken {
     std::size_t left;
     std::string text;

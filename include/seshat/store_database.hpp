@@ -353,6 +353,7 @@ inline Result<void> StoreDatabase::make_identity() {
 
 inline std::vector<rocksdb::ColumnFamilyHandle*> StoreDatabase::fixed_families() const {
   std::vector<rocksdb::ColumnFamilyHandle*> families;
+  families.reserve(kFixed.size());
   for (const store_detail::Family family : kFixed) families.push_back(families_[family]);
   return families;
 }

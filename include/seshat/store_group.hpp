@@ -133,9 +133,9 @@ inline Result<std::shared_ptr<const StoreGeneration>> StoreGroup::make_generatio
 inline rocksdb::Status StoreGroup::put_in_force(const StoreGeneration& generation,
                                                 const MachineState& state,
                                                 rocksdb::WriteBatch& batch) {
-  const rocksdb::Status status = batch.Put(
-      &database_.family(store_detail::kDefault),
-      store_detail::generation_key(store_detail::data_family(id)), generation.family().GetName());
+  rocksdb::Status status = batch.Put(&database_.family(store_detail::kDefault),
+                                     store_detail::generation_key(store_detail::data_family(id)),
+                                     generation.family().GetName());
   if (!status.ok()) return status;
   return log.restart({state.applied_index, state.applied_term}, batch);
 }

@@ -114,7 +114,7 @@ inline rocksdb::Status IncomingSnapshot::add(std::string_view key, std::string_v
 
 // Syncs it, too.
 inline rocksdb::Status IncomingSnapshot::end_table() {
-  const rocksdb::Status status = table_->Finish();
+  rocksdb::Status status = table_->Finish();
   table_.reset();
   return status;
 }

@@ -202,7 +202,7 @@ inline rocksdb::Status remove_tree(rocksdb::Env& env, const std::string& path) {
   for (const std::string& name : names) {
     if (!status.ok()) return status;
     if (name == "." || name == "..") continue;
-    const std::string child = path + "/" + name;
+    const std::string child = std::string(path).append("/").append(name);
     bool is_directory = false;
     const bool known = env.IsDirectory(child, &is_directory).ok();
     status = known && is_directory ? remove_tree(env, child) : env.DeleteFile(child);
@@ -425,10 +425,9 @@ inline void SnapshotShelf::keep(const Kept& kept) {
 
 inline std::optional<SnapshotMetadata> SnapshotShelf::newest(GroupId group) const {
   const std::lock_guard lock(mutex_);
-  for (auto at = kept_.rbegin(); at != kept_.rend(); ++at) {
-    if (at->first.first == group) return at->second->metadata;
-  }
-  return std::nullopt;
+  const auto behind = kept_.lower_bound({group + 1, Index{}});
+  if (behind == kept_.begin() || std::prev(behind)->first.first != group) return std::nullopt;
+  return std::prev(behind)->second->metadata;
 }
 
 inline Result<std::shared_ptr<SnapshotReader>> SnapshotShelf::read(GroupId group, Index index) {
