@@ -644,6 +644,40 @@ TEST_CASE("leadership of all groups goes where it is asked to, whoever leads the
   }
 }
 
+TEST_CASE("a group without a leader is handed over once it has one", "[changes]") {
+  std::set<std::uint64_t> elections;  // more than one: another one led first, and handed over
+  for (const std::uint64_t to : {1, 3, 4, 5}) {
+    const auto town = Town::founded(5);
+    town->lead(town->system, 1);
+    town->lead(town->data, 2);
+    town->data.cut_off = {NodeId{2}, NodeId{4}, NodeId{5}};
+    town->run_until([&] { return town->data.raft(1).leader() == NodeId{}; });
+    const Town::Answered& answered = town->ask(1, AdminAction::kTransferLeader, to);
+    const std::uint64_t term = town->data.raft(1).current_term().value;
+    town->data.cut_off = {NodeId{2}};
+    town->run_until([&] { return !answered.replies.empty(); });
+    CHECK(answered.only().status == CallStatus::kAccepted);
+    CHECK(answered.only().reason.empty());
+    CHECK(town->system.raft(to).is_leader());
+    CHECK(town->data.raft(to).is_leader());
+    elections.insert(town->data.raft(to).current_term().value - term);
+  }
+  CHECK(*elections.rbegin() > 1);
+}
+
+TEST_CASE("a transfer that a group has no leader for is refused in time", "[changes]") {
+  const auto town = Town::founded(3, 0, {true, 3'000});
+  town->lead_all(1);
+  town->data.cut_off = {NodeId{2}, NodeId{3}};
+  town->run_until([&] { return town->data.raft(1).leader() == NodeId{}; });
+  const Town::Answered& answered = town->ask(1, AdminAction::kTransferLeader, 2);
+  town->run_for(2'900);
+  CHECK(answered.replies.empty());
+  town->run_for(200);
+  CHECK(answered.only().status == CallStatus::kRefused);
+  CHECK_THAT(answered.only().reason, Catch::Matchers::StartsWith("it did not take over in time"));
+}
+
 TEST_CASE("leadership goes to nobody who can't lead", "[changes]") {
   const auto town = Town::founded(3, 4, {false, Town::kAnswerTimeoutMs});
   town->lead_all(1);

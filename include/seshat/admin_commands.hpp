@@ -60,7 +60,6 @@ struct StatusRow {
 [[nodiscard]] std::vector<StatusRow> status_rows(const ClusterStatus& cluster);
 
 [[nodiscard]] std::string_view state_name(MemberState state);
-[[nodiscard]] std::string_view role_name(raft::Role role);
 
 // =================================================================================================
 // Bodies
@@ -76,20 +75,6 @@ inline std::string_view state_name(MemberState state) {
       return "leaving";
     case MemberState::kRemoved:
       return "removed";
-  }
-  return "unknown";
-}
-
-inline std::string_view role_name(raft::Role role) {
-  switch (role) {
-    case raft::Role::kFollower:
-      return "follower";
-    case raft::Role::kPreCandidate:
-      return "pre-candidate";
-    case raft::Role::kCandidate:
-      return "candidate";
-    case raft::Role::kLeader:
-      return "leader";
   }
   return "unknown";
 }
@@ -175,7 +160,7 @@ inline std::string_view role_of(const MemberStatus& member, const GroupStatus& s
   if (!member.connected) return "unknown";
   const bool learns = member.info.state == MemberState::kJoining;
   if (learns && status.role == raft::Role::kFollower) return "learner";
-  return role_name(status.role);
+  return raft::role_name(status.role);
 }
 
 inline StatusRow row_of(const MemberStatus& member, GroupId group, Index commit) {

@@ -25,6 +25,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -83,8 +84,9 @@ class ClusterChanges {
   // had committed then.
   static constexpr std::uint64_t kLookBackMs = 2'000;
 
-  // Asked: this leader alone knows of it. Recorded: it happens, whoever leads. Given up: a transfer.
-  enum class Progress : std::uint8_t { kAsked, kRecorded, kDone, kGivenUp };
+  // Asked: this leader alone knows of it. Recorded: it happens, whoever leads. A transfer is neither,
+  // and is given up.
+  enum class Progress : std::uint8_t { kAsked, kRecorded, kHandingOver, kDone, kGivenUp };
   struct Waiting {
     std::uint64_t deadline_ms;
     std::function<Progress()> progress;
@@ -109,9 +111,8 @@ class ClusterChanges {
   [[nodiscard]] std::vector<NodeId> voters_to_be() const;
   [[nodiscard]] std::optional<std::string> lacks_live_majority(
       const std::vector<NodeId>& voters) const;
-  void transfer(NodeId to);
-  [[nodiscard]] bool leads_without_transfer() const;
-  void forward_transfer(const AdminRequest& request);
+  void transfer(NodeId to, bool everywhere, Answer answer);
+  void pass_on_transfer(NodeId leader, NodeId to);
 
   void reconcile(GroupId group, Replica& replica);
   [[nodiscard]] bool system_follows_record() const;
@@ -163,10 +164,11 @@ inline CallReply ClusterChanges::not_leader() const {
 // ---- Asked for ----------------------------------------------------------------------------------
 
 inline void ClusterChanges::administer(const AdminRequest& request, Answer answer) {
-  if (request.action == AdminAction::kTransferLeader) forward_transfer(request);
+  if (request.action == AdminAction::kTransferLeader) {
+    return transfer(request.node, true, std::move(answer));
+  }
   const NodeId leader = system().raft().leader();
-  const bool here = leads_system() || request.action == AdminAction::kTransferLeader;
-  if (here || leader == NodeId{}) return change(request, std::move(answer));
+  if (leads_system() || leader == NodeId{}) return change(request, std::move(answer));
   CallRequest call;
   call.from = membership_.self().id;
   call.cluster_id = membership_.cluster_id();
@@ -186,6 +188,9 @@ inline void ClusterChanges::handle(const CallRequest& request, Answer answer) {
   if (!request.admin) return answer(reply(CallStatus::kRefused, "nothing was asked"));
   if (membership_.state(request.from).value_or(MemberState::kRemoved) == MemberState::kRemoved) {
     return answer(reply(CallStatus::kRefused, "the request did not come from a member"));
+  }
+  if (request.admin->action == AdminAction::kTransferLeader) {
+    return transfer(request.admin->node, false, std::move(answer));
   }
   change(*request.admin, std::move(answer));
 }
@@ -209,20 +214,6 @@ inline void ClusterChanges::join(const JoinRequest& request, Answer answer) {
 
 inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
   const NodeId node = request.node;
-  if (request.action == AdminAction::kTransferLeader) {
-    if (const auto why = why_not_lead(node)) return answer(reply(CallStatus::kRefused, *why));
-    transfer(node);
-    const auto progress = [this, node] {
-      const bool leads_all =
-          std::all_of(replicas_.begin(), replicas_.end(),
-                      [&](const auto& group) { return group.second->raft().leader() == node; });
-      if (leads_all) return Progress::kDone;
-      // Tried once, for an election timeout in which nothing is proposed.
-      const bool given_up = node != membership_.self().id && leads_without_transfer();
-      return given_up ? Progress::kGivenUp : Progress::kRecorded;
-    };
-    return wait_for(progress, std::move(answer));
-  }
   if (!leads_system()) return answer(not_leader());
   const bool leave = request.action == AdminAction::kLeave;
   if (!leave && request.action != AdminAction::kPromote) {
@@ -301,33 +292,39 @@ inline std::optional<std::string> ClusterChanges::why_not_lead(NodeId node) cons
   return who + " can't be reached from node " + std::to_string(membership_.self().id.value);
 }
 
-inline void ClusterChanges::transfer(NodeId to) {
-  for (const auto& [id, replica] : replicas_) {
-    if (replica->raft().is_leader()) replica->transfer_leadership(to);
-  }
+// Each group's leader is asked, and asked once in its term: a group that has none at present is
+// waited for. What is led elsewhere is passed on if `everywhere`; who was passed it does what it
+// leads itself.
+inline void ClusterChanges::transfer(NodeId to, bool everywhere, Answer answer) {
+  if (const auto why = why_not_lead(to)) return answer(reply(CallStatus::kRefused, *why));
+  const auto asked = std::make_shared<std::map<GroupId, Term>>();
+  const auto progress = [this, to, everywhere, asked] {
+    bool leads_all = true;
+    for (const auto& [id, replica] : replicas_) {
+      const raft::Raft& raft = replica->raft();
+      if (raft.leader() == to) continue;
+      leads_all = false;
+      const bool leads = raft.is_leader();
+      if (raft.leader() == NodeId{} || raft.transferring() || (!leads && !everywhere)) continue;
+      const bool first = std::exchange((*asked)[id], raft.current_term()) != raft.current_term();
+      // For an election timeout nothing was proposed, and it leads on.
+      if (leads && !first) return Progress::kGivenUp;
+      if (leads) replica->transfer_leadership(to);
+      if (!leads && first) pass_on_transfer(raft.leader(), to);
+    }
+    return leads_all ? Progress::kDone : Progress::kHandingOver;
+  };
+  progress();
+  wait_for(progress, std::move(answer));
 }
 
-inline bool ClusterChanges::leads_without_transfer() const {
-  return std::any_of(replicas_.begin(), replicas_.end(), [](const auto& group) {
-    const raft::Raft& raft = group.second->raft();
-    return raft.is_leader() && !raft.transferring();
-  });
-}
-
-// Groups that are led elsewhere: their leaders are asked, each for what it leads. What they say is
-// not waited for; who leads in the end is.
-inline void ClusterChanges::forward_transfer(const AdminRequest& request) {
-  std::vector<NodeId> asked{membership_.self().id, request.node, NodeId{}};
-  for (const auto& [id, replica] : replicas_) {
-    const NodeId leader = replica->raft().leader();
-    if (std::find(asked.begin(), asked.end(), leader) != asked.end()) continue;
-    asked.push_back(leader);
-    CallRequest call;
-    call.from = membership_.self().id;
-    call.cluster_id = membership_.cluster_id();
-    call.admin = request;
-    site_.call(leader, std::move(call), [](const CallReply&) {});
-  }
+// What it says is not waited for; who leads in the end is.
+inline void ClusterChanges::pass_on_transfer(NodeId leader, NodeId to) {
+  CallRequest call;
+  call.from = membership_.self().id;
+  call.cluster_id = membership_.cluster_id();
+  call.admin = AdminRequest{AdminAction::kTransferLeader, to, false};
+  site_.call(leader, std::move(call), [](const CallReply&) {});
 }
 
 // ---- Done ---------------------------------------------------------------------------------------
@@ -487,7 +484,9 @@ inline void ClusterChanges::answer_waiting() {
   }
   std::deque<Waiting> still;
   for (Waiting& waiting : std::exchange(waiting_, {})) {
-    const Progress progress = waiting.progress();
+    Progress progress = waiting.progress();
+    const bool too_long = now_ms >= waiting.deadline_ms;
+    if (progress == Progress::kHandingOver && too_long) progress = Progress::kGivenUp;
     if (progress == Progress::kDone) {
       waiting.answer(reply(CallStatus::kAccepted));
     } else if (progress == Progress::kGivenUp) {
@@ -496,11 +495,11 @@ inline void ClusterChanges::answer_waiting() {
                            "lags behind (seshat status)"));
     } else if (progress == Progress::kAsked && !leads_system()) {
       waiting.answer(reply(CallStatus::kNotReady, "leadership changed meanwhile: ask again"));
-    } else if (now_ms >= waiting.deadline_ms && progress == Progress::kAsked) {
+    } else if (too_long && progress == Progress::kAsked) {
       waiting.answer(reply(CallStatus::kNotReady, "no majority has taken it in yet: ask again"));
     } else if (removed_) {
       waiting.answer(reply(CallStatus::kAccepted, "it is under way; this node has left meanwhile"));
-    } else if (now_ms >= waiting.deadline_ms) {
+    } else if (too_long) {
       waiting.answer(reply(CallStatus::kAccepted, "it is under way, but takes long"));
     } else {
       still.push_back(std::move(waiting));

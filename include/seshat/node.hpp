@@ -120,6 +120,19 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   static constexpr std::string_view kCantGoOn = "this node stops: it can't keep its promises";
   static constexpr std::string_view kCouldNotJoin = "this node stops: it can't join the cluster";
 
+  // What may change of what a handshake says of this node: looked at in every turn of the loop.
+  struct Past {
+    bool log_is_empty = true;
+    bool voted_for_another = false;
+    friend bool operator==(const Past&, const Past&) = default;
+  };
+  struct Told {
+    Past past;
+    std::uint64_t membership_version = 0;
+    bool knows_cluster = false;
+    friend bool operator==(const Told&, const Told&) = default;
+  };
+
   // One Raft group and its state machine.
   struct Group {
     std::unique_ptr<StateMachine> machine;
@@ -187,6 +200,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   void propose_system_records();
   void propose_record(OperationType type, const std::string& record);
   void hand_over();
+  [[nodiscard]] Past past() const;
   [[nodiscard]] Hello own_hello() const;
   [[nodiscard]] std::uint64_t stamp_ms();
   [[nodiscard]] bool leader_may_be_named(NodeId leader) const;
@@ -218,7 +232,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   bool reading_system_ = false;     // what the system group holds is on its way here
   bool read_system_again_ = false;  // ... and has changed meanwhile
   Neighbours neighbours_;
-  Hello told_hello_;  // what new streams say of this node at present
+  std::optional<Told> told_;  // what new streams say of this node follows from this
   bool has_voted_ = false;
   bool may_vote_ = false;
 
@@ -652,16 +666,20 @@ inline void Node::leadership_changed(GroupId group) {
               {{"group", group}, {"term", raft.current_term()}, {"leader", raft.leader()}});
 }
 
-inline Hello Node::own_hello() const {
-  bool log_is_empty = true;
-  bool voted_for_another = false;
+inline Node::Past Node::past() const {
+  Past past;
   for (const auto& [group_id, group] : groups_) {
     const raft::Raft& raft = group.replica->raft();
-    log_is_empty = log_is_empty && raft.log().last_index() == Index{};
-    voted_for_another =
-        voted_for_another || (raft.voted_for() != NodeId{} && raft.voted_for() != id());
+    past.log_is_empty = past.log_is_empty && raft.log().last_index() == Index{};
+    past.voted_for_another =
+        past.voted_for_another || (raft.voted_for() != NodeId{} && raft.voted_for() != id());
   }
-  return membership_.hello(log_is_empty, voted_for_another);
+  return past;
+}
+
+inline Hello Node::own_hello() const {
+  const Past now = past();
+  return membership_.hello(now.log_is_empty, now.voted_for_another);
 }
 
 // What new streams say of this node, and whether its vote counts, as of now.
@@ -674,10 +692,11 @@ inline void Node::refresh_self() {
     group.replica->set_may_vote(membership_.may_vote(group_id, has_voted_));
   }
   if (!peers_) return;
-  Hello hello = own_hello();
-  if (hello == told_hello_) return;
-  peers_->set_hello(hello);
-  told_hello_ = std::move(hello);
+  const Told now{past(), membership_.record() ? membership_.record()->membership_version : 0,
+                 !membership_.cluster_id().empty()};
+  if (now == told_) return;
+  told_ = now;
+  peers_->set_hello(own_hello());
 }
 
 // Who is dialed, and so heard of.

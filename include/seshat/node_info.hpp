@@ -40,20 +40,6 @@ inline void line(std::string& out, std::string_view key, std::uint64_t value) {
   line(out, key, std::to_string(value));
 }
 
-inline std::string_view role_name(raft::Role role) {
-  switch (role) {
-    case raft::Role::kFollower:
-      return "follower";
-    case raft::Role::kPreCandidate:
-      return "pre-candidate";
-    case raft::Role::kCandidate:
-      return "candidate";
-    case raft::Role::kLeader:
-      return "leader";
-  }
-  return "unknown";
-}
-
 inline std::string numbers(const std::vector<NodeId>& nodes) {
   std::string text;
   for (const NodeId node : nodes) text += (text.empty() ? "" : ",") + std::to_string(node.value);
@@ -68,7 +54,7 @@ inline void append_group(std::string& out, const Replica& replica, const LogStat
   const auto add = [&](std::string_view key, std::uint64_t value) {
     line(out, prefix + std::string(key), value);
   };
-  line(out, prefix + "role", role_name(raft.role()));
+  line(out, prefix + "role", raft::role_name(raft.role()));
   add("term", raft.current_term().value);
   add("leader", raft.leader().value);
   add("vote", raft.voted_for().value);

@@ -4,7 +4,7 @@
 // Keeps:    at most kMaxStrangers streams wait for their handshake. Of two accepted streams of one
 //           peer the newer stays: the older is most likely half dead.
 // Threads:  as peer.hpp says; what else holds for streams stands in peer_stream.hpp.
-// Needs:    peer_stream.hpp, peer_call.hpp, peer_snapshot_receiver.hpp; libgrpc++.
+// Needs:    peer_incoming.hpp, peer_call.hpp, peer_snapshot_receiver.hpp; libgrpc++.
 #ifndef SESHAT_PEER_LISTENER_HPP
 #define SESHAT_PEER_LISTENER_HPP
 
@@ -30,6 +30,7 @@
 
 #include "seshat/log.hpp"
 #include "seshat/peer_call.hpp"
+#include "seshat/peer_incoming.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_snapshot_receiver.hpp"
 #include "seshat/peer_stream.hpp"
@@ -43,23 +44,12 @@ namespace seshat::peer_detail {
 
 //   silent ── Hello ──> asking ── answer ──> accepted ───────┐
 //                          └──────────> refused, reply sent ─┴──> ending ──> Finish ──> OnDone
-//
-// gRPC wants exactly one Finish, not during a write, and no call on the stream after it. So whoever
-// is about to call gRPC takes a claim; Finish is called by who gives back the last one once the
-// stream is ending.
-class Incoming final : public grpc::ServerGenericBidiReactor,
-                       public std::enable_shared_from_this<Incoming> {
+class Incoming final : public IncomingStream, public std::enable_shared_from_this<Incoming> {
  public:
   Incoming(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
-      : core_(std::move(core)),
-        context_(context),
-        from_(context->peer()),
-        began_at_ms_(core_->now_ms) {}
+      : IncomingStream(std::move(core), context) {}
 
-  void start();  // reads
   void tick();
-  // Any thread. The first reason stays.
-  void end(std::string reason, grpc::StatusCode code);
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -68,9 +58,6 @@ class Incoming final : public grpc::ServerGenericBidiReactor,
  private:
   enum class State : std::uint8_t { kSilent, kAsking, kAccepted, kRefused };
 
-  [[nodiscard]] bool claim();
-  void give_back();
-  void cancel(std::string reason);
   // These return what is wrong with what was read, if something is.
   [[nodiscard]] std::optional<std::string> receive();
   [[nodiscard]] std::optional<std::string> receive_hello(Frame frame);
@@ -79,74 +66,15 @@ class Incoming final : public grpc::ServerGenericBidiReactor,
   void enter();
   void write(const Frame& frame);
 
-  const std::shared_ptr<Core> core_;
-  grpc::GenericCallbackServerContext* const context_;  // valid with a claim
-  const std::string from_;
-  Order order_;
-  grpc::ByteBuffer in_;   // the outstanding read's
-  grpc::ByteBuffer out_;  // belongs to whoever set writing_
   // Where what it sends is counted, if we dial it; looked up when the peers have changed. Of
   // whoever reacts to a read.
   std::shared_ptr<Peer> counted_at_;
   std::uint64_t counted_version_ = 0;
 
-  std::mutex mutex_;  // guards all below
+  // Guarded by mutex_.
   State state_ = State::kSilent;
   NodeId peer_;
-  int claims_ = 0;
-  bool writing_ = false;
-  bool ending_ = false;
-  bool finished_ = false;
-  std::string reason_;
-  grpc::StatusCode code_ = grpc::StatusCode::OK;
-  std::uint64_t began_at_ms_;
-  std::uint64_t heard_at_ms_ = 0;
-  std::uint64_t wrote_at_ms_ = 0;
 };
-
-inline void Incoming::start() {
-  order_.before_operation();
-  StartRead(&in_);
-}
-
-inline bool Incoming::claim() {
-  const std::lock_guard lock(mutex_);
-  if (finished_) return false;
-  ++claims_;
-  return true;
-}
-
-inline void Incoming::give_back() {
-  grpc::Status status;
-  {
-    const std::lock_guard lock(mutex_);
-    if (--claims_ > 0 || !ending_ || finished_) return;
-    finished_ = true;
-    if (code_ != grpc::StatusCode::OK) status = {code_, reason_};
-  }
-  order_.before_operation();
-  Finish(std::move(status));
-}
-
-inline void Incoming::end(std::string reason, grpc::StatusCode code) {
-  if (!claim()) return;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!std::exchange(ending_, true)) {
-      reason_ = std::move(reason);
-      code_ = code;
-    }
-  }
-  give_back();
-}
-
-// For a stream that may not take a status any more.
-inline void Incoming::cancel(std::string reason) {
-  if (!claim()) return;
-  context_->TryCancel();
-  end(std::move(reason), grpc::StatusCode::CANCELLED);
-  give_back();
-}
 
 inline void Incoming::tick() {
   const std::uint64_t now_ms = core_->now_ms;

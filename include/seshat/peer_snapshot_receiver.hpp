@@ -32,6 +32,7 @@
 
 #include "seshat/fnv1a.hpp"
 #include "seshat/peer_codec.hpp"
+#include "seshat/peer_incoming.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/records.hpp"
@@ -42,20 +43,13 @@ namespace seshat::peer_detail {
 
 inline constexpr std::size_t kMaxOfferSizeBytes = 1 << 20;  // it holds the membership
 
-// Claims and the one Finish: as with Incoming (peer_listener.hpp).
-class IncomingSnapshot final : public grpc::ServerGenericBidiReactor,
+class IncomingSnapshot final : public IncomingStream,
                                public std::enable_shared_from_this<IncomingSnapshot> {
  public:
   IncomingSnapshot(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
-      : core_(std::move(core)),
-        context_(context),
-        from_(context->peer()),
-        began_at_ms_(core_->now_ms) {}
+      : IncomingStream(std::move(core), context) {}
 
-  void start();  // reads
   void tick();
-  // Any thread. The first reason stays.
-  void end(std::string reason, grpc::StatusCode code);
   // Ends in favour of a newer stream with the same writer: nobody is told.
   void hand_over();
 
@@ -67,9 +61,7 @@ class IncomingSnapshot final : public grpc::ServerGenericBidiReactor,
  private:
   enum class State : std::uint8_t { kSilent, kAsking, kWaiting, kTaking, kFinishing, kComplete };
 
-  [[nodiscard]] bool claim();
-  void give_back();
-  void cancel(std::string reason);
+  void on_ending() override { let_go(); }
   void break_rule(const std::string& fault);
 
   [[nodiscard]] std::optional<std::string> receive_offer();
@@ -96,14 +88,7 @@ class IncomingSnapshot final : public grpc::ServerGenericBidiReactor,
   void refuse(std::string reason);
   void write_next();
 
-  const std::shared_ptr<Core> core_;
-  grpc::GenericCallbackServerContext* const context_;  // valid with a claim
-  const std::string from_;
-  Order order_;
-  grpc::ByteBuffer in_;   // the outstanding read's
-  grpc::ByteBuffer out_;  // belongs to whoever set writing_
-
-  std::mutex mutex_;  // guards all below
+  // Guarded by mutex_.
   State state_ = State::kSilent;
   GroupId group_;
   std::shared_ptr<SnapshotWriter> writer_;  // until the owner was told what became of it
@@ -112,15 +97,6 @@ class IncomingSnapshot final : public grpc::ServerGenericBidiReactor,
   std::uint64_t received_ = 0;  // chunks
   std::optional<SnapshotReply> reply_;
   bool last_reply_ = false;  // reply_, or what is being written, is the last
-  int claims_ = 0;
-  bool writing_ = false;
-  bool ending_ = false;
-  bool finished_ = false;
-  std::string reason_;
-  grpc::StatusCode code_ = grpc::StatusCode::OK;
-  std::uint64_t began_at_ms_;
-  std::uint64_t heard_at_ms_ = 0;
-  std::uint64_t wrote_at_ms_ = 0;
 };
 
 // What is wrong with it, if something is. `last_key`: of the rows before it.
@@ -139,51 +115,6 @@ class IncomingSnapshot final : public grpc::ServerGenericBidiReactor,
 }
 
 // ---- The stream ---------------------------------------------------------------------------------
-
-inline void IncomingSnapshot::start() {
-  order_.before_operation();
-  StartRead(&in_);
-}
-
-inline bool IncomingSnapshot::claim() {
-  const std::lock_guard lock(mutex_);
-  if (finished_) return false;
-  ++claims_;
-  return true;
-}
-
-inline void IncomingSnapshot::give_back() {
-  grpc::Status status;
-  {
-    const std::lock_guard lock(mutex_);
-    if (--claims_ > 0 || !ending_ || finished_) return;
-    finished_ = true;
-    if (code_ != grpc::StatusCode::OK) status = {code_, reason_};
-  }
-  order_.before_operation();
-  Finish(std::move(status));
-}
-
-inline void IncomingSnapshot::end(std::string reason, grpc::StatusCode code) {
-  if (!claim()) return;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!std::exchange(ending_, true)) {
-      reason_ = std::move(reason);
-      code_ = code;
-    }
-  }
-  let_go();
-  give_back();
-}
-
-// For a stream that may not take a status any more.
-inline void IncomingSnapshot::cancel(std::string reason) {
-  if (!claim()) return;
-  context_->TryCancel();
-  end(std::move(reason), grpc::StatusCode::CANCELLED);
-  give_back();
-}
 
 inline void IncomingSnapshot::hand_over() {
   {

@@ -54,6 +54,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -263,6 +264,8 @@ struct Ready {
 };
 
 enum class Role : std::uint8_t { kFollower, kPreCandidate, kCandidate, kLeader };
+
+[[nodiscard]] std::string_view role_name(Role role);  // for people
 
 enum class ProposeStatus : std::uint8_t {
   kAccepted,      // in this leader's log; whether it commits is seen when it is applied
@@ -649,6 +652,20 @@ class Raft {
 
 inline void require(bool holds, const char* what) {
   if (!holds) broken_invariant(what);
+}
+
+inline std::string_view role_name(Role role) {
+  switch (role) {
+    case Role::kFollower:
+      return "follower";
+    case Role::kPreCandidate:
+      return "pre-candidate";
+    case Role::kCandidate:
+      return "candidate";
+    case Role::kLeader:
+      return "leader";
+  }
+  return "unknown";
 }
 
 inline bool Configuration::is_voter(NodeId id) const {

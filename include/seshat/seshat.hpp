@@ -48,6 +48,7 @@
 #include "seshat/durable_mark.hpp"            // what the disk has promised to keep
 #include "seshat/peer.hpp"                    // the channel between nodes (gRPC)
 #include "seshat/peer_call.hpp"               // ... a question and an answer, outside the streams
+#include "seshat/peer_incoming.hpp"           // ... how streams to us end
 #include "seshat/peer_link.hpp"               // ... its queues and dialing, without gRPC
 #include "seshat/peer_listener.hpp"           // ... streams that come in
 #include "seshat/peer_snapshot_receiver.hpp"  // ... snapshots that come in

@@ -89,8 +89,7 @@ inline std::string describe(const SnapshotPiece& piece) {
 }
 
 inline std::string describe_state(const raft::Raft& raft) {
-  static constexpr const char* kRoles[] = {"follower", "pre-candidate", "candidate", "leader"};
-  std::string text = kRoles[static_cast<int>(raft.role())];
+  std::string text(raft::role_name(raft.role()));
   text += " in term " + std::to_string(raft.current_term().value);
   if (raft.leader() != NodeId{}) text += ", leader n" + std::to_string(raft.leader().value);
   text +=
