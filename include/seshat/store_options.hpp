@@ -102,7 +102,7 @@ inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
   // families that are quiet, and flushing these frees it.
   db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(
       options.write_buffer_size_bytes + options.write_buffer_size_bytes / 2);
-  db.max_total_wal_size = options.write_buffer_size_bytes + options.write_buffer_size_bytes / 2;
+  db.max_total_wal_size = options.write_buffer_size_bytes / 4 * 3;
   db.max_background_jobs = 2;
   // A flush writes as it goes, so that its fsync at the end does not hold up SyncWAL.
   db.bytes_per_sync = 1 << 20;
