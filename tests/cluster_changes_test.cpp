@@ -49,10 +49,10 @@ struct Citizen final : ClusterChanges::Site {
 class Town {
  public:
   explicit Town(std::uint64_t founders, std::uint64_t size = 0,
-                ClusterChanges::Options options = {true, kAnswerTimeoutMs})
+                ClusterChanges::Options options = {true, kAnswerTimeoutMs}, const Tweak& tweak = {})
       : founders_(founders),
-        system(founders, {}, size, kSystemGroup),
-        data(founders, {}, size, kFirstDataGroup) {
+        system(founders, tweak, size, kSystemGroup),
+        data(founders, tweak, size, kFirstDataGroup) {
     for (std::uint64_t id = 1; id <= system.size(); ++id) {
       Citizen& citizen =
           *citizens_.emplace_back(std::make_unique<Citizen>(*this, membership_of(id, 100 + id)));
@@ -66,8 +66,9 @@ class Town {
 
   // Founded, and recorded with all there is to record.
   static std::unique_ptr<Town> founded(std::uint64_t founders, std::uint64_t size = 0,
-                                       ClusterChanges::Options options = {true, kAnswerTimeoutMs}) {
-    auto town = std::make_unique<Town>(founders, size, options);
+                                       ClusterChanges::Options options = {true, kAnswerTimeoutMs},
+                                       const Tweak& tweak = {}) {
+    auto town = std::make_unique<Town>(founders, size, options, tweak);
     town->run_until([&] { return town->is_settled(); });
     return town;
   }
@@ -586,6 +587,62 @@ TEST_CASE("a leader that does not know yet what was recorded does not remove the
   CHECK(town->voters() == ids({1}));
 }
 
+TEST_CASE("two leaders that leave at once do not hand over to each other", "[changes]") {
+  for (const auto& [first, second] : {std::pair{2, 1}, std::pair{3, 1}, std::pair{3, 2}}) {
+    const auto town = Town::founded(5);
+    town->lead_all(first);
+    town->ask(first, AdminAction::kLeave, second);
+    town->ask(first, AdminAction::kLeave, first);
+    town->run_until([&] {
+      return town->leader() != 0 && town->state(first) == MemberState::kRemoved &&
+             town->state(second) == MemberState::kRemoved;
+    });
+    CHECK(town->voters().size() == 3);
+  }
+}
+
+// What is cut off the log on disk is not in memory either: who lacks it needs a snapshot.
+void keeps_no_tail(raft::Config& config) { config.applied_tail_size_bytes = 0; }
+
+TEST_CASE("who leads one group and lags in the other leaves the members as they are", "[changes]") {
+  const auto town = Town::founded(4, 4, {true, Town::kAnswerTimeoutMs}, keeps_no_tail);
+  town->lead_all(1);
+  town->system.cut_off = {NodeId{2}};
+  REQUIRE(town->done(AdminAction::kLeave, 4).status == CallStatus::kAccepted);
+  town->run_until([&] { return town->state(4) == MemberState::kRemoved; });
+  // It hears the leader again, but what it lacks was cut off, and no snapshot comes.
+  for (const std::uint64_t id : {1, 3}) {
+    town->system.at(id).cut_log(town->system.raft(id).last_applied());
+  }
+  town->system.cut_off = {};
+  town->lead(town->data, 2);
+  town->run_for(1'000);
+  REQUIRE(town->system.raft(2).leader() == NodeId{1});
+  CHECK(town->data.raft(2).is_leader());
+  CHECK(town->data.raft(2).configuration().voters == ids({1, 2, 3}));
+}
+
+TEST_CASE("a node is not removed as long as its leader lags in a group", "[changes]") {
+  const auto town = Town::founded(4, 5, {true, Town::kAnswerTimeoutMs}, keeps_no_tail);
+  town->lead(town->system, 1);
+  town->lead(town->data, 2);
+  town->data.cut_off = {NodeId{1}};
+  REQUIRE(town->join(5).status == CallStatus::kAccepted);
+  town->run_for(500);
+  REQUIRE(town->data.raft(2).configuration().has(NodeId{5}));
+  REQUIRE_FALSE(town->data.raft(1).configuration().has(NodeId{5}));
+  for (const std::uint64_t id : {2, 3, 4}) {
+    town->data.at(id).cut_log(town->data.raft(id).last_applied());
+  }
+  town->data.cut_off = {NodeId{5}};  // and nobody takes it out there
+  town->ask(1, AdminAction::kLeave, 5);
+  for (std::uint64_t id = 2; id <= 4; ++id) town->data.at(id).disk_stalls = true;
+  town->run_for(3'000);
+  REQUIRE(town->leader() == 1);
+  CHECK(town->state(5) == MemberState::kLeaving);
+  for (std::uint64_t id = 2; id <= 4; ++id) town->data.at(id).disk_stalls = false;
+}
+
 // ---- Promote ------------------------------------------------------------------------------------
 
 TEST_CASE("without auto_promote a learner waits to be promoted", "[changes]") {
@@ -787,6 +844,24 @@ TEST_CASE("a learner is promoted by whoever leads next", "[changes]") {
 }
 
 // ---- Time ---------------------------------------------------------------------------------------
+
+TEST_CASE("who was told to ask again is asked again: nothing happens of itself later",
+          "[changes]") {
+  const auto town = Town::founded(3, 4, {false, 200});
+  REQUIRE(town->join(4).status == CallStatus::kAccepted);
+  town->run_for(500);
+  town->at(4).says_nothing = true;
+  const Town::Answered& answered = town->ask(town->leader(), AdminAction::kPromote, 4, true);
+  const Town::Answered& other = town->ask(town->leader(), AdminAction::kLeave, 4, true);
+  CHECK(other.only().status == CallStatus::kNotReady);
+  CHECK(other.only().reason ==
+        "it was asked to become a voter, and that is not recorded yet: ask again");
+  town->run_for(300);
+  CHECK(answered.only().status == CallStatus::kNotReady);
+  town->at(4).says_nothing = false;
+  town->run_for(3'000);
+  CHECK(town->state(4) == MemberState::kJoining);
+}
 
 TEST_CASE("who waits for a change hears in time, whatever becomes of it", "[changes]") {
   SECTION("no majority has it on disk") {

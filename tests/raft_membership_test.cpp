@@ -54,6 +54,33 @@ void promise_of_commit(Cluster& cluster, std::initializer_list<std::uint64_t> me
 
 }  // namespace
 
+// ---- Being up to date ----------------------------------------------------------------------------
+
+TEST_CASE("who hears a leader and lacks what has committed is not current", "[raft][members]") {
+  Cluster cluster = led_cluster(3, 3);
+  for (const std::uint64_t id : {1, 2, 3}) CHECK(cluster[id].is_current());
+  cluster.isolate(3);
+  REQUIRE(cluster.propose(1).status == ProposeStatus::kAccepted);
+  cluster.advance(50);
+  CHECK(cluster[1].is_current());
+  cluster.advance(3'000);
+  CHECK(cluster[3].leader() == NodeId{});
+  CHECK_FALSE(cluster[3].is_current());
+
+  Solo follower(3);
+  const auto told = [&](Index prev, Index commit, std::vector<Entry> entries) {
+    const Term term = prev == Index{} ? Term{} : Term{4};
+    follower.from(2, 4, AppendEntries{prev, term, commit, 1, {}, std::move(entries)});
+  };
+  told({}, {}, {entry(1, 4)});
+  CHECK_FALSE(follower.raft.is_current());  // it may lack what the leaders before had committed
+  told({1}, {1}, {});
+  CHECK(follower.raft.is_current());
+  told({5}, {5}, {});  // entries went missing
+  CHECK(follower.raft.commit_index() == Index{1});
+  CHECK_FALSE(follower.raft.is_current());
+}
+
 // ---- The way of a change -------------------------------------------------------------------------
 
 TEST_CASE("a change goes through the joint configuration to the new one", "[raft][members]") {

@@ -260,8 +260,8 @@ inline std::optional<std::string> node_request(Args args, AdminAction action, bo
   request.force = may_force && args.size() == 3 && equals_ignoring_case(args[2], "force");
   if (request.force) return std::nullopt;
   const bool forced = equals_ignoring_case(args[2], "force");
-  return "ERR syntax error at " + quoted(args[forced ? 3 : 2]) + ": " + to_upper(args[0]) +
-         " node-id [FORCE]";
+  return "ERR syntax error at " + quoted(args[forced && args.size() > 3 ? 3 : 2]) + ": " +
+         to_upper(args[0]) + (may_force ? " node-id [FORCE]" : " node-id");
 }
 
 }  // namespace detail

@@ -88,6 +88,7 @@ class ClusterChanges {
   // and is given up.
   enum class Progress : std::uint8_t { kAsked, kRecorded, kHandingOver, kDone, kGivenUp };
   struct Waiting {
+    NodeId about;
     std::uint64_t deadline_ms;
     std::function<Progress()> progress;
     Answer answer;
@@ -101,7 +102,8 @@ class ClusterChanges {
   [[nodiscard]] bool leads_system() const { return system().raft().is_leader(); }
   [[nodiscard]] static CallReply reply(CallStatus status, std::string reason = {});
   [[nodiscard]] CallReply not_leader() const;
-  void wait_for(std::function<Progress()> progress, Answer answer);
+  void wait_for(NodeId about, std::function<Progress()> progress, Answer answer);
+  void forget_wishes(NodeId node);
 
   void join(const JoinRequest& request, Answer answer);
   void change(const AdminRequest& request, Answer answer);
@@ -115,6 +117,7 @@ class ClusterChanges {
   void pass_on_transfer(NodeId leader, NodeId to);
 
   void reconcile(GroupId group, Replica& replica);
+  void hand_over_to_who_stays(Replica& replica);
   [[nodiscard]] bool system_follows_record() const;
   template <class IndexOf>
   [[nodiscard]] bool has_applied(NodeId node, IndexOf index_of) const;
@@ -204,6 +207,7 @@ inline void ClusterChanges::join(const JoinRequest& request, Answer answer) {
   if (recorded) return answer(std::move(verdict));
   joining_[hello.node_id] = hello;
   wait_for(
+      hello.node_id,
       [this, hello] { return membership_.joined(hello, 0) ? Progress::kAsked : Progress::kDone; },
       // Another one that asked under this id may have been first.
       [this, hello, answer = std::move(answer)](CallReply outcome) {
@@ -225,8 +229,13 @@ inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
   const auto why =
       leave ? why_not_leave(node, request.force) : why_not_promote(node, request.force);
   if (why) return answer(reply(CallStatus::kRefused, *why));
-  states_[node] = leave ? MemberState::kLeaving : MemberState::kActive;
-  const auto progress = [this, node, wanted = states_[node]] {
+  const MemberState wanted = leave ? MemberState::kLeaving : MemberState::kActive;
+  if (states_.try_emplace(node, wanted).first->second != wanted) {
+    return answer(reply(CallStatus::kNotReady, std::string("it was asked to ") +
+                                                   (leave ? "become a voter" : "leave") +
+                                                   ", and that is not recorded yet: ask again"));
+  }
+  const auto progress = [this, node, wanted] {
     const auto state = membership_.state(node);
     const bool removed = removed_ && node == membership_.self().id;
     if (removed || state == MemberState::kRemoved) return Progress::kDone;
@@ -234,7 +243,7 @@ inline void ClusterChanges::change(const AdminRequest& request, Answer answer) {
     return wanted == MemberState::kActive && is_voter_everywhere(node) ? Progress::kDone
                                                                        : Progress::kRecorded;
   };
-  wait_for(progress, std::move(answer));
+  wait_for(node, progress, std::move(answer));
 }
 
 // As recorded, and as it will be when what was asked for is recorded, too: two who leave at once must
@@ -315,7 +324,7 @@ inline void ClusterChanges::transfer(NodeId to, bool everywhere, Answer answer) 
     return leads_all ? Progress::kDone : Progress::kHandingOver;
   };
   progress();
-  wait_for(progress, std::move(answer));
+  wait_for(to, progress, std::move(answer));
 }
 
 // What it says is not waited for; who leads in the end is.
@@ -379,8 +388,7 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
   return std::nullopt;
 }
 
-// A leader whose own record may be old, because it has no leader of the system group to hear from or
-// has not applied what it heard, leaves the members as they are.
+// A leader whose own record may be old leaves the members as they are.
 inline void ClusterChanges::reconcile(GroupId group, Replica& replica) {
   if (!membership_.all_know_record_version(kConfigurationRecordVersion)) return;
   const raft::Raft& raft = replica.raft();
@@ -392,14 +400,26 @@ inline void ClusterChanges::reconcile(GroupId group, Replica& replica) {
   }
   // Who leaves hands over first: it will not hear how the system group goes on without it.
   const bool leaves = membership_.state(membership_.self().id) == MemberState::kLeaving;
-  if (leaves) return replica.transfer_leadership();
+  if (leaves) return hand_over_to_who_stays(replica);
   const raft::Raft& of_system = system().raft();
   const bool up_to_date =
-      of_system.leader() != NodeId{} && of_system.last_applied() == of_system.commit_index();
+      of_system.is_current() && of_system.last_applied() == of_system.commit_index();
   if (!up_to_date || (group != kSystemGroup && !system_follows_record())) return;
   Membership::Roles roles = membership_.roles();
   if (roles.voters.empty()) return;
   (void)replica.change_members(std::move(roles.voters), std::move(roles.learners));
+}
+
+// Not to one that leaves, too: they would hand it to each other.
+inline void ClusterChanges::hand_over_to_who_stays(Replica& replica) {
+  const std::vector<raft::PeerStatus> peers = replica.raft().peers();
+  const raft::PeerStatus* fittest = nullptr;
+  for (const raft::PeerStatus& peer : peers) {
+    const bool stays = membership_.state(peer.id) == MemberState::kActive;
+    if (!stays || !peer.reachable || !replica.raft().configuration().is_voter(peer.id)) continue;
+    if (fittest == nullptr || peer.match_index > fittest->match_index) fittest = &peer;
+  }
+  if (fittest != nullptr) replica.transfer_leadership(fittest->id);
 }
 
 inline bool ClusterChanges::system_follows_record() const {
@@ -413,7 +433,8 @@ inline bool ClusterChanges::is_voter_everywhere(NodeId node) const {
   return std::all_of(replicas_.begin(), replicas_.end(), [&](const auto& group) {
     const raft::Raft& raft = group.second->raft();
     const std::vector<NodeId>& voters = raft.configuration().voters;
-    return !raft.configuration().is_joint() && raft.configuration_index() <= raft.commit_index() &&
+    return raft.is_current() && !raft.configuration().is_joint() &&
+           raft.configuration_index() <= raft.commit_index() &&
            std::find(voters.begin(), voters.end(), node) != voters.end();
   });
 }
@@ -421,7 +442,8 @@ inline bool ClusterChanges::is_voter_everywhere(NodeId node) const {
 inline bool ClusterChanges::is_out_everywhere(NodeId node) const {
   return std::all_of(replicas_.begin(), replicas_.end(), [&](const auto& group) {
     const raft::Raft& raft = group.second->raft();
-    return raft.configuration_index() <= raft.commit_index() && !raft.configuration().has(node);
+    return raft.is_current() && raft.configuration_index() <= raft.commit_index() &&
+           !raft.configuration().has(node);
   });
 }
 
@@ -471,9 +493,16 @@ inline void ClusterChanges::note_commits() {
   }
 }
 
-inline void ClusterChanges::wait_for(std::function<Progress()> progress, Answer answer) {
-  waiting_.push_back(
-      {clock_.now_ms() + options_.answer_timeout_ms, std::move(progress), std::move(answer)});
+inline void ClusterChanges::wait_for(NodeId about, std::function<Progress()> progress,
+                                     Answer answer) {
+  waiting_.push_back({about, clock_.now_ms() + options_.answer_timeout_ms, std::move(progress),
+                      std::move(answer)});
+}
+
+// Who hears "ask again" does: what was asked must not happen hours later beside that.
+inline void ClusterChanges::forget_wishes(NodeId node) {
+  joining_.erase(node);
+  states_.erase(node);
 }
 
 inline void ClusterChanges::answer_waiting() {
@@ -496,6 +525,7 @@ inline void ClusterChanges::answer_waiting() {
     } else if (progress == Progress::kAsked && !leads_system()) {
       waiting.answer(reply(CallStatus::kNotReady, "leadership changed meanwhile: ask again"));
     } else if (too_long && progress == Progress::kAsked) {
+      forget_wishes(waiting.about);
       waiting.answer(reply(CallStatus::kNotReady, "no majority has taken it in yet: ask again"));
     } else if (removed_) {
       waiting.answer(reply(CallStatus::kAccepted, "it is under way; this node has left meanwhile"));

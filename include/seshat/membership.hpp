@@ -119,12 +119,13 @@ class Membership {
   [[nodiscard]] std::uint64_t known_incarnation(NodeId id) const;
   [[nodiscard]] std::optional<std::string> judge_cluster(const Hello& hello) const;
   [[nodiscard]] bool knows_better(const Hello& hello) const;
-  [[nodiscard]] std::uint64_t members_hash() const;
+  void set_addresses(std::map<NodeId, std::string> addresses);
 
   Self self_;
   std::map<NodeId, std::string> addresses_;
-  std::map<NodeId, Hello> peers_;  // as last accepted
-  std::set<NodeId> refused_by_;    // who has refused this node since it last accepted it
+  std::uint64_t members_hash_ = 0;  // of these
+  std::map<NodeId, Hello> peers_;   // as last accepted
+  std::set<NodeId> refused_by_;     // who has refused this node since it last accepted it
   std::optional<ClusterMembership> record_;
 };
 
@@ -133,21 +134,23 @@ class Membership {
 // =================================================================================================
 
 inline Membership::Membership(Self self, std::map<NodeId, std::string> addresses)
-    : self_(std::move(self)), addresses_(std::move(addresses)) {}
+    : self_(std::move(self)) {
+  set_addresses(std::move(addresses));
+}
 
-// FNV-1a over "id=addr,": compared while there is no cluster id yet.
-inline std::uint64_t Membership::members_hash() const {
-  std::uint64_t hash = kFnv1aStart;
+// The hash is FNV-1a over "id=addr,": compared while there is no cluster id yet.
+inline void Membership::set_addresses(std::map<NodeId, std::string> addresses) {
+  addresses_ = std::move(addresses);
+  members_hash_ = kFnv1aStart;
   for (const auto& [id, addr] : addresses_) {
-    hash = fnv1a(std::to_string(id.value) + "=" + addr + ",", hash);
+    members_hash_ = fnv1a(std::to_string(id.value) + "=" + addr + ",", members_hash_);
   }
-  return hash;
 }
 
 inline Hello Membership::hello(bool log_is_empty, bool voted_for_another) const {
   Hello hello;
   hello.cluster_id = self_.cluster_id;
-  hello.members_hash = members_hash();
+  hello.members_hash = members_hash_;
   hello.node_id = self_.id;
   hello.incarnation = self_.incarnation;
   // A vote for itself alone does not count: a founder that failed to be elected, and restarts, must
@@ -198,7 +201,7 @@ inline std::optional<std::string> Membership::judge_cluster(const Hello& hello) 
     return who + " belongs to cluster " + hello.cluster_id + ", this node to cluster " +
            self_.cluster_id + ": check addresses and data directories";
   }
-  if (hello.members_hash == members_hash()) return std::nullopt;
+  if (hello.members_hash == members_hash_) return std::nullopt;
   return who + " was started with other cluster.initial_members than this node: make the lists " +
          "the same on every node";
 }
@@ -387,11 +390,12 @@ inline ClusterMembership Membership::with_state(NodeId id, MemberState state,
 inline void Membership::set_joined(const ClusterMembership& membership) {
   if (record_) return;
   self_.cluster_id = membership.cluster_id;
-  addresses_.clear();
+  std::map<NodeId, std::string> addresses;
   for (const auto& [id, info] : membership.members) {
-    if (info.state != MemberState::kRemoved) addresses_[id] = info.addr;
+    if (info.state != MemberState::kRemoved) addresses[id] = info.addr;
   }
-  addresses_[self_.id] = self_.addr;
+  addresses[self_.id] = self_.addr;
+  set_addresses(std::move(addresses));
 }
 
 // ---- Voting ---------------------------------------------------------------------------------------

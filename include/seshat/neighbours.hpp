@@ -38,8 +38,8 @@ class Neighbours {
 
   [[nodiscard]] bool is_connected(NodeId node) const;
   [[nodiscard]] std::size_t connected() const;
-  // As it said last; nullopt: never.
-  [[nodiscard]] std::optional<Heard> last_heard(NodeId node) const;
+  // As it said last; null: never.
+  [[nodiscard]] const Heard* last_heard(NodeId node) const;
   // The same, unless it is gone or that is older than a few reports.
   [[nodiscard]] std::optional<NodeStatus> fresh_status(NodeId node, std::uint64_t now_ms) const;
 
@@ -111,9 +111,9 @@ inline std::size_t Neighbours::connected() const {
   return static_cast<std::size_t>(connected);
 }
 
-inline std::optional<Neighbours::Heard> Neighbours::last_heard(NodeId node) const {
+inline const Neighbours::Heard* Neighbours::last_heard(NodeId node) const {
   const State* state = find(node);
-  return state == nullptr ? std::nullopt : state->heard;
+  return state != nullptr && state->heard ? &*state->heard : nullptr;
 }
 
 inline std::optional<NodeStatus> Neighbours::fresh_status(NodeId node, std::uint64_t now_ms) const {

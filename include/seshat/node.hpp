@@ -222,8 +222,8 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   std::unique_ptr<Peers> peers_;  // null: peers are off, a cluster of one
   std::unique_ptr<SnapshotExchange> exchange_;
   std::unique_ptr<ClusterChanges> changes_;
-  std::unique_ptr<Joining> joining_;                     // while this node asks to be let in
-  std::vector<node_event::HelloReceived> early_hellos_;  // that came meanwhile
+  std::unique_ptr<Joining> joining_;                          // while this node asks to be let in
+  std::map<NodeId, node_event::HelloReceived> early_hellos_;  // that came meanwhile
 
   Membership membership_;
   std::optional<ShardMap> shard_map_;  // as recorded
@@ -431,7 +431,7 @@ inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
   exchange_->set_replicas(replicas);
   ClusterChanges::Site& site = *this;
   changes_ = std::make_unique<ClusterChanges>(
-      ClusterChanges::Options{config_.cluster.auto_promote, timeout_ms}, membership_,
+      ClusterChanges::Options{.auto_promote = config_.cluster.auto_promote}, membership_,
       std::move(replicas), clock_, site);
   refresh_self();  // before the first message: may_vote_ holds from the start
 }
@@ -539,6 +539,7 @@ inline void Node::handle(node_event::SystemRead& event) {
   }
   if (store_->identity().cluster_id.empty()) store_->set_cluster_id(record.cluster_id);
   membership_.set_record(record);
+  refresh_self();  // what is said to those who are dialed now
   store_->set_ends_on_damage(membership_.roles().voters.size() > 1);
   refresh_peers();
   // A peer that was accepted before the record was known may turn out to be another one.
@@ -554,7 +555,8 @@ inline void Node::handle(node_event::SystemRead& event) {
 
 inline void Node::handle(node_event::HelloReceived& event) {
   if (joining_) {  // whoever calls is known in a moment
-    early_hellos_.push_back(std::move(event));
+    const NodeId from = event.hello.node_id;
+    early_hellos_.insert_or_assign(from, std::move(event));
     return;
   }
   HelloReply reply;
@@ -717,7 +719,7 @@ inline void Node::follow_joining() {
   joining_.reset();
   refresh_self();  // what is said to those who are dialed now
   refresh_peers();
-  for (node_event::HelloReceived& event : std::exchange(early_hellos_, {})) handle(event);
+  for (auto& [node, event] : std::exchange(early_hellos_, {})) handle(event);
 }
 
 inline void Node::call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) {
@@ -821,8 +823,8 @@ inline bool Node::disk_is_full() const {
 // As far as it has said so.
 inline bool Node::has_disk_room(NodeId node) const {
   if (node == id()) return !store_->disk_low();
-  const auto heard = neighbours_.last_heard(node);
-  return !heard || !heard->status.disk_low;
+  const Neighbours::Heard* heard = neighbours_.last_heard(node);
+  return heard == nullptr || !heard->status.disk_low;
 }
 
 // Never this node itself, never empty, never a guess: clients follow it without asking twice.
@@ -951,8 +953,8 @@ inline ClusterStatus Node::cluster_status() const {
     of.is_self = member == id();
     of.connected = of.is_self || is_connected(member);
     if (of.is_self) of.status = own_status();
-    const auto heard = neighbours_.last_heard(member);
-    if (!heard) continue;
+    const Neighbours::Heard* heard = neighbours_.last_heard(member);
+    if (heard == nullptr) continue;
     of.status = heard->status;
     of.heard_ms_ago = clock_.now_ms() - heard->at_ms;
   }

@@ -417,6 +417,9 @@ class Raft {
   [[nodiscard]] Index durable_index() const { return durable_index_; }
   [[nodiscard]] const Log& log() const { return log_; }
   [[nodiscard]] bool may_vote() const { return may_vote_; }
+  // Whether commit_index() takes in all that had committed before this term, and all that its leader
+  // has said has committed since. False until the leader has committed in its term.
+  [[nodiscard]] bool is_current() const;
   [[nodiscard]] bool has_lease(std::uint64_t now_ms) const;
   [[nodiscard]] std::uint64_t lease_until_ms() const { return lease_until_ms_; }
   [[nodiscard]] bool transferring() const { return transfer_.has_value(); }
@@ -599,6 +602,7 @@ class Raft {
   bool lost_quorum_ = false;
   std::optional<Snapshot> installing_;
   Index compactable_told_;  // by leaders
+  Index committed_told_;    // by leaders; may lie beyond the log
   std::uint64_t leaderless_since_ms_ = 0;
 
   // Time
@@ -823,6 +827,12 @@ inline Ready Raft::take_ready(std::uint64_t now_ms) {
     apply_handed_ = ready.committed.back().index;
   }
   return ready;
+}
+
+// An entry of this term that has committed has all before it that ever did.
+inline bool Raft::is_current() const {
+  return leader_ != NodeId{} && !installing_ && commit_index_ >= committed_told_ &&
+         log_.term_at(commit_index_) == current_term_;
 }
 
 inline std::vector<PeerStatus> Raft::peers() const {
@@ -1148,6 +1158,7 @@ inline void Raft::handle(std::uint64_t now_ms, const Message& message,
   if (!well_formed(request)) return;
   hear_leader(now_ms, message.from, request.round);
   compactable_told_ = std::max(compactable_told_, request.compactable_index);
+  committed_told_ = std::max(committed_told_, request.commit_index);
   if (installing_) return acknowledge();  // the log is about to be replaced
 
   // What is committed here is in every later leader's log: no need to compare, nor memory to.
