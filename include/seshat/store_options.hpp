@@ -98,8 +98,8 @@ inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
   // takes everything it is given then as durable.
   db.avoid_flush_during_recovery = false;
 
-  // 96 MB of write buffers over all families, and as much of WAL: what is beyond that is pinned by
-  // families that are quiet, and flushing these frees it.
+  // 96 MB of write buffers over all families. A WAL is pinned by the quietest of them: at 48 MB all
+  // are flushed, so that it takes no more disk than a log window, nor longer to replay.
   db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(
       options.write_buffer_size_bytes + options.write_buffer_size_bytes / 2);
   db.max_total_wal_size = options.write_buffer_size_bytes / 4 * 3;
