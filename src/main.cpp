@@ -57,7 +57,10 @@ int main(int argc, char** argv) {
   const seshat::CommandLine line = seshat::parse_command_line(arguments, environment);
   switch (line.action) {
     case seshat::CommandLine::Action::kShowHelp:
-      std::fputs((seshat::help_text(argv[0]) + seshat::cli::subcommands_text()).c_str(), stdout);
+      std::fputs((seshat::help_text(argv[0], seshat::cli::kSubcommandUsage) +
+                  seshat::cli::subcommands_text())
+                     .c_str(),
+                 stdout);
       return 0;
     case seshat::CommandLine::Action::kShowVersion:
       std::printf("seshat %s\n", std::string(seshat::kVersion).c_str());

@@ -368,6 +368,9 @@ TEST_CASE("--help names every key, its environment's rule and every flag, in 100
   CHECK_THAT(help, ContainsSubstring("lease_ms = 250\n"));
   CHECK_THAT(help, ContainsSubstring("SESHAT_<SECTION>_<KEY>"));
   CHECK_THAT(help, StartsWith("seshat " + std::string(seshat::kVersion)));
+  CHECK_THAT(help, ContainsSubstring("usage: ./seshat [--config FILE] [--FLAG VALUE]...\n\n"));
+  CHECK_THAT(seshat::help_text("./seshat", "SUBCOMMAND"),
+             ContainsSubstring("[--FLAG VALUE]...\n       ./seshat SUBCOMMAND\n\n"));
   std::istringstream lines(help);
   for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 100);
 }

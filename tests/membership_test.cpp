@@ -263,6 +263,40 @@ TEST_CASE("what is wrong with a peer is said, and what to do", "[membership]") {
              StartsWith("node 2 was started with other cluster.initial_members"));
 }
 
+TEST_CASE("a late founder believes members that it never heard of once a founder vouches for them",
+          "[membership]") {
+  Membership late = node(3);
+  Membership joined(self_of(4), addresses(4));
+  ClusterMembership record = record_of({1, 2, 3});
+  record.members[NodeId{4}].id = NodeId{4};
+  record.members[NodeId{4}].addr = "node-4:7379";
+  joined.set_record(record);
+  CHECK(late.judge(joined.hello(false, false)));
+  Hello founder = hello_of(1);
+  founder.cluster_id = "c2";
+  late.note_peer(founder);
+  CHECK(late.judge(joined.hello(false, false)));
+  founder.cluster_id = "c1";
+  late.note_peer(founder);
+  CHECK_FALSE(late.judge(joined.hello(false, false)));
+}
+
+TEST_CASE("nobody joins while a member was never heard from, and that is said", "[membership]") {
+  Membership leader = node(1);
+  Membership joins(self_of(4), addresses(4));
+  Hello hello = joins.hello(true, false);
+  hello.addr = "node-4:7379";
+  ClusterMembership record = record_of({1, 2});
+  for (auto& [id, info] : record.members) info.max_record_version = info.incarnation != 0 ? 2 : 0;
+  leader.set_record(record);
+  CHECK(leader.judge_join(hello).status == CallStatus::kNotReady);
+  CHECK(leader.judge_join(hello).reason ==
+        "node 3 was never heard from: start it, or remove it (seshat leave 3)");
+  record.members[NodeId{3}].state = MemberState::kLeaving;
+  leader.set_record(record);
+  CHECK(leader.judge_join(hello).status == CallStatus::kAccepted);
+}
+
 TEST_CASE("nodes of two clusters do not talk, whatever their lists say", "[membership]") {
   Membership ours = node(1);
   ours.set_record(record_of({1, 2}));

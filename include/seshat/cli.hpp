@@ -51,7 +51,9 @@ enum ExitCode : int {
 [[nodiscard]] std::optional<int> run(Arguments& arguments, const Environment& environment,
                                      std::ostream& out, std::ostream& err);
 
-// What --help of the daemon adds: a line for each subcommand.
+// What --help of the daemon adds: how it is called, and a line for each subcommand.
+inline constexpr std::string_view kSubcommandUsage =
+    "SUBCOMMAND [ARGUMENT] [--FLAG VALUE]...   asks a running node: see the end";
 [[nodiscard]] std::string subcommands_text();
 
 // ---- The parts, for tests -----------------------------------------------------------------------

@@ -90,7 +90,8 @@ struct CommandLine {
                                              const Environment& environment);
 
 // What --help prints: every flag, every key with default, range and comment.
-[[nodiscard]] std::string help_text(std::string_view program);
+// `also`: another way to call the program, if there is one.
+[[nodiscard]] std::string help_text(std::string_view program, std::string_view also = {});
 
 // `environ` (zero-terminated, may be null) as a map.
 [[nodiscard]] Environment environment_of(const char* const* variables);
@@ -746,11 +747,13 @@ inline void append_key_help(std::string& out, const Key& key) {
 
 }  // namespace config::detail
 
-inline std::string help_text(std::string_view program) {
+inline std::string help_text(std::string_view program, std::string_view also) {
   using config::detail::append_flag;
   std::string out = "seshat " + std::string(kVersion);
   out += ", a distributed, Redis-compatible key-value store\n\n";
-  out += "usage: " + std::string(program) + " [--config FILE] [--FLAG VALUE]...\n\n";
+  out += "usage: " + std::string(program) + " [--config FILE] [--FLAG VALUE]...\n";
+  if (!also.empty()) out.append("       ").append(program).append(" ").append(also) += '\n';
+  out += '\n';
   append_flag(out, "--config FILE", "a TOML file; seshat.toml.example shows every key");
   append_flag(out, "--SECTION.KEY VALUE", "any key below, for example --raft.lease_ms 200");
   for (const config::ActionFlag& flag : config::kActionFlags) {

@@ -116,6 +116,7 @@ class Membership {
   [[nodiscard]] const std::string& cluster_id() const { return self_.cluster_id; }
 
  private:
+  [[nodiscard]] static bool knows_record_version(const NodeInfo& info, std::uint32_t version);
   [[nodiscard]] std::uint64_t known_incarnation(NodeId id) const;
   [[nodiscard]] std::optional<std::string> judge_cluster(const Hello& hello) const;
   [[nodiscard]] bool knows_better(const Hello& hello) const;
@@ -202,6 +203,13 @@ inline std::optional<std::string> Membership::judge_cluster(const Hello& hello) 
            self_.cluster_id + ": check addresses and data directories";
   }
   if (hello.members_hash == members_hash_) return std::nullopt;
+  // A founder that is late hears of its cluster from another one; by now it may have members that
+  // no founder knew, and be led by one.
+  const bool of_founders =
+      !hello.cluster_id.empty() && std::any_of(peers_.begin(), peers_.end(), [&](const auto& peer) {
+        return peer.second.cluster_id == hello.cluster_id;
+      });
+  if (of_founders) return std::nullopt;
   return who + " was started with other cluster.initial_members than this node: make the lists " +
          "the same on every node";
 }
@@ -300,10 +308,14 @@ inline Membership::Roles Membership::roles() const {
 inline bool Membership::all_know_record_version(std::uint32_t version) const {
   if (!record_) return false;
   return std::all_of(record_->members.begin(), record_->members.end(), [&](const auto& member) {
-    const NodeInfo& info = member.second;
-    const bool stays = info.state == MemberState::kActive || info.state == MemberState::kJoining;
-    return !stays || info.max_record_version >= version;
+    return knows_record_version(member.second, version);
   });
+}
+
+// Who is on its way out does not have to.
+inline bool Membership::knows_record_version(const NodeInfo& info, std::uint32_t version) {
+  const bool stays = info.state == MemberState::kActive || info.state == MemberState::kJoining;
+  return !stays || info.max_record_version >= version;
 }
 
 inline bool Membership::was_removed(const Hello& hello) const {
@@ -343,11 +355,19 @@ inline CallReply Membership::judge_join(const Hello& hello) const {
                        ": take another node.id, or remove that one first (seshat leave " +
                        std::to_string(hello.node_id.value) + ")");
   }
-  if (!all_know_record_version(kConfigurationRecordVersion) ||
-      hello.max_record_version < kConfigurationRecordVersion) {
+  if (hello.max_record_version < kConfigurationRecordVersion) {
+    return refusal(CallStatus::kNotReady, who + " runs a version of seshat that knows no changes " +
+                                              "of members: update it first");
+  }
+  for (const auto& [id, info] : record_->members) {
+    if (knows_record_version(info, kConfigurationRecordVersion)) continue;
+    const std::string which = "node " + std::to_string(id.value);
     return refusal(CallStatus::kNotReady,
-                   "not all nodes run a version of seshat that knows changes of members: update "
-                   "them first (seshat members shows their versions)");
+                   info.incarnation == 0
+                       ? which + " was never heard from: start it, or remove it (seshat leave " +
+                             std::to_string(id.value) + ")"
+                       : which + " runs a version of seshat that knows no changes of members: " +
+                             "update it first");
   }
   CallReply reply;
   reply.status = CallStatus::kAccepted;

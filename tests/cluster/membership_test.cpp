@@ -471,6 +471,20 @@ bool names(const Cluster& cluster, int at, const std::string& what, const std::s
   });
 }
 
+TEST_CASE("nobody is let in before every founder was heard from; who never comes is removed first",
+          "[members]") {
+  Cluster cluster({.nodes = 3, .spares = 1, .started = false});
+  cluster.start(1);
+  cluster.start(2);
+  REQUIRE(cluster.leader() != 0);
+  cluster.join(4, 1);
+  CHECK(cluster.process(4).wait(30s) == ExitStatus{1, 0});
+  CHECK(cluster.log_says(4, "node 3 was never heard from"));
+  REQUIRE(cluster.leave(3, 1).done());
+  cluster.join(4, 1);
+  CHECK(cluster.settled());
+}
+
 TEST_CASE(
     "CLUSTER SHARDS, SLOTS and NODES follow the members; a learner sends clients to the leader",
     "[members]") {
