@@ -231,6 +231,167 @@ TEST_CASE("a snapshot as of the same entry is not built twice; a newer one repla
   CHECK(eventually([&] { return files_below(disk, "/snapshots/") == 0; }));
 }
 
+TEST_CASE("what is as new as the kept snapshot costs no checkpoint", "[store][snapshot]") {
+  MemoryDisk disk;
+  Node node(disk);
+  const auto log = log_of(1, 20, "v");
+  node.append(kData, write(1, log));
+  node.apply(kData, log);
+  const auto first = build(*node);
+  REQUIRE(first);
+  std::atomic<bool> begun{false};
+  disk.set_hook([&](DiskOperation, const std::string& path) {
+    if (path.find("/snapshots/building-") != std::string::npos) begun = true;
+    return rocksdb::IOStatus::OK();
+  });
+  CHECK(*build(*node) == *first);
+  CHECK_FALSE(begun);
+}
+
+TEST_CASE("a snapshot that is removed is not the newest any more, whatever the disk is busy with",
+          "[store][snapshot]") {
+  MemoryDisk disk;
+  Node node(disk);
+  const auto log = log_of(1, 20, "v");
+  node.append(kData, write(1, log));
+  node.apply(kData, {log.begin(), log.begin() + 10});
+  REQUIRE(build(*node));
+  node.apply(kData, {log.begin() + 10, log.end()});
+  Gate gate;
+  disk.set_hook([&](DiskOperation, const std::string& path) {
+    if (path.find("/snapshots/building-") != std::string::npos) gate.pass();
+    return rocksdb::IOStatus::OK();
+  });
+  gate.shut();
+  std::promise<bool> built;
+  node->build_snapshot(kData, {}, [&](auto result) { built.set_value(bool(result)); });
+  node->remove_snapshot(kData, Index{10});
+  CHECK_FALSE(node->newest_snapshot(kData));
+  CHECK_FALSE(open_reader(*node, Index{10}));
+  gate.open();
+  CHECK(built.get_future().get());
+}
+
+TEST_CASE("a snapshot is built beside one of the same entry that is removed and still read",
+          "[store][snapshot]") {
+  const TemporaryDir dir;
+  Listener listener;
+  KeyValueMachine machine;
+  {
+    auto store = Store::open(options_for(dir / "data"));
+    REQUIRE((store && (*store)->restore(kData, machine)));
+    (*store)->start(listener);
+    const auto log = log_of(1, 10, "v");
+    (*store)->append(kData, write(1, log));
+    REQUIRE(listener.wait_synced(kData, 1));
+    (*store)->apply(kData, log);
+    REQUIRE(listener.wait_applied(kData, Index{10}));
+    REQUIRE(build(**store));
+    auto old = open_reader(**store, Index{10});
+    REQUIRE(old);
+    (*store)->remove_snapshot(kData, Index{10});
+    const auto again = build(**store);
+    INFO((again ? "" : again.error().text));
+    REQUIRE(again);
+    CHECK((*old)->read("", 1 << 20));
+    *old = nullptr;
+    CHECK(open_reader(**store, Index{10}));
+  }
+  auto store = Store::open(options_for(dir / "data"));
+  REQUIRE((store && (*store)->restore(kData, machine)));
+  REQUIRE((*store)->newest_snapshot(kData));
+  (*store)->start(listener);
+  CHECK(open_reader(**store, Index{10}));
+}
+
+TEST_CASE("a kept snapshot that lost rows can't be read to its end", "[store][snapshot]") {
+  MemoryDisk disk;
+  {
+    Node node(disk);
+    const auto log = log_of(1, 100, "v");
+    node.append(kData, write(1, log));
+    node.apply(kData, log);
+    REQUIRE(build(*node));
+  }
+  const auto read_all = [&](std::size_t chunk_size_bytes, std::size_t again_at) {
+    Node node(disk);
+    const auto reader = open_reader(*node, Index{100});
+    REQUIRE(reader);
+    std::string after;
+    std::vector<std::string> keys;
+    for (;;) {
+      const auto rows = (*reader)->read(after, chunk_size_bytes);
+      if (!rows) return rows.error().text;
+      keys.push_back(after = rows->last_key);
+      if (rows->last) return std::string();
+      if (keys.size() == again_at) after = keys[again_at / 2];  // as after a broken connection
+    }
+  };
+  CHECK(read_all(200, 8).empty());
+  const std::string file = "/data/snapshots/1-00000000000000000100/metadata";
+  auto metadata = codec::decode_snapshot_metadata(disk.content(file));
+  REQUIRE(metadata);
+  ++metadata->row_count;
+  disk.set_content(file, codec::encode(*metadata));
+  CHECK_THAT(read_all(200, 0), ContainsSubstring("not those that it was built of"));
+  CHECK_THAT(read_all(200, 8), ContainsSubstring("not those that it was built of"));
+}
+
+TEST_CASE("the write-ahead log that a checkpoint links is synced before the snapshot has its name",
+          "[store][snapshot]") {
+  MemoryDisk disk;
+  Node node(disk);
+  const auto log = log_of(1, 10, "v");
+  node.append(kData, write(1, log));
+  node.apply(kData, log);
+  std::atomic<bool> linked{false};
+  std::atomic<bool> synced{false};
+  std::atomic<bool> synced_in_time{false};
+  disk.set_hook([&](DiskOperation operation, const std::string& path) {
+    const bool in_build = path.find("/snapshots/building-") != std::string::npos;
+    if (in_build && path.ends_with(".sst")) linked = true;
+    if (linked && operation == DiskOperation::kSync &&
+        path.find("/rocksdb/") != std::string::npos && path.ends_with(".log")) {
+      synced = true;
+    }
+    if (in_build && path.ends_with("/metadata")) synced_in_time = synced.load();
+    return rocksdb::IOStatus::OK();
+  });
+  REQUIRE(build(*node));
+  CHECK(linked);
+  CHECK(synced_in_time);
+}
+
+TEST_CASE("many cuts wait as one piece of work for the disk, and a build not behind each",
+          "[store][compaction]") {
+  MemoryDisk disk;
+  Node node(disk);
+  const auto log = log_of(1, 100, "v");
+  node.append(kData, write(1, log));
+  node.apply(kData, log);
+  Gate gate;
+  std::atomic<bool> reached{false};
+  disk.set_hook([&](DiskOperation, const std::string& path) {
+    if (path.find("/snapshots/building-") != std::string::npos) {
+      reached = true;
+      gate.pass();
+    }
+    return rocksdb::IOStatus::OK();
+  });
+  gate.shut();
+  std::promise<bool> built;
+  node->build_snapshot(kData, {}, [&](auto result) { built.set_value(bool(result)); });
+  REQUIRE(eventually([&] { return reached.load(); }));
+  for (std::uint64_t to = 10; to <= 90; to += 10) {
+    node->cut_log(kData, Index{to});
+    REQUIRE(node.listener.wait_cuts(kData, to / 10));
+  }
+  gate.open();
+  REQUIRE(built.get_future().get());
+  REQUIRE(build(*node));  // behind what waited
+  CHECK(node->stats().reclaims == 1);
+}
+
 TEST_CASE("the newest snapshot is there after a restart, and litter is not", "[store][snapshot]") {
   const TemporaryDir dir;
   Listener listener;

@@ -52,8 +52,6 @@ class DurableMark {
 
   // As it was read, or as it was advanced to since.
   [[nodiscard]] std::uint64_t sequence() const { return sequence_; }
-  // Whether sync() has something to do.
-  [[nodiscard]] bool dirty() const { return dirty_; }
 
   // Says that everything up to `sequence` is durable. Lasts through a kill at once, and through a
   // power cut after the next sync(). A lower value than the present one changes nothing.

@@ -85,6 +85,7 @@ struct SnapshotProgress {
   std::uint64_t sent_bytes = 0;  // in all attempts together
   std::uint64_t sent_chunks = 0;
   std::uint64_t connections = 0;  // attempts
+  bool unreadable = false;        // the reader failed: no attempt will do better
 };
 
 // One snapshot on its way to one node (Peers::send_snapshot). Any thread.

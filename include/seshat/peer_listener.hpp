@@ -331,7 +331,7 @@ inline grpc::ServerGenericBidiReactor* Listener::take_snapshot(
   if (core_->receiving.size() >= kMaxIncomingSnapshots) {
     return new TurnedAway("too many snapshots are being received there");
   }
-  const auto stream = std::make_shared<IncomingSnapshot>(core_, context);
+  const auto stream = std::make_shared<IncomingSnapshotStream>(core_, context);
   core_->receiving.emplace(stream.get(), stream);
   stream->start();
   return stream.get();

@@ -43,10 +43,10 @@ namespace seshat::peer_detail {
 
 inline constexpr std::size_t kMaxOfferSizeBytes = 1 << 20;  // it holds the membership
 
-class IncomingSnapshot final : public IncomingStream,
-                               public std::enable_shared_from_this<IncomingSnapshot> {
+class IncomingSnapshotStream final : public IncomingStream,
+                                     public std::enable_shared_from_this<IncomingSnapshotStream> {
  public:
-  IncomingSnapshot(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
+  IncomingSnapshotStream(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
       : IncomingStream(std::move(core), context) {}
 
   void tick();
@@ -116,7 +116,7 @@ class IncomingSnapshot final : public IncomingStream,
 
 // ---- The stream ---------------------------------------------------------------------------------
 
-inline void IncomingSnapshot::hand_over() {
+inline void IncomingSnapshotStream::hand_over() {
   {
     const std::lock_guard lock(mutex_);
     handed_over_ = true;
@@ -124,7 +124,7 @@ inline void IncomingSnapshot::hand_over() {
   end("a newer stream took its place", grpc::StatusCode::ABORTED);
 }
 
-inline void IncomingSnapshot::tick() {
+inline void IncomingSnapshotStream::tick() {
   const std::uint64_t now_ms = core_->now_ms;
   const PeerOptions& options = core_->options;
   const char* broken = nullptr;
@@ -150,7 +150,7 @@ inline void IncomingSnapshot::tick() {
   waiting ? begin() : write_next();
 }
 
-inline void IncomingSnapshot::OnReadDone(bool ok) {
+inline void IncomingSnapshotStream::OnReadDone(bool ok) {
   order_.in_reaction();
   if (!ok) return end("the stream ended", grpc::StatusCode::CANCELLED);
   bool offered = false;
@@ -163,15 +163,15 @@ inline void IncomingSnapshot::OnReadDone(bool ok) {
   if (fault) break_rule(*fault);
 }
 
-inline void IncomingSnapshot::break_rule(const std::string& fault) {
+inline void IncomingSnapshotStream::break_rule(const std::string& fault) {
   core_->complain("ended a snapshot's stream: " + fault, {}, from_);
   refuse(fault);
 }
 
-inline void IncomingSnapshot::OnDone() {
+inline void IncomingSnapshotStream::OnDone() {
   order_.in_reaction();
   const std::shared_ptr<Core> core = core_;
-  std::shared_ptr<IncomingSnapshot> self;
+  std::shared_ptr<IncomingSnapshotStream> self;
   const std::lock_guard lock(core->mutex);
   self = std::move(core->receiving.at(this));
   core->receiving.erase(this);
@@ -179,13 +179,13 @@ inline void IncomingSnapshot::OnDone() {
 
 // ---- Replies ------------------------------------------------------------------------------------
 
-inline void IncomingSnapshot::refuse(std::string reason) {
+inline void IncomingSnapshotStream::refuse(std::string reason) {
   SnapshotReply refusal;
   refusal.reason = std::move(reason);
   reply(std::move(refusal));
 }
 
-inline void IncomingSnapshot::reply(SnapshotReply reply) {
+inline void IncomingSnapshotStream::reply(SnapshotReply reply) {
   {
     const std::lock_guard lock(mutex_);
     if (last_reply_) return;
@@ -196,7 +196,7 @@ inline void IncomingSnapshot::reply(SnapshotReply reply) {
   write_next();
 }
 
-inline void IncomingSnapshot::write_next() {
+inline void IncomingSnapshotStream::write_next() {
   std::string bytes;
   {
     const std::lock_guard lock(mutex_);
@@ -212,7 +212,7 @@ inline void IncomingSnapshot::write_next() {
   StartWrite(&out_);
 }
 
-inline void IncomingSnapshot::OnWriteDone(bool) {  // of a failed one OnCancel hears
+inline void IncomingSnapshotStream::OnWriteDone(bool) {  // of a failed one OnCancel hears
   order_.in_reaction();
   {
     const std::lock_guard lock(mutex_);
@@ -226,7 +226,7 @@ inline void IncomingSnapshot::OnWriteDone(bool) {  // of a failed one OnCancel h
 
 // ---- The offer ----------------------------------------------------------------------------------
 
-inline std::optional<std::string> IncomingSnapshot::receive_offer() {
+inline std::optional<std::string> IncomingSnapshotStream::receive_offer() {
   if (in_.Length() > kMaxOfferSizeBytes) return "no offer, or one that is too large";
   Result<SnapshotFrame> frame = decoded(in_, codec::decode_snapshot_frame);
   in_.Clear();
@@ -249,7 +249,7 @@ inline std::optional<std::string> IncomingSnapshot::receive_offer() {
   return std::nullopt;
 }
 
-inline void IncomingSnapshot::answer(SnapshotAnswer answer) {
+inline void IncomingSnapshotStream::answer(SnapshotAnswer answer) {
   const bool go_on = answer.reply.status == SnapshotReply::Status::kGoOn;
   {
     const std::lock_guard lock(mutex_);
@@ -265,7 +265,7 @@ inline void IncomingSnapshot::answer(SnapshotAnswer answer) {
 }
 
 // Goes on where the writer is, as soon as no other stream has it.
-inline void IncomingSnapshot::begin() {
+inline void IncomingSnapshotStream::begin() {
   std::shared_ptr<SnapshotWriter> writer;
   {
     const std::lock_guard lock(mutex_);
@@ -301,9 +301,9 @@ inline void IncomingSnapshot::begin() {
 
 // ---- One stream for a writer --------------------------------------------------------------------
 
-inline IncomingSnapshot::Taken IncomingSnapshot::take(
+inline IncomingSnapshotStream::Taken IncomingSnapshotStream::take(
     const std::shared_ptr<SnapshotWriter>& writer) {
-  std::shared_ptr<IncomingSnapshot> holder;
+  std::shared_ptr<IncomingSnapshotStream> holder;
   {
     const std::lock_guard lock(core_->mutex);
     std::erase_if(core_->writers, [](const auto& each) { return each.first.expired(); });
@@ -318,7 +318,7 @@ inline IncomingSnapshot::Taken IncomingSnapshot::take(
 }
 
 // False: it is spent.
-inline bool IncomingSnapshot::release(const std::shared_ptr<SnapshotWriter>& writer) {
+inline bool IncomingSnapshotStream::release(const std::shared_ptr<SnapshotWriter>& writer) {
   const std::lock_guard lock(core_->mutex);
   const auto use = core_->writers.find(writer);
   if (use == core_->writers.end()) return true;
@@ -326,14 +326,14 @@ inline bool IncomingSnapshot::release(const std::shared_ptr<SnapshotWriter>& wri
   return !use->second.spent;
 }
 
-inline void IncomingSnapshot::spend(const std::shared_ptr<SnapshotWriter>& writer) {
+inline void IncomingSnapshotStream::spend(const std::shared_ptr<SnapshotWriter>& writer) {
   const std::lock_guard lock(core_->mutex);
   core_->writers[writer].spent = true;
 }
 
 // ---- Chunks -------------------------------------------------------------------------------------
 
-inline std::optional<std::string> IncomingSnapshot::receive_chunk() {
+inline std::optional<std::string> IncomingSnapshotStream::receive_chunk() {
   Result<SnapshotFrame> frame = decoded(in_, codec::decode_snapshot_frame);
   in_.Clear();
   if (!frame) return frame.error().text;
@@ -354,7 +354,7 @@ inline std::optional<std::string> IncomingSnapshot::receive_chunk() {
   return std::nullopt;
 }
 
-inline void IncomingSnapshot::write(const SnapshotChunk& chunk) {
+inline void IncomingSnapshotStream::write(const SnapshotChunk& chunk) {
   const bool written = write_rows(chunk);
   if (written && chunk.last) finish();
   stop_working();
@@ -362,7 +362,7 @@ inline void IncomingSnapshot::write(const SnapshotChunk& chunk) {
   give_back();
 }
 
-inline bool IncomingSnapshot::write_rows(const SnapshotChunk& chunk) {
+inline bool IncomingSnapshotStream::write_rows(const SnapshotChunk& chunk) {
   SnapshotWriter& writer = *writer_;  // nobody takes it while working_ is set
   if (const auto fault = fault_of(chunk, writer.last_key())) {
     break_rule(*fault);
@@ -374,7 +374,7 @@ inline bool IncomingSnapshot::write_rows(const SnapshotChunk& chunk) {
   return static_cast<bool>(done);
 }
 
-inline void IncomingSnapshot::go_on(std::uint64_t number) {
+inline void IncomingSnapshotStream::go_on(std::uint64_t number) {
   {
     const std::lock_guard lock(mutex_);
     if (ending_) return;
@@ -385,7 +385,7 @@ inline void IncomingSnapshot::go_on(std::uint64_t number) {
 }
 
 // All is there. From here on the stream may end as it likes: the owner gets the snapshot.
-inline void IncomingSnapshot::finish() {
+inline void IncomingSnapshotStream::finish() {
   std::shared_ptr<SnapshotWriter> writer;
   {
     const std::lock_guard lock(mutex_);
@@ -409,7 +409,7 @@ inline void IncomingSnapshot::finish() {
   });
 }
 
-inline void IncomingSnapshot::fail(const std::string& reason) {
+inline void IncomingSnapshotStream::fail(const std::string& reason) {
   std::shared_ptr<SnapshotWriter> writer;
   {
     const std::lock_guard lock(mutex_);
@@ -422,7 +422,7 @@ inline void IncomingSnapshot::fail(const std::string& reason) {
   refuse("it can't keep the snapshot: " + reason);
 }
 
-inline void IncomingSnapshot::stop_working() {
+inline void IncomingSnapshotStream::stop_working() {
   {
     const std::lock_guard lock(mutex_);
     working_ = false;
@@ -432,7 +432,7 @@ inline void IncomingSnapshot::stop_working() {
 }
 
 // Of the writer, once the stream is ending and nobody works with it.
-inline void IncomingSnapshot::let_go() {
+inline void IncomingSnapshotStream::let_go() {
   std::shared_ptr<SnapshotWriter> writer;
   bool told = false;
   std::string reason;

@@ -78,6 +78,7 @@ class OutgoingSnapshot final : public SnapshotTransfer,
  private:
   void read(const std::shared_ptr<SnapshotStream>& stream, const std::string& after_key);
   void end_reading();
+  void note_unreadable();
   void earn();
   void spend(std::size_t size_bytes);
   [[nodiscard]] Error failure(const std::string& reason) const;
@@ -254,7 +255,14 @@ inline void OutgoingSnapshot::read(const std::shared_ptr<SnapshotStream>& stream
     stream->push(std::move(*rows), checksum);  // forgotten if that attempt has ended meanwhile
   }
   end_reading();  // now that the stream knows where to go on
-  rows ? read_more() : give_up("its rows can't be read: " + rows.error().text);
+  if (rows) return read_more();
+  note_unreadable();
+  give_up("its rows can't be read: " + rows.error().text);
+}
+
+inline void OutgoingSnapshot::note_unreadable() {
+  const std::lock_guard lock(mutex_);
+  progress_.unreadable = true;
 }
 
 inline void OutgoingSnapshot::spend(std::size_t size_bytes) {

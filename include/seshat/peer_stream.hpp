@@ -134,7 +134,7 @@ inline std::size_t max_chunk_size_bytes(const PeerQueueLimits& limits) {
 
 class Incoming;
 class IncomingCall;
-class IncomingSnapshot;
+class IncomingSnapshotStream;
 class Outgoing;
 class OutgoingSnapshot;
 
@@ -171,7 +171,7 @@ struct Peer {
 
 // Which stream a SnapshotWriter is with, and whether it may still be with one.
 struct WriterUse {
-  std::weak_ptr<IncomingSnapshot> holder;
+  std::weak_ptr<IncomingSnapshotStream> holder;
   bool spent = false;
 };
 
@@ -201,7 +201,7 @@ struct Core : std::enable_shared_from_this<Core> {
   std::map<Incoming*, std::shared_ptr<Incoming>> incoming;
   std::map<IncomingCall*, std::shared_ptr<IncomingCall>> calls;
   std::map<OutgoingSnapshot*, std::shared_ptr<OutgoingSnapshot>> sending;
-  std::map<IncomingSnapshot*, std::shared_ptr<IncomingSnapshot>> receiving;
+  std::map<IncomingSnapshotStream*, std::shared_ptr<IncomingSnapshotStream>> receiving;
   std::map<std::weak_ptr<SnapshotWriter>, WriterUse, std::owner_less<>> writers;
   std::shared_ptr<WorkPool> slow;        // null: no more
   std::map<NodeId, Incoming*> accepted;  // the newest of each peer

@@ -6,10 +6,15 @@
 //
 // A log is cut every snapshot_interval_entries, or when it is snapshot_interval_bytes long, up to
 // what is applied here and needed by no member that can be reached (raft.hpp knows); beyond
-// max_log_size_bytes also what somebody needs, who gets a snapshot instead.
+// max_log_size_bytes also what somebody needs, who gets a snapshot instead. While that travels the
+// log may grow by as much as the snapshot is large, until its peer has caught up behind it: else it
+// would need the next one when it has this one.
 //
 // Keeps:    one snapshot a group comes in at a time. What came in of one stays when its connection
 //           breaks, and the same offer goes on behind it.
+//           A snapshot goes when nobody is sent it any more, or was for a minute; the last one that
+//           an administrator asked for stays until there is a newer one, or the node stops.
+// Limits:   a follower that a log outruns by more than its snapshot's size gets another one.
 // Threads:  the loop; what store and peers answer comes back through `post`.
 // Needs:    replica.hpp, membership.hpp, store.hpp, peer.hpp.
 #ifndef SESHAT_SNAPSHOT_EXCHANGE_HPP
@@ -19,6 +24,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -87,9 +93,7 @@ class SnapshotExchange final : public SnapshotSender {
 
  private:
   static constexpr std::uint64_t kRetryMs = 1'000;
-  static constexpr std::uint64_t kAbandonedMs = 60'000;  // an incoming one that nobody goes on with
-  // Fewer entries are not worth a cut.
-  static constexpr std::uint64_t kMinCutEntries = 1'000;
+  static constexpr std::uint64_t kAbandonedMs = 60'000;  // a snapshot that nobody goes on with
 
   using Route = std::pair<GroupId, NodeId>;
   struct Outgoing {
@@ -97,6 +101,11 @@ class SnapshotExchange final : public SnapshotSender {
     Index index;
     std::shared_ptr<SnapshotTransfer> transfer;
     std::optional<std::uint64_t> retry_at_ms;  // it failed
+  };
+  // Whom the log is held for: it was sent a snapshot, and has not caught up behind it yet.
+  struct Served {
+    std::uint64_t size_bytes = 0;  // of the snapshot
+    std::uint64_t reachable_at_ms = 0;
   };
   struct Incoming {
     SnapshotMetadata metadata;
@@ -106,17 +115,30 @@ class SnapshotExchange final : public SnapshotSender {
   };
 
   [[nodiscard]] Replica* find(GroupId group) const;
+  [[nodiscard]] std::optional<raft::PeerStatus> status_of(Route route) const;
+  void retry_due();
+  void drop_abandoned();
+
   void consider_cut(GroupId group, Replica& replica);
+  [[nodiscard]] bool is_worth_a_cut(GroupId group, Index cut, Index to, bool too_long) const;
+  [[nodiscard]] std::uint64_t max_log_size_bytes(GroupId group) const;
+  void release_served();
+  [[nodiscard]] bool is_held_for(Route route, Served& served) const;
   void stop_needless();
 
-  void build(GroupId group);
+  using Built = std::function<void(const Result<SnapshotMetadata>&)>;
+  void build(GroupId group, const Built& also);
   void built(GroupId group, const Result<SnapshotMetadata>& snapshot);
   void begin(GroupId group, NodeId peer, const SnapshotMetadata& snapshot);
   void opened(Route route, std::uint64_t number, const SnapshotMetadata& snapshot,
               Result<std::shared_ptr<SnapshotReader>> reader);
   void ended(Route route, std::uint64_t number, const Result<Index>& outcome);
   void send_again_later(Route route, const std::string& why);
+  void wait_to_retry(Route route);
+  void give_up_damaged(GroupId group, Index index);
+  [[nodiscard]] bool is_kept(GroupId group, Index index) const;
   void let_go_of_snapshot(GroupId group);
+  void let_go_of_unused();
 
   [[nodiscard]] std::optional<std::string> why_not_take(const SnapshotOffer& offer) const;
   void receive(const SnapshotOffer& offer, std::function<void(SnapshotAnswer)> answer);
@@ -132,9 +154,11 @@ class SnapshotExchange final : public SnapshotSender {
 
   std::uint64_t next_number_ = 1;
   std::map<Route, Outgoing> outgoing_;
+  std::map<Route, Served> served_;
   std::map<GroupId, std::set<NodeId>> waiting_;  // for a snapshot that is being built
-  std::set<GroupId> building_;
-  std::set<GroupId> to_keep_;  // whose snapshot was asked for by an administrator
+  std::multiset<GroupId> building_;
+  std::map<GroupId, Index> to_keep_;             // the snapshot that an administrator asked for
+  std::map<GroupId, std::uint64_t> used_at_ms_;  // the snapshot that is there
 
   std::map<GroupId, Incoming> incoming_;
 };
@@ -148,9 +172,23 @@ inline Replica* SnapshotExchange::find(GroupId group) const {
   return found == replicas_.end() ? nullptr : found->second;
 }
 
+inline std::optional<raft::PeerStatus> SnapshotExchange::status_of(Route route) const {
+  for (const raft::PeerStatus& peer : find(route.first)->raft().peers()) {
+    if (peer.id == route.second) return peer;
+  }
+  return std::nullopt;
+}
+
 inline void SnapshotExchange::tick() {
+  release_served();
   for (const auto& [group, replica] : replicas_) consider_cut(group, *replica);
   stop_needless();
+  retry_due();
+  let_go_of_unused();
+  drop_abandoned();
+}
+
+inline void SnapshotExchange::retry_due() {
   const std::uint64_t now_ms = environment_.clock.now_ms();
   std::vector<Route> due;
   for (const auto& [route, sending] : outgoing_) {
@@ -160,11 +198,17 @@ inline void SnapshotExchange::tick() {
     outgoing_.erase(route);
     find(route.first)->on_snapshot_ended(route.second, {});  // it asks again, if it still has to
   }
+}
+
+// A stream that has the writer goes on with it, though the end of an older one was heard after the
+// newer one's offer.
+inline void SnapshotExchange::drop_abandoned() {
+  const std::uint64_t now_ms = environment_.clock.now_ms();
   std::vector<GroupId> abandoned;
   for (const auto& [group, coming] : incoming_) {
-    const bool idle = coming.idle_since_ms != 0 && now_ms > coming.idle_since_ms + kAbandonedMs;
-    if (idle || (coming.idle_since_ms != 0 && !find(group)->raft().needs(coming.metadata.snapshot)))
-      abandoned.push_back(group);
+    if (coming.idle_since_ms == 0 || coming.writer.use_count() > 1) continue;
+    const bool needed = find(group)->raft().needs(coming.metadata.snapshot);
+    if (!needed || now_ms > coming.idle_since_ms + kAbandonedMs) abandoned.push_back(group);
   }
   for (const GroupId group : abandoned) drop_incoming(group);
 }
@@ -176,18 +220,54 @@ inline void SnapshotExchange::consider_cut(GroupId group, Replica& replica) {
   const LogStats log = environment_.store.log_stats(group);
   const Index cut = std::max(cut_asked_[group], log.first_index - 1);
   Index to = replica.raft().compactable_index();
-  const bool too_long = log.size_bytes > options_.max_log_size_bytes;
-  if (too_long) {
-    to = std::max(to, environment_.store.cut_point(group, options_.max_log_size_bytes));
-  }
+  const std::uint64_t most_bytes = max_log_size_bytes(group);
+  const bool too_long = log.size_bytes > most_bytes;
+  if (too_long) to = std::max(to, environment_.store.cut_point(group, most_bytes));
   to = std::min(to, log.applied_durable);
-  if (to <= cut) return;
-  const std::uint64_t entries = to - cut;
-  const std::uint64_t enough = std::min(options_.snapshot_interval_entries, kMinCutEntries);
-  const bool long_enough = log.size_bytes > options_.snapshot_interval_bytes && entries >= enough;
-  if (entries < options_.snapshot_interval_entries && !long_enough) return;
+  if (to <= cut || !is_worth_a_cut(group, cut, to, too_long)) return;
   cut_asked_[group] = to;
   environment_.store.cut_log(group, to);
+}
+
+// Either of many entries, or of a log that is long the tenth of what makes it so.
+inline bool SnapshotExchange::is_worth_a_cut(GroupId group, Index cut, Index to,
+                                             bool too_long) const {
+  if (to - cut >= options_.snapshot_interval_entries) return true;
+  const std::uint64_t interval_bytes =
+      std::min(options_.snapshot_interval_bytes, options_.max_log_size_bytes);
+  const Store& store = environment_.store;
+  if (!too_long && store.log_stats(group).size_bytes <= options_.snapshot_interval_bytes) {
+    return false;
+  }
+  return store.log_size_until(group, to) - store.log_size_until(group, cut) >= interval_bytes / 10;
+}
+
+inline std::uint64_t SnapshotExchange::max_log_size_bytes(GroupId group) const {
+  std::uint64_t held_bytes = 0;
+  for (const auto& [route, served] : served_) {
+    if (route.first == group) held_bytes = std::max(held_bytes, served.size_bytes);
+  }
+  return options_.max_log_size_bytes + (environment_.store.disk_low() ? 0 : held_bytes);
+}
+
+inline void SnapshotExchange::release_served() {
+  for (auto at = served_.begin(); at != served_.end();) {
+    at = is_held_for(at->first, at->second) ? std::next(at) : served_.erase(at);
+  }
+}
+
+// Until the log could be cut to its bound again and would still have what the peer needs next.
+inline bool SnapshotExchange::is_held_for(Route route, Served& served) const {
+  const raft::Raft& raft = find(route.first)->raft();
+  const auto peer = status_of(route);
+  if (!raft.is_leader() || !peer) return false;
+  const std::uint64_t now_ms = environment_.clock.now_ms();
+  if (peer->reachable) served.reachable_at_ms = now_ms;
+  if (now_ms - served.reachable_at_ms > raft.config().keep_log_for_ms) return false;
+  if (peer->needs_snapshot || outgoing_.contains(route)) return true;
+  const Store& store = environment_.store;
+  return peer->match_index < std::max(store.cut_point(route.first, options_.max_log_size_bytes),
+                                      store.log_stats(route.first).first_index);
 }
 
 inline void SnapshotExchange::handle_log_cut(GroupId group, Index first_index) {
@@ -198,9 +278,19 @@ inline void SnapshotExchange::handle_log_cut(GroupId group, Index first_index) {
 
 // ---- Sending ------------------------------------------------------------------------------------
 
-// The log must hold the snapshot's last entry, or this node could not go on behind it.
+// The log must hold the snapshot's last entry, or this node could not go on behind it. None is built
+// for who can't be reached: it would hold disk for as long as that is away.
 inline void SnapshotExchange::send_snapshot(GroupId group, NodeId peer) {
-  if (environment_.peers == nullptr || outgoing_.contains({group, peer})) return;
+  if (environment_.peers == nullptr) return;
+  const Route route{group, peer};
+  if (const auto sending = outgoing_.find(route); sending != outgoing_.end()) {
+    if (!sending->second.retry_at_ms) {
+      find(group)->on_sending_snapshot(peer, sending->second.index);  // it may have forgotten
+    }
+    return;
+  }
+  const auto status = status_of(route);
+  if (!status || !status->reachable) return wait_to_retry(route);
   const auto newest = environment_.store.newest_snapshot(group);
   const Index first = environment_.store.log_stats(group).first_index;
   if (newest && newest->snapshot.last_included_index >= first &&
@@ -208,24 +298,28 @@ inline void SnapshotExchange::send_snapshot(GroupId group, NodeId peer) {
     return begin(group, peer, *newest);
   }
   waiting_[group].insert(peer);
-  build(group);
+  if (!building_.contains(group)) build(group, nullptr);
 }
 
-inline void SnapshotExchange::build(GroupId group) {
-  if (!building_.insert(group).second) return;
+// `also` hears of it before those do who wait for a snapshot of the group.
+inline void SnapshotExchange::build(GroupId group, const Built& also) {
+  building_.insert(group);
   const ClusterMembership membership =
       environment_.membership.record().value_or(ClusterMembership{});
   environment_.store.build_snapshot(
-      group, membership, [this, group](Result<SnapshotMetadata> snapshot) {
-        environment_.post(
-            [this, group, snapshot = std::move(snapshot)] { built(group, snapshot); });
+      group, membership, [this, group, also](Result<SnapshotMetadata> snapshot) {
+        environment_.post([this, group, also, snapshot = std::move(snapshot)] {
+          if (also) also(snapshot);
+          built(group, snapshot);
+        });
       });
 }
 
 inline void SnapshotExchange::built(GroupId group, const Result<SnapshotMetadata>& snapshot) {
-  building_.erase(group);
+  building_.erase(building_.find(group));
   const std::set<NodeId> peers = std::exchange(waiting_[group], {});
   if (snapshot) {
+    used_at_ms_[group] = environment_.clock.now_ms();
     logger_.info("took a snapshot", {{"group", group},
                                      {"index", snapshot->snapshot.last_included_index},
                                      {"rows", snapshot->row_count},
@@ -246,6 +340,7 @@ inline void SnapshotExchange::begin(GroupId group, NodeId peer, const SnapshotMe
   sending = {};
   sending.number = next_number_++;
   sending.index = snapshot.snapshot.last_included_index;
+  served_[route] = {snapshot.size_bytes, environment_.clock.now_ms()};
   find(group)->on_sending_snapshot(peer, sending.index);
   environment_.store.open_snapshot(
       group, sending.index,
@@ -262,8 +357,11 @@ inline void SnapshotExchange::opened(Route route, std::uint64_t number,
                                      Result<std::shared_ptr<SnapshotReader>> reader) {
   const auto found = outgoing_.find(route);
   if (found == outgoing_.end() || found->second.number != number) return;
-  if (!reader) return send_again_later(route, reader.error().text);
   const auto [group, peer] = route;
+  if (!reader) {
+    give_up_damaged(group, found->second.index);
+    return send_again_later(route, reader.error().text);
+  }
   const std::string addr = environment_.dial_addr(peer);
   if (addr.empty()) return send_again_later(route, "it has no address");
   const raft::Raft& raft = find(group)->raft();
@@ -288,14 +386,15 @@ inline void SnapshotExchange::ended(Route route, std::uint64_t number,
   const auto found = outgoing_.find(route);
   if (found == outgoing_.end() || found->second.number != number) return;
   const auto [group, peer] = route;
+  const SnapshotProgress progress =
+      found->second.transfer ? found->second.transfer->progress() : SnapshotProgress{};
   if (!outcome) {
-    send_again_later(route, outcome.error().text);
-    return;
+    if (progress.unreadable) give_up_damaged(group, found->second.index);
+    return send_again_later(route, outcome.error().text);
   }
-  const std::uint64_t sent =
-      found->second.transfer ? found->second.transfer->progress().sent_bytes : 0;
-  logger_.info("a snapshot is in force at a peer",
-               {{"group", group}, {"peer", peer}, {"index", *outcome}, {"sent_bytes", sent}});
+  logger_.info(
+      "a snapshot is in force at a peer",
+      {{"group", group}, {"peer", peer}, {"index", *outcome}, {"sent_bytes", progress.sent_bytes}});
   outgoing_.erase(found);
   find(group)->on_snapshot_ended(peer, *outcome);
   let_go_of_snapshot(group);
@@ -304,6 +403,10 @@ inline void SnapshotExchange::ended(Route route, std::uint64_t number,
 inline void SnapshotExchange::send_again_later(Route route, const std::string& why) {
   logger_.warn("could not send a snapshot, trying again",
                {{"group", route.first}, {"peer", route.second}, {"reason", why}});
+  wait_to_retry(route);
+}
+
+inline void SnapshotExchange::wait_to_retry(Route route) {
   Outgoing& sending = outgoing_[route];
   sending.transfer = nullptr;
   sending.number = next_number_++;
@@ -325,13 +428,45 @@ inline void SnapshotExchange::stop_needless() {
   }
 }
 
+// The disk has another one to build it from.
+inline void SnapshotExchange::give_up_damaged(GroupId group, Index index) {
+  logger_.warn("a snapshot can't be read, and is removed", {{"group", group}, {"index", index}});
+  if (is_kept(group, index)) to_keep_.erase(group);
+  environment_.store.remove_snapshot(group, index);
+}
+
+inline bool SnapshotExchange::is_kept(GroupId group, Index index) const {
+  const auto kept = to_keep_.find(group);
+  return kept != to_keep_.end() && kept->second == index;
+}
+
 // Its files are those of the database as it was: the longer it stays, the more disk it holds.
 inline void SnapshotExchange::let_go_of_snapshot(GroupId group) {
   const bool used = std::any_of(outgoing_.begin(), outgoing_.end(),
                                 [&](const auto& sending) { return sending.first.first == group; });
-  if (used || building_.contains(group) || to_keep_.contains(group)) return;
+  if (used || building_.contains(group)) return;
   const auto newest = environment_.store.newest_snapshot(group);
-  if (newest) environment_.store.remove_snapshot(group, newest->snapshot.last_included_index);
+  if (!newest || is_kept(group, newest->snapshot.last_included_index)) return;
+  environment_.store.remove_snapshot(group, newest->snapshot.last_included_index);
+}
+
+// Also one that was there at the start.
+inline void SnapshotExchange::let_go_of_unused() {
+  const std::uint64_t now_ms = environment_.clock.now_ms();
+  for (const auto& [group, replica] : replicas_) {
+    const bool used =
+        building_.contains(group) ||
+        std::any_of(outgoing_.begin(), outgoing_.end(), [id = group](const auto& sending) {
+          return sending.first.first == id && !sending.second.retry_at_ms;
+        });
+    const std::uint64_t used_at_ms = used_at_ms_.try_emplace(group, now_ms).first->second;
+    if (used) used_at_ms_[group] = now_ms;
+    if (used || now_ms < used_at_ms + kAbandonedMs) continue;
+    used_at_ms_[group] = now_ms;
+    const auto newest = environment_.store.newest_snapshot(group);
+    if (!newest || is_kept(group, newest->snapshot.last_included_index)) continue;
+    environment_.store.remove_snapshot(group, newest->snapshot.last_included_index);
+  }
 }
 
 inline void SnapshotExchange::take_all(const std::function<void(CallReply)>& done) {
@@ -342,8 +477,8 @@ inline void SnapshotExchange::take_all(const std::function<void(CallReply)>& don
   };
   const auto taken = std::make_shared<Taken>(Taken{replicas_.size(), {}});
   for (const auto& [group, replica] : replicas_) {
-    to_keep_.insert(group);
-    const auto one_done = [taken, done, group = group](const Result<SnapshotMetadata>& snapshot) {
+    build(group, [this, taken, done, group = group](const Result<SnapshotMetadata>& snapshot) {
+      if (snapshot) to_keep_[group] = snapshot->snapshot.last_included_index;
       std::string& text = taken->text;
       if (!text.empty()) text += "; ";
       text += "group " + std::to_string(group.value) + ": ";
@@ -357,12 +492,7 @@ inline void SnapshotExchange::take_all(const std::function<void(CallReply)>& don
       reply.status = taken->failed ? CallStatus::kRefused : CallStatus::kAccepted;
       reply.reason = text;
       done(std::move(reply));
-    };
-    environment_.store.build_snapshot(
-        group, environment_.membership.record().value_or(ClusterMembership{}),
-        [this, one_done](Result<SnapshotMetadata> snapshot) {
-          environment_.post([one_done, snapshot = std::move(snapshot)] { one_done(snapshot); });
-        });
+    });
   }
 }
 

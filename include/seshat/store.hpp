@@ -35,8 +35,8 @@
 //           that failed is tried again.
 // Threads:  open, restore, start, the destructor, set_cluster_id, identity: the owner (the loop).
 //           append, fetch, apply, read_from_disk, cut_log, all of snapshots: the owner; they queue
-//           and return. cached(), stats(), log_stats(), cut_point(), newest_snapshot(), disk_low(),
-//           is_new(): any, and never wait for the disk. StoreEvents are called on the store's own
+//           and return. cached(), stats(), log_stats(), cut_point(), log_size_until(),
+//           newest_snapshot(), disk_low(), is_new(): any, and never wait for the disk. StoreEvents are called on the store's own
 //           threads, "seshat-storage", "seshat-sync" and "seshat-pool", one at a time.
 // Bounds:   the queues hold what Raft handed out: log writes up to max_log_memory_size_bytes, one
 //           batch of applied entries a group, one fetch a peer. What clients ask of the pool is
@@ -139,6 +139,10 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] Index cut_point(GroupId group, std::uint64_t keep_size_bytes) const {
     return find(group).log.cut_point(keep_size_bytes);
   }
+  // Of the log's entries up to and including `last`, roughly.
+  [[nodiscard]] std::uint64_t log_size_until(GroupId group, Index last) const {
+    return find(group).log.size_until(last);
+  }
 
   // Snapshots. `done` is called on a thread of the store; the reader and the writer are to be used,
   // and let go of, where one may wait for the disk, and before the store is gone. After start().
@@ -152,7 +156,7 @@ class Store final : public LogStore, public Applier {
     return shelf_->newest(group);
   }
   void open_snapshot(GroupId group, Index index, Opened done);
-  // Gone as soon as nobody reads it.
+  // newest_snapshot() has forgotten it at once; its files go as soon as nobody reads it.
   void remove_snapshot(GroupId group, Index index);
   void receive_snapshot(SnapshotMetadata metadata, Receiving done);
   // Puts a snapshot in force, once all was done that was appended and applied before; then
@@ -221,6 +225,7 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] bool sync_wal();
   void note_durable(const std::vector<std::uint64_t>& applied);
   void finish_cut(const Cut& cut);
+  void reclaim_later(Group& group);
   void reclaim(Group& group);
   void sync_mark();
   void measure();
@@ -588,7 +593,7 @@ inline void Store::put_in_force(ApplyWork& work) {
   group.applied = group.applied_durable = state->applied_index.value;
   is_new_ = false;
   drop(group.data.switch_to(std::move(work.generation)));
-  slow_pool_.post([this, &group] { reclaim(group); });
+  reclaim_later(group);
   StoreCounters::count(counters_.snapshots_installed);
   {
     const std::lock_guard lock(sync_mutex_);
@@ -670,11 +675,19 @@ inline void Store::finish_cut(const Cut& cut) {
   cut.group->log.cut_is_durable(first);
   StoreCounters::count(counters_.log_cuts);
   report([&](StoreEvents& events) { events.on_log_cut(cut.group->id, first); });
-  slow_pool_.post([this, group = cut.group] { reclaim(*group); });
+  reclaim_later(*cut.group);
+}
+
+// One that waits does for all cuts until it begins: a build shall not wait behind many.
+inline void Store::reclaim_later(Group& group) {
+  if (group.reclaim_queued.exchange(true)) return;
+  slow_pool_.post([this, &group] { reclaim(group); });
 }
 
 inline void Store::reclaim(Group& group) {
+  group.reclaim_queued = false;
   if (failed() || stopping_) return;
+  StoreCounters::count(counters_.reclaims);
   group.log.reclaim(database_.options().write_buffer_size_bytes / 4);
 }
 
@@ -709,18 +722,19 @@ inline void Store::fetch_entries(const Group& group, const raft::Fetch& fetch) {
 // ---- Snapshots ---------------------------------------------------------------------------------
 
 inline void Store::build_snapshot(GroupId id, ClusterMembership membership, Built done) {
-  slow_pool_.post([this, &group = find(id), membership = std::move(membership),
-                   done = std::move(done)] {
-    if (failed()) return done(Error{"the storage has failed: no snapshot is built"});
-    const std::uint64_t started_ms = now_ms();
-    const std::string family = group.data.now()->family().GetName();
-    Result<SnapshotMetadata> built = shelf_->build(db(), group.id, family, membership, stopping_);
-    if (built) {
-      StoreCounters::count(counters_.snapshots_built);
-      counters_.last_build_ms = now_ms() - started_ms;
-    }
-    done(std::move(built));
-  });
+  slow_pool_.post(
+      [this, &group = find(id), membership = std::move(membership), done = std::move(done)] {
+        if (failed()) return done(Error{"the storage has failed: no snapshot is built"});
+        const std::uint64_t started_ms = now_ms();
+        const auto generation = group.data.now();
+        Result<SnapshotMetadata> built = shelf_->build(
+            db(), group.id, *generation, membership, [this] { return sync_wal(); }, stopping_);
+        if (built) {
+          StoreCounters::count(counters_.snapshots_built);
+          counters_.last_build_ms = now_ms() - started_ms;
+        }
+        done(std::move(built));
+      });
 }
 
 inline void Store::open_snapshot(GroupId group, Index index, Opened done) {
@@ -728,7 +742,8 @@ inline void Store::open_snapshot(GroupId group, Index index, Opened done) {
 }
 
 inline void Store::remove_snapshot(GroupId group, Index index) {
-  slow_pool_.post([this, group, index] { shelf_->remove(group, index); });
+  // Letting go of it waits for the disk.
+  slow_pool_.post([kept = shelf_->take(group, index)]() mutable { kept.reset(); });
 }
 
 inline void Store::receive_snapshot(SnapshotMetadata metadata, Receiving done) {

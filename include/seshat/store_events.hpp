@@ -43,6 +43,7 @@ struct StoreStats {
   std::uint64_t last_sync_ms = 0;  // how long it took
   std::uint64_t longest_sync_ms = 0;
   std::uint64_t log_cuts = 0;
+  std::uint64_t reclaims = 0;  // passes over what they cut off
   std::uint64_t snapshots_built = 0;
   std::uint64_t snapshots_received = 0;  // whole, and then ...
   std::uint64_t snapshots_installed = 0;
@@ -52,7 +53,7 @@ struct StoreStats {
 // The same, while it is counted; any thread.
 struct StoreCounters {
   std::atomic<std::uint64_t> size_bytes{0}, free_disk_bytes{0}, oldest_unsynced_ms{0}, batches{0},
-      syncs{0}, applied_batches{0}, last_sync_ms{0}, longest_sync_ms{0}, log_cuts{0},
+      syncs{0}, applied_batches{0}, last_sync_ms{0}, longest_sync_ms{0}, log_cuts{0}, reclaims{0},
       snapshots_built{0}, snapshots_received{0}, snapshots_installed{0}, last_build_ms{0};
 
   static void count(std::atomic<std::uint64_t>& counter) {
@@ -71,6 +72,7 @@ inline StoreStats StoreCounters::stats(std::uint64_t now_ms) const {
   stats.last_sync_ms = last_sync_ms;
   stats.longest_sync_ms = longest_sync_ms;
   stats.log_cuts = log_cuts;
+  stats.reclaims = reclaims;
   stats.snapshots_built = snapshots_built;
   stats.snapshots_received = snapshots_received;
   stats.snapshots_installed = snapshots_installed;

@@ -2,8 +2,8 @@
 //
 // Threads: log: see store_log.hpp, where "the thread that writes" is the storage thread. data: any
 //          thread reads, the storage thread switches. applied is written by the storage thread,
-//          applied_durable by it and the sync thread; any reads. The rest: the owner's, before
-//          threads start.
+//          applied_durable by it and the sync thread; any reads. reclaim_queued: any. The rest: the
+//          owner's, before threads start.
 // Needs:   store_database.hpp, store_generation.hpp, store_log.hpp; RocksDB.
 #ifndef SESHAT_STORE_GROUP_HPP
 #define SESHAT_STORE_GROUP_HPP
@@ -58,6 +58,7 @@ class StoreGroup {
   StateMachine* machine = nullptr;        // the storage thread's
   std::atomic<std::uint64_t> applied{0};  // as written
   std::atomic<std::uint64_t> applied_durable{0};
+  std::atomic<bool> reclaim_queued{false};  // what was cut off is about to leave the disk
 
  private:
   [[nodiscard]] static store_detail::Family log_family(GroupId group) {

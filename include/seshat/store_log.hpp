@@ -76,6 +76,11 @@ class StoreLog {
     const std::lock_guard lock(mutex_);
     return size_.cut_point(keep_size_bytes);
   }
+  // Of its entries up to and including `last`, roughly.
+  [[nodiscard]] std::uint64_t size_until(Index last) const {
+    const std::lock_guard lock(mutex_);
+    return size_.size_until(last);
+  }
 
   // Adds `write` to `batch`, what it replaces included. The batch must then be written: the end of
   // the log moves at once.

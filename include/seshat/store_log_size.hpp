@@ -26,6 +26,10 @@ class LogSize {
   [[nodiscard]] std::uint64_t size_bytes() const { return end_bytes() - start_bytes_; }
   // The entry behind which `keep_size_bytes` or a little more remain; the base if less is there.
   [[nodiscard]] raft::Index cut_point(std::uint64_t keep_size_bytes) const;
+  // Of what stands up to and including `last`.
+  [[nodiscard]] std::uint64_t size_until(raft::Index last) const {
+    return last <= base_ ? 0 : bytes_at(last) - start_bytes_;
+  }
 
   // Entries up to and including `last` follow what is there.
   void add(raft::Index last, std::uint64_t size_bytes);

@@ -1,7 +1,8 @@
 // seshat/store_snapshot.hpp - the snapshots that a node keeps, and how one is built and read.
 //
 //   snapshots/building-3/                      being built; after a crash: litter
-//   snapshots/1-00000000000000012345/          of group 1, as of its entry 12345
+//   snapshots/1-00000000000000012345/          of group 1, as of its entry 12345; ...12345-2/, while
+//                                              somebody still reads an older one of that name
 //       checkpoint/                            a RocksDB checkpoint: hard links, so that it takes
 //                                              seconds and little space at first
 //       family                                 the name of the family in it that holds the state
@@ -10,7 +11,8 @@
 //   snapshots/incoming-7/                      store_incoming.hpp
 //
 // A checkpoint holds everything, the logs and the votes too: only the group's state is read from it.
-// It appears under its name by a rename, after all of it was synced; a crash leaves it whole, or as
+// A part of that may be in RocksDB's write-ahead log, which is linked like the tables and is synced
+// for it. It appears under its name by a rename, after all of it was synced; a crash leaves it whole, or as
 // litter that the next start removes. A newer one replaces the older ones of its group; whoever
 // reads one of these keeps its files until then.
 //
@@ -32,6 +34,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -47,6 +50,7 @@
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
 #include "seshat/snapshot.hpp"
+#include "seshat/state_machine.hpp"
 #include "seshat/store_generation.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
@@ -70,6 +74,7 @@ class RowSum {
     metadata.size_bytes = size_bytes_;
     metadata.checksum = checksum_;
   }
+  [[nodiscard]] std::uint64_t row_count() const { return row_count_; }
   [[nodiscard]] bool matches(const SnapshotMetadata& metadata) const {
     return metadata.row_count == row_count_ && metadata.size_bytes == size_bytes_ &&
            metadata.checksum == checksum_;
@@ -139,10 +144,19 @@ class CheckpointReader final : public SnapshotReader {
                                           std::size_t max_size_bytes) override;
 
  private:
+  void sum_up(std::string_view key, std::string_view value);
+  [[nodiscard]] Error broken(const std::string& why) const {
+    return Error{kept_->path + " can't be read: " + why};
+  }
+
   std::shared_ptr<const KeptSnapshot> kept_;
   std::unique_ptr<OpenCheckpoint> checkpoint_;
   std::unique_ptr<rocksdb::Iterator> at_;  // at the row after last_key_
   std::string last_key_;
+  // Of all rows up to summed_key_, if reading began with the first.
+  RowSum sum_;
+  std::string summed_key_;
+  bool sums_ = true;
 };
 
 }  // namespace store_detail
@@ -154,15 +168,18 @@ class SnapshotShelf {
   // Removes what a crash left, and finds what is kept.
   [[nodiscard]] Result<void> open();
 
-  // Takes a snapshot of the state of `group`, which is in `family` of `db`. If its newest one is as
+  // Makes what was written to the database's log durable; false: it could not.
+  using Sync = std::function<bool()>;
+  // Takes a snapshot of the state of `group`, which is `generation` of `db`. If its newest one is as
   // of the same entry, that one is the answer. Ends early, with an Error, once `stop` is true.
   [[nodiscard]] Result<SnapshotMetadata> build(rocksdb::DB& db, GroupId group,
-                                               const std::string& family,
+                                               const StoreGeneration& generation,
                                                const ClusterMembership& membership,
-                                               const std::atomic<bool>& stop);
+                                               const Sync& sync, const std::atomic<bool>& stop);
   [[nodiscard]] std::optional<SnapshotMetadata> newest(GroupId group) const;
   [[nodiscard]] Result<std::shared_ptr<SnapshotReader>> read(GroupId group, Index index);
-  void remove(GroupId group, Index index);
+  // It is not there any more; its files go when the answer, and whoever reads it, has let go of it.
+  [[nodiscard]] std::shared_ptr<const store_detail::KeptSnapshot> take(GroupId group, Index index);
 
   // A new empty directory, which the next open() removes.
   [[nodiscard]] Result<std::string> make_directory(const char* purpose);
@@ -172,10 +189,12 @@ class SnapshotShelf {
   using Id = std::pair<GroupId, Index>;
 
   [[nodiscard]] static std::string name_of(Id id);
+  [[nodiscard]] static bool is_name_of(Id id, std::string_view name);
+  [[nodiscard]] std::string free_path(Id id) const;
   [[nodiscard]] Kept load(const std::string& path) const;
   [[nodiscard]] Result<void> fill(const std::string& directory, rocksdb::DB& db, GroupId group,
-                                  const std::string& family, const std::atomic<bool>& stop,
-                                  SnapshotMetadata& metadata);
+                                  const std::string& family, const Sync& sync,
+                                  const std::atomic<bool>& stop, SnapshotMetadata& metadata);
   [[nodiscard]] Result<void> put_away(const std::string& directory, const Kept& kept);
   void keep(const Kept& kept);
   [[nodiscard]] Error failed(const char* doing, const rocksdb::Status& status) const {
@@ -270,19 +289,29 @@ inline Result<SnapshotRows> CheckpointReader::read(std::string_view after_key,
     at_->Seek(StoreMap::slice(after_key));
     if (!after_key.empty() && at_->Valid() && at_->key() == StoreMap::slice(after_key)) at_->Next();
     last_key_ = after_key;
+    sums_ = sums_ && after_key <= summed_key_;
   }
   SnapshotRows rows;
   while (at_->Valid() && (rows.rows.empty() || rows.rows.size() < max_size_bytes)) {
     append_row(at_->key().ToStringView(), at_->value().ToStringView(), rows.rows);
+    sum_up(at_->key().ToStringView(), at_->value().ToStringView());
     last_key_.assign(at_->key().data(), at_->key().size());
     at_->Next();
   }
-  if (!at_->status().ok()) {
-    return Error{kept_->path + " can't be read: " + at_->status().ToString()};
-  }
+  if (!at_->status().ok()) return broken(at_->status().ToString());
   rows.last_key = last_key_;
   rows.last = !at_->Valid();
+  if (rows.last && sums_ && !sum_.matches(kept_->metadata)) {
+    return broken("its rows are not those that it was built of");
+  }
   return rows;
+}
+
+// Each row once: after a broken connection some are read again.
+inline void CheckpointReader::sum_up(std::string_view key, std::string_view value) {
+  if (!sums_ || (sum_.row_count() > 0 && key <= summed_key_)) return;
+  sum_.add(key, value);
+  summed_key_ = key;
 }
 
 }  // namespace store_detail
@@ -291,6 +320,25 @@ inline Result<SnapshotRows> CheckpointReader::read(std::string_view after_key,
 inline std::string SnapshotShelf::name_of(Id id) {
   const std::string index = std::to_string(id.second.value);
   return std::to_string(id.first.value) + "-" + std::string(20 - index.size(), '0') + index;
+}
+
+// Also with a number behind it.
+inline bool SnapshotShelf::is_name_of(Id id, std::string_view name) {
+  const std::string plain = name_of(id);
+  if (!name.starts_with(plain)) return false;
+  name.remove_prefix(plain.size());
+  if (name.empty()) return true;
+  return name.size() > 1 && name.front() == '-' &&
+         name.find_first_not_of("0123456789", 1) == std::string_view::npos;
+}
+
+inline std::string SnapshotShelf::free_path(Id id) const {
+  const std::string plain = path_ + "/" + name_of(id);
+  std::string path = plain;
+  for (int number = 2; env_.FileExists(path).ok(); ++number) {
+    path = plain + "-" + std::to_string(number);
+  }
+  return path;
 }
 
 inline Result<void> SnapshotShelf::open() {
@@ -303,7 +351,7 @@ inline Result<void> SnapshotShelf::open() {
     const std::string path = path_ + "/" + name;
     const Kept kept = load(path);
     if (kept != nullptr &&
-        name == name_of({kept->metadata.group, kept->metadata.snapshot.last_included_index})) {
+        is_name_of({kept->metadata.group, kept->metadata.snapshot.last_included_index}, name)) {
       keep(kept);
       continue;
     }
@@ -338,25 +386,28 @@ inline Result<std::string> SnapshotShelf::make_directory(const char* purpose) {
 }
 
 inline Result<SnapshotMetadata> SnapshotShelf::build(rocksdb::DB& db, GroupId group,
-                                                     const std::string& family,
+                                                     const StoreGeneration& generation,
                                                      const ClusterMembership& membership,
+                                                     const Sync& sync,
                                                      const std::atomic<bool>& stop) {
+  const Result<MachineState> state =
+      detail::read_state(generation.on_disk(), store_detail::state_key(group));
+  if (!state) return state.error();
+  std::optional<SnapshotMetadata> before = newest(group);
+  if (before && before->snapshot.last_included_index == state->applied_index) return *before;
   const Result<std::string> directory = make_directory("building");
   if (!directory) return directory.error();
+  const std::string family = generation.family().GetName();
   SnapshotMetadata metadata;
   metadata.group = group;
   metadata.membership = membership;
-  Result<void> built = fill(*directory, db, group, family, stop, metadata);
-  const std::optional<SnapshotMetadata> before = newest(group);
-  const bool again = built && before &&
-                     before->snapshot.last_included_index == metadata.snapshot.last_included_index;
-  if (!built || again) {
+  Result<void> built = fill(*directory, db, group, family, sync, stop, metadata);
+  if (!built) {
     store_detail::remove_tree(env_, *directory).PermitUncheckedError();
-    if (again) return *before;
     return built.error();
   }
   auto kept = std::make_shared<store_detail::KeptSnapshot>(
-      env_, path_ + "/" + name_of({group, metadata.snapshot.last_included_index}));
+      env_, free_path({group, metadata.snapshot.last_included_index}));
   kept->family = family;
   kept->metadata = metadata;
   if (Result<void> done = put_away(*directory, kept); !done) return done.error();
@@ -366,13 +417,14 @@ inline Result<SnapshotMetadata> SnapshotShelf::build(rocksdb::DB& db, GroupId gr
 
 // The checkpoint, and what is to be known about its rows: one pass over them.
 inline Result<void> SnapshotShelf::fill(const std::string& directory, rocksdb::DB& db,
-                                        GroupId group, const std::string& family,
+                                        GroupId group, const std::string& family, const Sync& sync,
                                         const std::atomic<bool>& stop, SnapshotMetadata& metadata) {
   rocksdb::Checkpoint* maker = nullptr;
   rocksdb::Status status = rocksdb::Checkpoint::Create(&db, &maker);
   const std::unique_ptr<rocksdb::Checkpoint> checkpoint(maker);
   if (status.ok()) status = checkpoint->CreateCheckpoint(directory + "/checkpoint");
   if (!status.ok()) return failed("built", status);
+  if (!sync()) return Error{"the storage has failed: no snapshot is built"};
   const auto opened = store_detail::OpenCheckpoint::open(env_, directory + "/checkpoint", family);
   if (!opened) return opened.error();
   const StoreMap map((*opened)->db(), (*opened)->family(), ReadFrom::kDisk);
@@ -414,7 +466,9 @@ inline void SnapshotShelf::keep(const Kept& kept) {
   std::vector<Kept> old;  // goes after the lock: the last one to let go waits for the disk
   const std::lock_guard lock(mutex_);
   const GroupId group = kept->metadata.group;
-  kept_[{group, kept->metadata.snapshot.last_included_index}] = kept;
+  Kept& same = kept_[{group, kept->metadata.snapshot.last_included_index}];
+  if (same != nullptr) same->doomed = true;
+  old.push_back(std::exchange(same, kept));
   const auto last = std::prev(kept_.upper_bound({group, Index{UINT64_MAX}}));
   for (auto at = kept_.lower_bound({group, Index{}}); at != last;) {
     at->second->doomed = true;
@@ -447,14 +501,15 @@ inline Result<std::shared_ptr<SnapshotReader>> SnapshotShelf::read(GroupId group
       std::make_shared<store_detail::CheckpointReader>(std::move(kept), std::move(*checkpoint)));
 }
 
-inline void SnapshotShelf::remove(GroupId group, Index index) {
-  Kept kept;  // goes after the lock
+inline std::shared_ptr<const store_detail::KeptSnapshot> SnapshotShelf::take(GroupId group,
+                                                                             Index index) {
   const std::lock_guard lock(mutex_);
   const auto found = kept_.find({group, index});
-  if (found == kept_.end()) return;
+  if (found == kept_.end()) return nullptr;
   found->second->doomed = true;
-  kept = std::move(found->second);
+  Kept kept = std::move(found->second);
   kept_.erase(found);
+  return kept;
 }
 
 }  // namespace seshat

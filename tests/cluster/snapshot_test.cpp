@@ -227,6 +227,34 @@ TEST_CASE("a node that was away for long comes back by snapshot, under load", "[
   check_values(cluster, load, away);
 }
 
+TEST_CASE("a follower catches up, though the log outgrows its bound while its snapshot travels",
+          "[snapshot]") {
+  std::map<std::string, std::string> settings = small_logs();
+  settings["raft.snapshot_max_mb_per_sec"] = "1";
+  Cluster cluster({.settings = settings});
+  const int away = cluster.followers().front();
+  REQUIRE(cluster.settled());
+  BulkLoad load(cluster, {.keys = 12'000, .value_bytes = 2'000, .connections = 1, .batch = 16});
+  REQUIRE(load.await_more(1'000, kLong));
+  cluster.kill(away);
+  REQUIRE(load.await_total(30'000, kLong));
+  REQUIRE(is_left_behind(cluster, 15'000, kLong));
+  // 24 MB travel for 23 s. Meanwhile more is written than the leader keeps in memory, 16 MB, and than
+  // its log may be long.
+  load.pace(420);
+  cluster.start(away);
+  REQUIRE(eventually(120s, [&] {
+    const auto info = cluster.info(away, "persistence");
+    return info && number(*info, "store_snapshots_installed") > 0;
+  }));
+  REQUIRE(has_caught_up(cluster, away, 60s));
+  CHECK(of_disk(cluster, away, "store_snapshots_installed") == 1);
+  // Now the log is as short again as it should be.
+  const int leader = cluster.leader();
+  CHECK(eventually(20s, [&] { return of_data(cluster, leader, "log_disk_bytes") < 3'000'000; }));
+  check_values(cluster, load, away);
+}
+
 // A snapshot that takes long enough to break in the middle: 20,000 keys of 400 bytes at 1 MB a second.
 struct SlowSnapshot {
   static constexpr std::uint64_t kBytes = 8'000'000;
