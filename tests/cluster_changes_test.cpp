@@ -588,7 +588,9 @@ TEST_CASE("a leader that does not know yet what was recorded does not remove the
 }
 
 TEST_CASE("two leaders that leave at once do not hand over to each other", "[changes]") {
-  for (const auto& [first, second] : {std::pair{2, 1}, std::pair{3, 1}, std::pair{3, 2}}) {
+  for (const auto& pair : {std::pair{2, 1}, std::pair{3, 1}, std::pair{3, 2}}) {
+    const std::uint64_t first = pair.first;
+    const std::uint64_t second = pair.second;
     const auto town = Town::founded(5);
     town->lead_all(first);
     town->ask(first, AdminAction::kLeave, second);
