@@ -2,7 +2,6 @@
 //
 //   a change of members ──kill -9 of the leader at a chosen moment──> it ends, or can be asked for again
 //   random changes between three and five members, beside random faults, for CHAOS_SECONDS
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -177,11 +176,6 @@ TEST_CASE("chaos, a leader that leaves is killed in the middle; it leaves all th
 }
 
 // ---- At random -----------------------------------------------------------------------------------------
-
-std::uint64_t variable_or(const char* name, std::uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr || *value == '\0' ? otherwise : std::stoull(value);
-}
 
 // Changes of members, one after the other, and faults, one at a time.
 class Comings {
