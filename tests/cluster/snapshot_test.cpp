@@ -132,7 +132,8 @@ void check_values(Cluster& cluster, BulkLoad& load, int node) {
 // The data twice, and a window of log, RocksDB's own among it. Where windows are small, that one has a
 // bound of its own: three quarters of a write buffer (store_options.hpp).
 void check_disk(Cluster& cluster, int node, std::uint64_t live_bytes) {
-  const std::uint64_t window_bytes = sized(1'000'000, 100'000'000);  // raft.snapshot_interval_bytes
+  const std::uint64_t window_bytes =
+      sized<std::uint64_t>(1'000'000, 100'000'000);  // raft.snapshot_interval_bytes
   constexpr std::uint64_t kWriteBufferBytes = 64 << 20;
   const std::filesystem::path rocksdb = cluster.data_dir(node) / "rocksdb";
   INFO("node " << node);
@@ -194,7 +195,7 @@ TEST_CASE("a long run leaves logs and memory bounded and sends no snapshot", "[s
     report("    data directory, MB: ", watch.curve(node, &NodeWatch::Look::disk_mb));
     CHECK(of_disk(cluster, node, "store_log_cuts") > load.acknowledged() / window / 10);
     CHECK(most.log_entries < 10 * window);
-    CHECK(most.log_disk_bytes < sized(2'000'000, 100'000'000));
+    CHECK(most.log_disk_bytes < sized<std::uint64_t>(2'000'000, 100'000'000));
     // The end of the log that is kept in memory, and what is under way to disks and peers.
     CHECK(most.log_memory_bytes < 16'000'000 + 24'000'000);
     // The write buffers and the block cache, with what the allocator keeps around its blocks, at
