@@ -252,7 +252,7 @@ cluster-test: $(DAEMON) $(CLUSTER_BIN) $(SHIMS) ## real processes: kill -9, part
 	@$(if $(CLUSTER_BIN),$(CLUSTER_ENV) $(CLUSTER_BIN) $(TEST_ARG),echo "no tests in tests/cluster")
 
 .PHONY: chaos soak
-chaos: $(DAEMON) $(CLUSTER_BIN) $(SHIMS) ## every fault on real processes, then all at random for CHAOS_SECONDS=300
+chaos: $(DAEMON) $(CLUSTER_BIN) $(SHIMS) ## every fault on real processes, then at random, twice CHAOS_SECONDS=300
 	@CHAOS_SECONDS=$${CHAOS_SECONDS:-300} $(CLUSTER_ENV) $(CLUSTER_BIN) $(or $(TEST_ARG),'[chaos]')
 
 soak: $(DAEMON) $(CLUSTER_BIN) ## three nodes under load for SOAK_SECONDS=3600: nothing grows; build/soak.csv

@@ -1,8 +1,10 @@
 // The daemon: reads its configuration, starts a server, and runs it until it is told to stop. With a
-// subcommand (cli.hpp): asks a running node, and ends.
+// subcommand (cli.hpp): asks a running node, and ends; `join` is the daemon itself.
 //
-// Exit codes: 0 stopped in good order; 1 could not start, or could not keep its promises any more;
-// 2 the configuration is wrong.
+// Exit codes of the daemon: 0 stopped in good order; 1 could not start, or could not keep its promises
+// any more; 2 the configuration or a flag is wrong.
+// Of a subcommand (cli::ExitCode): 0 done; 1 refused by the cluster, or not ready in time; 2 bad usage,
+// nothing was asked; 3 not reachable, or no answer.
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>

@@ -22,36 +22,8 @@ using seshat::CallReply;
 using seshat::CallRequest;
 using seshat::CallStatus;
 using seshat::NodeId;
-using seshat::Result;
 
-// What became of calls. Shared with the callbacks, which may come late.
-class Answers {
- public:
-  std::function<void(Result<CallReply>)> take() {
-    return [this](Result<CallReply> result) {
-      const std::lock_guard lock(mutex_);
-      results_.push_back(std::move(result));
-      changed_.notify_all();
-    };
-  }
-  bool wait(std::size_t count, std::chrono::milliseconds bound = 10s) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, bound, [&] { return results_.size() >= count; });
-  }
-  std::vector<Result<CallReply>> results() {
-    const std::lock_guard lock(mutex_);
-    return results_;
-  }
-  std::string error(std::size_t number = 0) {
-    const Result<CallReply> result = results().at(number);
-    return result ? "none" : result.error().text;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<Result<CallReply>> results_;
-};
+using Answers = Results<CallReply>;
 
 CallRequest join_request() {
   CallRequest request;

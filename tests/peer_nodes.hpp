@@ -358,6 +358,41 @@ struct Pair {
   std::unique_ptr<Node> b;
 };
 
+// What became of calls or transfers. Shared with the callbacks, which may come late.
+template <class T>
+class Results {
+ public:
+  // wait() takes that long at most, unless it is told another bound.
+  explicit Results(std::chrono::milliseconds bound = 10s) : bound_(bound) {}
+
+  std::function<void(Result<T>)> take() {
+    return [this](Result<T> result) {
+      const std::lock_guard lock(mutex_);
+      results_.push_back(std::move(result));
+      changed_.notify_all();
+    };
+  }
+  bool wait(std::size_t count = 1) { return wait(count, bound_); }
+  bool wait(std::size_t count, std::chrono::milliseconds bound) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, bound, [&] { return results_.size() >= count; });
+  }
+  std::vector<Result<T>> results() {
+    const std::lock_guard lock(mutex_);
+    return results_;
+  }
+  std::string error(std::size_t number = 0) {
+    const Result<T> result = results().at(number);
+    return result ? "none" : result.error().text;
+  }
+
+ private:
+  const std::chrono::milliseconds bound_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Result<T>> results_;
+};
+
 // ---- Callers that break the rules ---------------------------------------------------------------
 
 // A stream to the peer port whose bytes the test chooses.

@@ -245,35 +245,6 @@ class Receiver final : public Recorder {
   Told told_;
 };
 
-// How transfers ended.
-class Ends {
- public:
-  std::function<void(Result<Index>)> take() {
-    return [this](Result<Index> result) {
-      const std::lock_guard lock(mutex_);
-      results_.push_back(std::move(result));
-      changed_.notify_all();
-    };
-  }
-  bool wait(std::size_t count = 1, std::chrono::milliseconds bound = 20s) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, bound, [&] { return results_.size() >= count; });
-  }
-  std::vector<Result<Index>> results() {
-    const std::lock_guard lock(mutex_);
-    return results_;
-  }
-  std::string error(std::size_t number = 0) {
-    const Result<Index> result = results().at(number);
-    return result ? "none" : result.error().text;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<Result<Index>> results_;
-};
-
 // Node 2, which receives.
 struct ReceivingNode {
   explicit ReceivingNode(const PeerOptions& options) : events(2) { start(options); }
@@ -304,7 +275,7 @@ struct Transfers {
   }
   [[nodiscard]] Receiver::Told told() { return to.events.told(); }
 
-  Ends ends;
+  Results<Index> ends{20s};  // how transfers ended
   ReceivingNode to;
   Node from;
 };

@@ -62,6 +62,33 @@ std::uint64_t bytes_in(const std::string& directory) {
   return bytes;
 }
 
+// The data group alone, on a real disk, in a directory of its own.
+struct OnDisk {
+  explicit OnDisk(std::size_t write_buffer_size_bytes) : options(options_for(dir / "data")) {
+    options.write_buffer_size_bytes = write_buffer_size_bytes;
+    open();
+    store->start(listener);
+  }
+  // Opens and restores, without starting it.
+  void open() {
+    auto opened = Store::open(options);
+    REQUIRE(opened);
+    store = std::move(*opened);
+    auto restored = store->restore(kData, machine);
+    REQUIRE(restored);
+    data = std::move(*restored);
+  }
+  Store* operator->() { return store.get(); }
+  [[nodiscard]] std::uint64_t bytes() const { return bytes_in(dir / "data"); }
+
+  TemporaryDir dir;
+  StoreOptions options;
+  Listener listener;
+  KeyValueMachine machine;
+  raft::Restored data;
+  std::unique_ptr<Store> store;
+};
+
 }  // namespace
 
 TEST_CASE("a cut takes what is applied, and no more", "[store][compaction]") {
@@ -157,32 +184,29 @@ TEST_CASE("a fetch from before the cut finds nothing, and from it on the term be
 }
 
 TEST_CASE("fetches beside cuts give whole runs of entries, or nothing", "[store][compaction]") {
-  const TemporaryDir dir;
-  StoreOptions options = options_for(dir / "data");
-  options.write_buffer_size_bytes = 64 << 10;
-  Listener listener;
-  KeyValueMachine machine;
-  auto store = Store::open(options);
-  REQUIRE(store);
-  REQUIRE((*store)->restore(kData, machine));
-  (*store)->start(listener);
+  OnDisk node(64 << 10);
   constexpr std::uint64_t kRounds = 100;
   for (std::uint64_t round = 0; round < kRounds; ++round) {
     const auto log = sets(round * 50 + 1, round * 50 + 50, 1, 200);
-    (*store)->append(kData, write(round + 1, log));
-    REQUIRE(listener.wait_synced(kData, round + 1));
-    (*store)->apply(kData, log);
-    REQUIRE(listener.wait_applied(kData, log.back().index));
+    node->append(kData, write(round + 1, log));
+    REQUIRE(node.listener.wait_synced(kData, round + 1));
+    node->apply(kData, log);
+    REQUIRE(node.listener.wait_applied(kData, log.back().index));
     const Index from{round * 50 + 1};
-    (*store)->fetch(kData, raft::Fetch{NodeId{2}, from, 1 << 20, log.back().index});
-    (*store)->cut_log(kData, Index{round * 50 + 20});
-    (*store)->fetch(kData, raft::Fetch{NodeId{2}, from, 1 << 20, log.back().index});
+    node->fetch(kData, raft::Fetch{NodeId{2}, from, 1 << 20, log.back().index});
+    node->cut_log(kData, Index{round * 50 + 20});
+    node->fetch(kData, raft::Fetch{NodeId{2}, from, 1 << 20, log.back().index});
   }
-  REQUIRE(eventually([&] { return listener.fetched().size() == 2 * kRounds; }));
-  for (const Listener::Fetched& fetched : listener.fetched()) {
+  REQUIRE(eventually([&] { return node.listener.fetched().size() == 2 * kRounds; }));
+  for (const Listener::Fetched& fetched : node.listener.fetched()) {
     CHECK((fetched.entries.empty() || fetched.entries.size() == 50));
   }
-  CHECK(listener.failures().empty());
+  // What no cut comes near is given.
+  const Index last{kRounds * 50};
+  node->fetch(kData, raft::Fetch{NodeId{2}, Index{last.value - 29}, 1 << 20, last});
+  REQUIRE(eventually([&] { return node.listener.fetched().size() == 2 * kRounds + 1; }));
+  CHECK(node.listener.fetched().back().entries.size() == 30);
+  CHECK(node.listener.failures().empty());
 }
 
 TEST_CASE("the size of a log and where to cut it are known from memory", "[store][compaction]") {
@@ -233,20 +257,12 @@ TEST_CASE("... and found again at the start without reading the log", "[store][c
 }
 
 TEST_CASE("the space of a long log comes back as it is cut", "[store][compaction]") {
-  const TemporaryDir dir;
-  StoreOptions options = options_for(dir / "data");
-  options.write_buffer_size_bytes = 1 << 20;
-  Listener listener;
-  KeyValueMachine machine;
-  auto store = Store::open(options);
-  REQUIRE(store);
-  REQUIRE((*store)->restore(kData, machine));
-  (*store)->start(listener);
+  OnDisk node(1 << 20);
   constexpr std::uint64_t kSteps = 20;
   constexpr std::uint64_t kStep = 5'000;
   std::mt19937_64 random(1);
+  std::uint64_t step = 0;
   const auto run = [&](bool cut_each) {
-    static std::uint64_t step = 0;
     for (const std::uint64_t end = step + kSteps; step < end;) {
       std::vector<raft::Entry> log;
       for (std::uint64_t index = step * kStep + 1; index <= (step + 1) * kStep; ++index) {
@@ -255,35 +271,33 @@ TEST_CASE("the space of a long log comes back as it is cut", "[store][compaction
         log.push_back(entry(1, index, set_operation("key" + std::to_string(index % 100), value)));
       }
       ++step;
-      (*store)->append(kData, write(step, log));
-      REQUIRE(listener.wait_synced(kData, step));
-      (*store)->apply(kData, log);
-      REQUIRE(listener.wait_applied(kData, log.back().index));
-      if (cut_each) (*store)->cut_log(kData, log.back().index);
+      node->append(kData, write(step, log));
+      REQUIRE(node.listener.wait_synced(kData, step));
+      node->apply(kData, log);
+      REQUIRE(node.listener.wait_applied(kData, log.back().index));
+      if (cut_each) node->cut_log(kData, log.back().index);
     }
     return Index{step * kStep};
   };
   const Index last = run(false);
-  const std::uint64_t uncut = bytes_in(dir / "data");
+  const std::uint64_t uncut = node.bytes();
   CHECK(uncut > 100'000'000);
   for (std::uint64_t to = kStep; to <= last.value; to += kStep) {
-    (*store)->cut_log(kData, Index{to});
+    node->cut_log(kData, Index{to});
   }
-  REQUIRE(listener.wait_cuts(kData, kSteps));
+  REQUIRE(node.listener.wait_cuts(kData, kSteps));
   // 100 keys of 1 KB live; the rest is what RocksDB's buffers, WAL and level 0 hold.
-  CHECK(eventually([&] { return bytes_in(dir / "data") < 30'000'000; }));
-  INFO("100,000 entries: " << uncut << " bytes, and " << bytes_in(dir / "data")
-                           << " after the cut");
+  const bool shrank = eventually([&] { return node.bytes() < 30'000'000; });
+  INFO("100,000 entries: " << uncut << " bytes, and " << node.bytes() << " after the cut");
+  CHECK(shrank);
   run(true);  // a log that is cut as it grows
-  CHECK(eventually([&] { return bytes_in(dir / "data") < 30'000'000; }));
-  INFO("100,000 more, cut as they came: " << bytes_in(dir / "data") << " bytes");
-  store->reset();
-  auto again = Store::open(options);
-  REQUIRE(again);
-  const auto restored = (*again)->restore(kData, machine);
-  REQUIRE(restored);
-  CHECK(restored->first_index == Index{2 * last.value + 1});
-  CHECK(restored->applied_index == Index{2 * last.value});
+  const bool stayed = eventually([&] { return node.bytes() < 30'000'000; });
+  INFO("100,000 more, cut as they came: " << node.bytes() << " bytes");
+  CHECK(stayed);
+  node.store.reset();
+  node.open();
+  CHECK(node.data.first_index == Index{2 * last.value + 1});
+  CHECK(node.data.applied_index == Index{2 * last.value});
 }
 
 // ---- Power cuts ----------------------------------------------------------------------------------------

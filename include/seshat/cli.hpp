@@ -53,7 +53,7 @@ enum ExitCode : int {
 
 // What --help of the daemon adds: how it is called, and a line for each subcommand.
 inline constexpr std::string_view kSubcommandUsage =
-    "SUBCOMMAND [ARGUMENT] [--FLAG VALUE]...   asks a running node: see the end";
+    "SUBCOMMAND [ARGUMENT] [--FLAG VALUE]...   administers a cluster: see the end";
 [[nodiscard]] std::string subcommands_text();
 
 // ---- The parts, for tests -----------------------------------------------------------------------
@@ -178,8 +178,7 @@ inline std::string usage_of(const Subcommand& subcommand) {
 }  // namespace detail
 
 inline std::string subcommands_text() {
-  std::string out =
-      "\nSubcommands, which ask a running node; seshat SUBCOMMAND --help tells more:\n";
+  std::string out = "\nSubcommands; seshat SUBCOMMAND --help tells more:\n";
   for (const Subcommand& subcommand : kSubcommands) {
     const std::string name = std::string(subcommand.name) + " " + std::string(subcommand.argument);
     detail::append_option(out, name, subcommand.summary);

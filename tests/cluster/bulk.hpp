@@ -16,7 +16,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
 #include <map>
 #include <memory>
@@ -34,11 +33,6 @@
 #include "soak.hpp"
 
 namespace seshat::tests {
-
-[[nodiscard]] inline std::uint64_t variable_or(const char* name, std::uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr || *value == '\0' ? otherwise : std::stoull(value);
-}
 
 [[nodiscard]] inline bool is_full_size() { return variable_or("FULL_SIZE", 0) != 0; }
 template <class Value>
@@ -68,7 +62,6 @@ class BulkLoad {
   void pace(std::uint64_t per_second) { per_second_ = per_second; }
   [[nodiscard]] std::uint64_t acknowledged() const { return acknowledged_; }
   [[nodiscard]] std::uint64_t unknown() const { return unknown_; }
-  [[nodiscard]] std::uint64_t refused() const { return refused_; }
   [[nodiscard]] bool await_total(std::uint64_t writes, Milliseconds bound) const {
     return eventually(bound, [&] { return acknowledged_ >= writes; });
   }
@@ -182,7 +175,6 @@ class NodeWatch {
   // Looks until `done`; false: not within `bound`.
   bool look_until(const std::function<bool()>& done, Milliseconds bound, Milliseconds interval);
 
-  [[nodiscard]] const std::vector<Look>& of(int node) { return looks_[node]; }
   [[nodiscard]] Look most(int node) const;
   // "12 14 13 ...": at most 30 of them.
   [[nodiscard]] std::string curve(int node, double Look::*member) const;

@@ -7,7 +7,7 @@
 //   ... what must hold meanwhile ...
 //   chaos.finish();                               heals, waits for writes, judges, prints
 //
-//   Unnoticed unnoticed(chaos);  ...  unnoticed.check();     for what nobody may feel
+//   Unnoticed unnoticed(chaos);  ...  unnoticed.check("what was done");   for what nobody may feel
 //
 // Every test ends in one line: operations, acknowledged, unknown, refused, faults, the worst
 // unavailability, violations.
@@ -57,6 +57,9 @@ class Chaos {
   std::unique_ptr<RecordedLoad> load;
   int faults = 0;
 };
+
+// What the load saw and what the leader holds go together; prints the figures, with `more` among them.
+void check_history(RecordedLoad& load, const Cluster& cluster, const std::string& more = "");
 
 // Writes are acknowledged, and were so all the time since `begin` but for `bound`.
 void check_served(Chaos& chaos, SteadyClock::time_point begin, Milliseconds bound,
@@ -145,11 +148,18 @@ inline void Chaos::finish() {
   CHECK(load->await_writes(100, 15s));
   load->stop();
   CHECK(cluster.caught_up());
-  const LoadFigures figures = load->judge(cluster);
+  const Milliseconds worst = load->worst_unavailability(load_began_);
+  check_history(*load, cluster,
+                std::to_string(faults) + " faults, " + std::to_string(worst.count()) +
+                    " ms worst unavailability, ");
+}
+
+inline void check_history(RecordedLoad& load, const Cluster& cluster, const std::string& more) {
+  load.stop();
+  const LoadFigures figures = load.judge(cluster);
   report(figures.operations, " operations, ", figures.acknowledged, " acknowledged, ",
-         figures.unknown, " unknown, ", figures.refused, " refused, ", faults, " faults, ",
-         load->worst_unavailability(load_began_).count(), " ms worst unavailability, ",
-         figures.violations, " violations");
+         figures.unknown, " unknown, ", figures.refused, " refused, ", more, figures.violations,
+         " violations");
   CHECK(figures.violations == 0);
   CHECK(figures.undecided == 0);
   CHECK(figures.surprises == std::vector<std::string>());

@@ -2,7 +2,6 @@
 //
 //   a change of members ──kill -9 of the leader at a chosen moment──> it ends, or can be asked for again
 //   random changes between three and five members, beside random faults, for CHAOS_SECONDS
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -63,7 +62,9 @@ class ChangeUnderFire {
       const auto members = cluster().members(leader);
       const auto member = members.find(node);
       if (moment == Moment::kRecorded) {
-        return member != members.end() && member->second == state;
+        // Between two looks it may have left altogether.
+        return member != members.end() &&
+               (member->second == state || (state == "leaving" && member->second == "removed"));
       }
       return configuration(leader, moment == Moment::kInDataGroup ? 1 : 0) != before;
     });
@@ -178,11 +179,6 @@ TEST_CASE("chaos, a leader that leaves is killed in the middle; it leaves all th
 
 // ---- At random -----------------------------------------------------------------------------------------
 
-std::uint64_t variable_or(const char* name, std::uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr || *value == '\0' ? otherwise : std::stoull(value);
-}
-
 // Changes of members, one after the other, and faults, one at a time.
 class Comings {
  public:
@@ -213,8 +209,14 @@ class Comings {
 
   [[nodiscard]] std::uint64_t snapshots();
 
+  // Who joins gives up when nobody lets it in for long, who left stops; anybody else that is not there
+  // though nothing struck it has crashed.
+  void check_not_crashed(int node);
+  void check_has_left(int node);
+
   // ---- one fault
   void begin_fault();
+  void kill(const std::vector<int>& nodes);
   void end_fault();
   void calm();
 
@@ -226,6 +228,7 @@ class Comings {
   SteadyClock::time_point asked_at_;
   std::function<void()> fault_end_;
   SteadyClock::time_point fault_until_;
+  std::set<int> killed_;
   int changes_ = 0;
 };
 
@@ -246,6 +249,7 @@ void Comings::begin_change() {
 void Comings::begin_join(int node) {
   joining_ = node;
   chaos_.fault("node " + std::to_string(node) + " joins");
+  if (!cluster().running(node)) check_has_left(node);
   cluster().kill(std::vector<int>{node});
   cluster().wipe(node);
   cluster().join(node, one_of(cluster().nodes()));
@@ -278,7 +282,10 @@ bool Comings::change_is_done() {
   if (joining_) {
     // Nobody let it in for so long that it gave up: it is started again, as an operator would.
     const bool waits = fault_end_ == nullptr && !cluster().running(*joining_);
-    if (waits) cluster().join(*joining_, one_of(cluster().others(*joining_)));
+    if (waits) {
+      check_not_crashed(*joining_);
+      cluster().join(*joining_, one_of(cluster().others(*joining_)));
+    }
     if (state_of(*joining_) != "active") return false;
     joining_.reset();
   } else if (leaving_) {
@@ -309,8 +316,24 @@ std::uint64_t Comings::snapshots() {
   return count;
 }
 
+void Comings::check_not_crashed(int node) {
+  if (cluster().running(node)) return;
+  if (node == leaving_) return check_has_left(node);
+  INFO("node " << node << (node == joining_ ? " joins" : " is a member"));
+  CHECK(node == joining_);
+  CHECK(cluster().process(node).wait(0ms).value_or(ExitStatus{}) == ExitStatus{1, 0});
+}
+
+// It has ended, in good order or while a fault had it killed; or it never ran.
+void Comings::check_has_left(int node) {
+  INFO("node " << node << " has left");
+  if (!cluster().was_started(node) || killed_.contains(node)) return;
+  CHECK(cluster().process(node).wait(0ms).value_or(ExitStatus{}) == ExitStatus{0, 0});
+}
+
 void Comings::begin_fault() {
   const int node = one_of(cluster().nodes());
+  check_not_crashed(node);
   const std::string who = "node " + std::to_string(node);
   fault_until_ = SteadyClock::now() + between(100ms, 3s);
   switch (below(5)) {
@@ -331,19 +354,29 @@ void Comings::begin_fault() {
       return;
     case 3: {
       const std::vector<int> all = cluster().nodes();
+      for (const int each : all) check_not_crashed(each);
       chaos_.fault("all killed");
-      cluster().kill(all);
+      kill(all);
       fault_until_ = SteadyClock::now() + between(0ms, 300ms);
-      fault_end_ = [this, all] {
-        for (const int each : all) cluster().start(each);
-      };
       return;
     }
     default:
       chaos_.fault(who + " killed");
-      cluster().kill(node);
-      fault_end_ = [this, node] { cluster().start(node); };
+      kill({node});
   }
+}
+
+// Until the fault ends.
+void Comings::kill(const std::vector<int>& nodes) {
+  cluster().kill(nodes);
+  killed_ = as_set(nodes);
+  fault_end_ = [this] {
+    // One that has left meanwhile may have been called back with an empty directory.
+    for (const int node : killed_) {
+      if (!cluster().running(node)) cluster().start(node);
+    }
+    killed_.clear();
+  };
 }
 
 void Comings::end_fault() {
@@ -363,8 +396,10 @@ void Comings::calm() {
   for (const int node : cluster().nodes()) REQUIRE(cluster().running(node));
   // Who left, in whatever way it was struck meanwhile, has ended by itself.
   for (const int node : cluster().nodes_and_spares()) {
+    if (members.contains(node)) continue;
     INFO("node " << node << " has left");
-    if (!members.contains(node)) CHECK(eventually(20s, [&] { return !cluster().running(node); }));
+    CHECK(eventually(20s, [&] { return !cluster().running(node); }));
+    check_has_left(node);
   }
 }
 

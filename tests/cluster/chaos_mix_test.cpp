@@ -3,7 +3,6 @@
 // is judged.
 //
 // CHAOS_SEED starts the draws. What follows depends on time as well: it is the simulator that replays.
-#include <cstdlib>
 #include <functional>
 #include <random>
 
@@ -13,11 +12,6 @@
 
 namespace seshat::tests {
 namespace {
-
-std::uint64_t variable_or(const char* name, std::uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr || *value == '\0' ? otherwise : std::stoull(value);
-}
 
 class Mix {
  public:

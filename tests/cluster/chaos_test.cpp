@@ -242,7 +242,7 @@ TEST_CASE("chaos 9, 100 ms network latency: available, and a leader can be repla
   const auto begin = SteadyClock::now();
   chaos.cluster.kill(leader);
   // An attempt takes two round trips of 200 ms, and whoever else begins one meanwhile splits the vote.
-  constexpr Milliseconds kSeveralElections = 8s;
+  constexpr Milliseconds kSeveralElections = 5s;
   (void)check_fails_over(chaos, leader, begin, kSeveralElections);
   chaos.cluster.start(leader);
   chaos.finish();

@@ -103,6 +103,7 @@ class Cluster {
 
   [[nodiscard]] Process& process(int node) { return *processes_.at(node); }
   [[nodiscard]] bool running(int node);
+  [[nodiscard]] bool was_started(int node) const { return processes_.contains(node); }
   // Those that are members, as far as the test knows: the founders, with who joined and left.
   [[nodiscard]] std::vector<int> nodes() const { return {nodes_.begin(), nodes_.end()}; }
   // All that could be.

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kKeys = 200;
 
-// Beside this file's folder, whatever directory the tests are run from.
+// Beside this file's folder; the path is relative: the tests run in the repository's root.
 std::filesystem::path archive(const std::string& name) {
   return std::filesystem::path(__FILE__).parent_path().parent_path() / "compat" /
          (name + ".tar.xz");

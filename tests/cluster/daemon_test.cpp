@@ -15,6 +15,9 @@ TEST_CASE("--help, --version and --check-config print and exit with 0") {
   CHECK(help.status == ExitStatus{0, 0});
   CHECK_THAT(help.output,
              ContainsSubstring("usage:") && ContainsSubstring("election_timeout_min_ms"));
+  CHECK_THAT(help.output, ContainsSubstring(required_variable("SESHAT_BIN") + " SUBCOMMAND") &&
+                              ContainsSubstring("seshat SUBCOMMAND --help") &&
+                              ContainsSubstring("transfer-leader ID"));
   const Finished version = seshat({"--version"});
   CHECK(version.status == ExitStatus{0, 0});
   CHECK_THAT(version.output, StartsWith("seshat "));

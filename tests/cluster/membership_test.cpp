@@ -31,18 +31,6 @@ void check_ends_by_itself(Cluster& cluster, int node) {
   CHECK(cluster.log_says(node, "this node was removed from its cluster, and stops"));
 }
 
-void judge(RecordedLoad& load, const Cluster& cluster) {
-  load.stop();
-  const LoadFigures figures = load.judge(cluster);
-  report(figures.operations, " operations, ", figures.acknowledged, " acknowledged, ",
-         figures.unknown, " unknown, ", figures.refused, " refused, ", figures.violations,
-         " violations");
-  CHECK(figures.violations == 0);
-  CHECK(figures.undecided == 0);
-  CHECK(figures.surprises == std::vector<std::string>());
-  if (!figures.story.empty()) report("the first violation:\n", figures.story);
-}
-
 // ---- Growing and shrinking --------------------------------------------------------------------------
 
 TEST_CASE(
@@ -77,7 +65,7 @@ TEST_CASE(
   cluster.kill(cluster.leader());
   REQUIRE(load.await_writes(200));
   report("then kill -9 of the leader: ", load.worst_unavailability(killed).count(), " ms");
-  judge(load, cluster);
+  check_history(load, cluster);
 }
 
 // ---- Replacing a node ---------------------------------------------------------------------------------
@@ -144,7 +132,7 @@ TEST_CASE(
   const Json status = by_json(cluster, dead, {"status"});
   CHECK(status["status"].elements.size() == 6);  // 3 nodes, 2 groups
   REQUIRE(load.await_writes(200));
-  judge(load, cluster);
+  check_history(load, cluster);
 }
 
 // ---- Wiped nodes --------------------------------------------------------------------------------------
@@ -208,7 +196,7 @@ TEST_CASE(
   REQUIRE(cluster.caught_up());
   cluster.kill(cluster.others(wiped).front());
   REQUIRE(load.await_writes(200));
-  judge(load, cluster);
+  check_history(load, cluster);
 }
 
 // ---- Refusals -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -60,6 +61,11 @@ template <class Condition>
     throw std::runtime_error(std::string(name) + " is not set: run `make cluster-test`");
   }
   return value;
+}
+// A number that whoever runs the tests may set.
+[[nodiscard]] inline std::uint64_t variable_or(const char* name, std::uint64_t otherwise) {
+  const char* value = std::getenv(name);
+  return value == nullptr || *value == '\0' ? otherwise : std::stoull(value);
 }
 
 [[nodiscard]] inline std::string read_text(const std::filesystem::path& file) {

@@ -129,9 +129,12 @@ void check_values(Cluster& cluster, BulkLoad& load, int node) {
   CHECK(load.wrong(cluster) == std::vector<std::string>());
 }
 
-// The data twice, and a window of log, RocksDB's own among it.
+// The data twice, and a window of log, RocksDB's own among it. Where windows are small, that one has a
+// bound of its own: three quarters of a write buffer (store_options.hpp).
 void check_disk(Cluster& cluster, int node, std::uint64_t live_bytes) {
-  constexpr std::uint64_t kLogWindowBytes = 100'000'000;  // raft.snapshot_interval_bytes
+  const std::uint64_t window_bytes =
+      sized<std::uint64_t>(1'000'000, 100'000'000);  // raft.snapshot_interval_bytes
+  constexpr std::uint64_t kWriteBufferBytes = 64 << 20;
   const std::filesystem::path rocksdb = cluster.data_dir(node) / "rocksdb";
   INFO("node " << node);
   const std::uint64_t tables = bytes_of(rocksdb, ".sst");
@@ -142,8 +145,13 @@ void check_disk(Cluster& cluster, int node, std::uint64_t live_bytes) {
   report("node ", node, ": ", live_bytes / 1000, " KB of live data, in ", tables / 1000,
          " KB of tables and ", wal / 1000, " KB of write-ahead log; stopped, ", stopped / 1000,
          " KB of both");
-  CHECK(tables + wal < 2 * live_bytes + kLogWindowBytes);
-  CHECK(stopped < 2 * live_bytes + kLogWindowBytes);
+  CHECK(tables < 2 * live_bytes + window_bytes);
+  if (is_full_size()) {
+    CHECK(tables + wal < 2 * live_bytes + window_bytes);
+  } else {
+    CHECK(wal < kWriteBufferBytes / 4 * 3);
+  }
+  CHECK(stopped < 2 * live_bytes + window_bytes);
 }
 
 TEST_CASE("a long run leaves logs and memory bounded and sends no snapshot", "[snapshot]") {
@@ -159,10 +167,11 @@ TEST_CASE("a long run leaves logs and memory bounded and sends no snapshot", "[s
   REQUIRE(cluster.settled());
   const std::uint64_t term = of_data(cluster, leader, "term");
   NodeWatch watch(cluster);
-  // 256 requests are under way at any time.
+  // 256 requests are under way at any time: of as many clients, or of a few that pipeline.
   BulkLoad load(cluster, {.keys = sized<std::size_t>(5'000, 100'000),
                           .value_bytes = variable_or("VALUE_BYTES", 100),
-                          .connections = 4});
+                          .connections = sized(4, 256),
+                          .batch = sized<std::size_t>(64, 1)});
   const auto begin = SteadyClock::now();
   REQUIRE(
       watch.look_until([&] { return load.acknowledged() >= writes && since(begin) >= at_least; },
@@ -185,8 +194,10 @@ TEST_CASE("a long run leaves logs and memory bounded and sends no snapshot", "[s
     report("    RSS, MB: ", watch.curve(node, &NodeWatch::Look::anonymous_mb));
     report("    data directory, MB: ", watch.curve(node, &NodeWatch::Look::disk_mb));
     CHECK(of_disk(cluster, node, "store_log_cuts") > load.acknowledged() / window / 10);
-    CHECK(most.log_disk_bytes < 100'000'000);
-    CHECK(most.log_memory_bytes < 100'000'000);
+    CHECK(most.log_entries < 10 * window);
+    CHECK(most.log_disk_bytes < sized<std::uint64_t>(2'000'000, 100'000'000));
+    // The end of the log that is kept in memory, and what is under way to disks and peers.
+    CHECK(most.log_memory_bytes < 16'000'000 + 24'000'000);
     // The write buffers and the block cache, with what the allocator keeps around its blocks, at
     // their largest, and what a process needs besides.
     CHECK(most.anonymous_mb < 96 + static_cast<double>(block_cache_mb) * 4 / 3 + 100);
@@ -361,6 +372,9 @@ TEST_CASE("kill -9 in the middle of a restore leaves the old state, and it begin
     REQUIRE(eventually(20s, [&] { return cluster.info(slow.away, "persistence").has_value(); }));
     CHECK(incoming_bytes(cluster, slow.away) == 0);
     CHECK(of_data(cluster, slow.away, "applied_index") >= had);
+    // Nothing of the snapshot is in force: the leader's log does not follow on what is here.
+    CHECK(of_data(cluster, slow.away, "applied_index") + 1 <
+          of_data(cluster, slow.leader, "first_index"));
     CHECK(of_disk(cluster, slow.away, "store_snapshots_installed") == 0);
     slow.net.network.heal();
   }
@@ -557,7 +571,7 @@ TEST_CASE("power cut right after a log was cut: all that was acknowledged is the
 TEST_CASE("power cut while a snapshot comes in, or is put in force: it comes again", "[snapshot]") {
   if (skips(no_disks_because())) return;
   LoopDisk disk;
-  Cluster cluster({.settings = small_logs(), .variables = {}});
+  Cluster cluster({.settings = small_logs()});
   const int away = cluster.followers().front();
   REQUIRE(cluster.settled());
   REQUIRE(cluster.leader() != away);
@@ -577,7 +591,11 @@ TEST_CASE("power cut while a snapshot comes in, or is put in force: it comes aga
     if (round < 2) {
       REQUIRE(eventually(60s, [&] { return count_of(cluster.log(away), sign) > said; }));
     } else {
-      REQUIRE(eventually(60s, [&] { return incoming_bytes(cluster, away) > 8'000'000; }));
+      // All is there for a moment only: should that be missed, it is in force already.
+      REQUIRE(eventually(60s, [&] {
+        return incoming_bytes(cluster, away) > 8'000'000 ||
+               count_of(cluster.log(away), sign) > said;
+      }));
     }
     disk.cut_power();
     cluster.kill(away);

@@ -137,7 +137,7 @@ class Checks {
   void look_at_members(const Group& group, NodeId node, const raft::Raft& raft) const;
   void check_change(const View& view, NodeId node, const raft::Raft& raft) const;
   void check_candidate(const Group& group, NodeId node, const char* what) const;
-  void check_majority(const Group& group, GroupId id, const raft::Entry& entry, NodeId node,
+  void check_majority(GroupId id, const raft::Entry& entry, NodeId node,
                       const raft::Configuration& members) const;
   void check_image(NodeId node, GroupId id, const SnapshotImage& image) const;
   [[nodiscard]] std::pair<Index, const raft::Configuration*> newest(const Changes& changes) const {
@@ -373,7 +373,7 @@ inline void Checks::look_at_commit(Group& group, GroupId id, NodeId node, const 
       });
       continue;
     }
-    check_majority(group, id, entry, node, raft.configuration());
+    check_majority(id, entry, node, raft.configuration());
     group.committed.push_back({entry, raft.current_term()});
     if (entry.configuration) {
       group.changes[entry.index] = *entry.configuration;
@@ -393,7 +393,7 @@ inline void Checks::look_at_commit(Group& group, GroupId id, NodeId node, const 
 }
 
 // Of the voters in force; of the old and of the new ones while they are joint (§6).
-inline void Checks::check_majority(const Group&, GroupId id, const raft::Entry& entry, NodeId node,
+inline void Checks::check_majority(GroupId id, const raft::Entry& entry, NodeId node,
                                    const raft::Configuration& members) const {
   for (const std::vector<NodeId>* voters : {&members.voters, &members.outgoing}) {
     std::size_t holders = 0;

@@ -38,6 +38,11 @@ void run_seeds(std::uint64_t from, std::uint64_t to) {
   CHECK(sum.elections > 2 * (to - from));
   CHECK(sum.operations > 100 * (to - from));
   CHECK(sum.faults > 5 * (to - from));
+  // In three seeds of eight members change, in three of eight logs are cut.
+  CHECK(sum.changes > 5 * (to - from));
+  CHECK(sum.snapshots > (to - from) / 2);
+  CHECK(sum.cuts > 5 * (to - from));
+  CHECK(sum.wipes > (to - from) / 5);
 }
 
 Mutation put(const std::string& key, const std::string& value) {
