@@ -59,7 +59,7 @@ class Connection {
       : host_(host), parser_(limits), session_(std::move(session)) {}
   // The bounds, for each client; one request more than they say may be taken in.
   static constexpr std::size_t kMaxPending = 4096;
-  static constexpr std::size_t kMaxPendingSizeBytes = 8 << 20;
+  static constexpr std::size_t kMaxPendingSizeBytes = 4 << 20;
   static constexpr std::size_t kMaxOutputSizeBytes = 1 << 20;
 
   Connection(const Connection&) = delete;
@@ -71,8 +71,10 @@ class Connection {
   // All requests that are complete were taken; only more bytes can help. While this is false and
   // may_consume() is true, there is something to consume.
   [[nodiscard]] bool needs_input() const { return needs_input_; }
-  // Replies to be sent; the server takes from the front.
-  [[nodiscard]] std::string& output() { return output_; }
+  // Replies to be sent: while they are not taken, few more are put there.
+  [[nodiscard]] const std::string& output() const { return output_; }
+  // What `into` held goes, its memory is used again.
+  void take_output(std::string& into);
   [[nodiscard]] bool may_consume() const;
   // All that was asked is answered.
   [[nodiscard]] bool idle() const { return pending_.empty(); }
@@ -80,7 +82,7 @@ class Connection {
   // all output is sent, the socket is to be closed.
   [[nodiscard]] bool closing() const { return closing_; }
   // The socket is gone: answers that still come are dropped.
-  void disconnected() { closing_ = socket_gone_ = true; }
+  void disconnected();
   [[nodiscard]] const Session& session() const { return session_; }
 
  private:
@@ -127,6 +129,7 @@ class Connection {
   Request& add_pending(const Command* command, std::size_t size_bytes);
   Request& add_pending(const Command& command, GroupId group, Args args, std::size_t reply_bytes);
   void answer(Request& request);
+  void flush();
   [[nodiscard]] resp::Writer writer(std::string& out) const {
     return resp::Writer(out, session_.protocol);
   }
@@ -379,7 +382,7 @@ inline Connection::Request& Connection::add_pending(const Command& command, Grou
   return request;
 }
 
-// Moves every reply that is next in order to the output. `request` may be gone then.
+// `request` may be gone then.
 inline void Connection::answer(Request& request) {
   request.answered = true;
   if (request.is_read() && --waiting_reads_ == 0) write_waits_ = false;
@@ -387,12 +390,29 @@ inline void Connection::answer(Request& request) {
   request.size_bytes = request.reply.size();
   pending_size_bytes_ += request.size_bytes;
   request.args.clear();
-  while (!pending_.empty() && pending_.front().answered) {
+  flush();
+  host_.wants_attention(session_.id);
+}
+
+inline void Connection::take_output(std::string& into) {
+  into.clear();
+  std::swap(into, output_);
+  flush();
+}
+
+inline void Connection::disconnected() {
+  closing_ = socket_gone_ = true;
+  flush();
+}
+
+// Every reply that is next in order goes to the output, as far as there is room.
+inline void Connection::flush() {
+  while (!pending_.empty() && pending_.front().answered &&
+         (socket_gone_ || output_.size() < kMaxOutputSizeBytes)) {
     if (!socket_gone_) output_ += pending_.front().reply;
     pending_size_bytes_ -= pending_.front().size_bytes;
     pending_.pop_front();
   }
-  host_.wants_attention(session_.id);
 }
 
 }  // namespace seshat

@@ -478,14 +478,15 @@ inline void Server::attend(const ClientPtr& client) {
   if (client->connection.closing() && client->connection.idle() && all_sent) {
     return close(client);
   }
+  const bool has_more = !client->writing && !client->connection.output().empty();
+  if (has_more) wants_attention(client->connection.session().id);
   if (client->connection.needs_input()) return read_next(client);
   if (client->connection.may_consume()) wants_attention(client->connection.session().id);
 }
 
 inline void Server::write_output(const ClientPtr& client) {
   if (client->writing || client->connection.output().empty()) return;
-  client->sending.clear();
-  std::swap(client->sending, client->connection.output());
+  client->connection.take_output(client->sending);
   client->sent = 0;
   client->writing = true;
   asio::error_code error;

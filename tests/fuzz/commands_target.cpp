@@ -269,14 +269,15 @@ class Server {
           "the output outgrew its bound");
   }
   void send() {
-    sent_ += connection_.output();
-    connection_.output().clear();
+    connection_.take_output(taken_);
+    sent_ += taken_;
   }
 
   Chance& chance_;
   Host host_;
   Connection connection_;
   std::string input_;
+  std::string taken_;
   std::string sent_;
 };
 
