@@ -165,6 +165,7 @@ class Site final : public StoreEvents, public Transport, public LeadershipObserv
   ~Site() override {
     sender_.reset();
     receiver_.reset();
+    store_->stop();
     const std::lock_guard lock(mutex_);
     work_.clear();  // readers and writers are in it
   }

@@ -324,6 +324,7 @@ inline Node::Node(const Config& config, const Logger& logger, std::function<void
 // The peers first, so that nothing comes in; then the store, which finishes what it was given.
 inline Node::~Node() {
   peers_.reset();
+  if (store_) store_->stop();  // whom it calls back is still there
   exchange_.reset();
   events_.clear();
   mailbox_.take(events_);

@@ -104,9 +104,10 @@ class Store final : public LogStore, public Applier {
 
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
-  // Finishes and reports what is queued, then writes everything out, so that the next start has
-  // nothing to replay.
+  // Stops, then writes everything out, so that the next start has nothing to replay.
   ~Store() override;
+  // Finishes and reports what is queued, and ends its threads: nobody is called back any more.
+  void stop();
 
   [[nodiscard]] const NodeIdentity& identity() const { return identity_; }
   // Whether no group has a log, a vote or applied entries: a new node, or one that was wiped.
@@ -246,7 +247,6 @@ class Store final : public LogStore, public Applier {
     fail("group " + std::to_string(id.value) + " could not be read: " + status.ToString());
   }
   [[nodiscard]] bool failed() const { return failed_.load(std::memory_order_acquire); }
-  void stop_threads();
   void flush();
   [[nodiscard]] std::vector<rocksdb::ColumnFamilyHandle*> all_families(
       std::vector<std::shared_ptr<const StoreGeneration>>& generations) const;
@@ -352,7 +352,7 @@ inline void Store::start(StoreEvents& events) {
 }
 
 inline Store::~Store() {
-  stop_threads();
+  stop();
   if (database_.is_open() && !failed() && events_ != nullptr) flush();
   applies_.clear();  // a generation that nobody put in force: the next start drops it
   groups_.clear();
@@ -360,7 +360,7 @@ inline Store::~Store() {
 }
 
 // In the order in which work flows, so that each finds its queue complete.
-inline void Store::stop_threads() {
+inline void Store::stop() {
   stopping_ = true;
   {
     const std::lock_guard lock(storage_mutex_);
