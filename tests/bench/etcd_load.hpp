@@ -172,7 +172,7 @@ inline void EtcdLoad::finish(Call& call, Recorder& recorder, Nanoseconds now) {
   call.under_way = false;
   const bool right = is_right(call);
   if (!right) {
-    recorder.complain(call.status.ok() ? "no value" : "answered: " + call.status.error_message());
+    recorder.complain(call.status.ok() ? "no such value" : call.status.error_message());
   }
   recorder.answered(call.sent_at, now, right);
   send(call);

@@ -203,7 +203,7 @@ inline void RespLoad::take_replies(Connection& connection, Recorder& recorder, N
     if (status == resp::Status::kError) throw std::runtime_error("not the Redis protocol");
     const resp::Value& reply = connection.parser.value();
     const bool right = is_right(reply, connection.half_answered);
-    if (!right) recorder.complain("answered: " + reply.text);
+    if (!right) recorder.complain(reply.text.empty() ? "not the right reply" : reply.text);
     connection.right = connection.right && right;
     connection.half_answered =
         options_.operation == Operation::kSetWait && !connection.half_answered;
