@@ -80,6 +80,7 @@ class Peer:
 
     def __init__(self, data_dir):
         self.data_dir = data_dir
+        self.commands = []  # of each process, with the name of its log
         self.processes = []
         self.port = None  # where the load goes: to the leader
 
@@ -112,13 +113,15 @@ class Peer:
         raise NotImplementedError
 
     def run(self, name, command):
+        self.commands.append((name, command))
+        self.processes.append(self.started(name, command))
+
+    def started(self, name, command):
         """One process, its output in a file; in a session of its own, so that Ctrl-C reaches only us."""
-        log = open(self.data_dir / f"{name}.log", "wb")
-        with log:
-            process = subprocess.Popen(
+        with open(self.data_dir / f"{name}.log", "ab") as log:
+            return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        self.processes.append(process)
 
     def stop(self):
         for process in self.processes:
@@ -163,12 +166,15 @@ class Peer:
         raise NotImplementedError
 
     def failover_ms(self):
-        """From kill -9 of the leader to the first write that another node acknowledged."""
-        node = self.ports.index(self.port)
+        """From kill -9 of the leader to the first write that another node acknowledged; it is started again."""
+        node = self.ports.index(eventually("leader", self.leader))
         began = time.monotonic()
         self.processes[node].kill()
         eventually("write after the leader died", lambda: (leader := self.leader()) and self.write(leader))
-        return (time.monotonic() - began) * 1000
+        took = time.monotonic() - began
+        self.processes[node].wait()
+        self.processes[node] = self.started(*self.commands[node])
+        return took * 1000
 
 
 class Seshat(Peer):
