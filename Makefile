@@ -50,12 +50,13 @@ SIM_DRIVER    := $(wildcard tests/sim/driver/main.cpp)
 FUZZ_SRCS     := $(sort $(wildcard tests/fuzz/*.cpp))
 FUZZ_DRIVER   := $(wildcard tests/fuzz/driver/main.cpp)
 CLUSTER_SRCS  := $(sort $(wildcard tests/cluster/*.cpp))
+BENCH_SRCS    := $(sort $(wildcard tests/bench/*.cpp))
 SHIM_SRCS     := $(sort $(wildcard tests/cluster/*_shim.c))
 UMBRELLA      := $(wildcard include/seshat/seshat.hpp)
 UNITS_SRCS    := $(if $(UMBRELLA),$(sort $(wildcard tests/headers/two_units_*.cpp)))
 CATCH_MAIN    := $(wildcard tests/main.cpp)
 CXX_SRCS      := $(DAEMON_SRCS) $(CATCH_MAIN) $(UNIT_SRCS) $(SIM_SRCS) $(SIM_DRIVER) $(FUZZ_SRCS) \
-                   $(FUZZ_DRIVER) $(CLUSTER_SRCS) $(UNITS_SRCS)
+                   $(FUZZ_DRIVER) $(CLUSTER_SRCS) $(BENCH_SRCS) $(UNITS_SRCS)
 PROTOS        := $(wildcard proto/*.proto)
 FORMAT_SRCS   := $(HEADERS) $(sort $(wildcard src/*.cpp tests/*.cpp tests/*.hpp tests/*/*.cpp \
                    tests/*/*.hpp tests/*/*.c tests/*/*/*.cpp tests/*/*/*.hpp))
@@ -82,7 +83,7 @@ endif
 # What pkg-config says takes it a second (gRPC needs 100 libraries), so it is kept in a file. Targets that
 # build nothing themselves do without: `make deps` must work before pkg-config is there.
 PACKAGES  := rocksdb grpc++ tomlplusplus
-NO_BUILD  := help deps run cluster check lint lint-format lint-floors asan tsan fuzz format uninstall clean
+NO_BUILD  := help deps run cluster bench check lint lint-format lint-floors asan tsan fuzz format uninstall clean
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 include build/packages.mk
 endif
@@ -219,6 +220,8 @@ $(B)/fuzz: $(call objects,$(filter %_target.cpp,$(FUZZ_SRCS)) $(FUZZ_DRIVER)) $(
 	$(link) -fsanitize=fuzzer $(LINK_LIBS)
 $(B)/cluster_tests: $(MAIN_O) $(call objects,$(CLUSTER_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(CATCH_LIBS) $(LINK_LIBS)
+$(B)/bench_load: $(call objects,$(BENCH_SRCS)) $(B)/link-flags
+	$(link) $(PKG_LIBS) -pthread $(LDLIBS)
 $(B)/two_units: $(call objects,$(UNITS_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(LINK_LIBS)
 $(B)/one/%_test: $(MAIN_O) $(B)/tests/%_test.o $(PB_OBJS) $(B)/link-flags
@@ -257,6 +260,13 @@ chaos: $(DAEMON) $(CLUSTER_BIN) $(SHIMS) ## every fault on real processes, then 
 
 soak: $(DAEMON) $(CLUSTER_BIN) ## three nodes under load for SOAK_SECONDS=3600: nothing grows; build/soak.csv
 	@SOAK_CSV=$${SOAK_CSV:-build/soak.csv} $(CLUSTER_ENV) $(CLUSTER_BIN) '[.soak]'
+
+# SESHAT_BIN=FILE measures a daemon that was built elsewhere.
+.PHONY: bench
+bench: ## beside Redis and etcd, as far as they are installed: goals, build/bench/plot.svg; QUICK=1
+	@scripts/deps.sh --build-only
+	@$(MAKE) $(if $(SESHAT_BIN),,all) $(B)/bench_load
+	@QUICK=$(QUICK) BENCH_LOAD=$(CURDIR)/$(B)/bench_load scripts/bench $(ARGS)
 
 clients-test: all ## Redis' own tools and the common client libraries
 	@if [ -x tests/clients/run ]; then SESHAT_BIN=$(CURDIR)/seshat PYTHON=$(PYTHON) tests/clients/run; \
