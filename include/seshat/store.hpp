@@ -14,13 +14,14 @@
 // and reports it: under load, one fsync carries many writes (group commit). No write is synced by
 // itself, for a synced write would hold up every unsynced one for the length of its fsync.
 //
-// Applying: what a state machine changes and how far it is go into one unsynced batch of one family.
-// It needs no sync: what a power cut takes is applied again from the log, which is durable. Log
+// Applying: what a state machine changes goes to a buffer in memory, where reads find it, and from
+// there to RocksDB, with the index it stands for, in one unsynced batch a second (store_writer.hpp).
+// Neither needs a sync: what a crash takes is applied again from the log, which is durable. Log
 // writes go first, as the whole cluster waits for them; then one piece of work of the appliers, so
 // that neither starves.
 //
-// Cutting a log: one record says where it begins now. It is written after what was applied up to
-// there, and so never survives a power cut that takes the latter; when it is durable, the entries
+// Cutting a log: one record says where it begins now. It waits until what was applied up to there is
+// written, comes after it in RocksDB's log, and so never survives a power cut that takes the latter; when it is durable, the entries
 // before it leave the disk (store_log_cut.hpp).
 //
 // A snapshot comes in as a new generation of the state beside the old one, on the pool; then one
@@ -91,6 +92,7 @@
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
 #include "seshat/store_snapshot.hpp"
+#include "seshat/store_writer.hpp"
 #include "seshat/thread_name.hpp"
 #include "seshat/work_pool.hpp"
 
@@ -132,7 +134,8 @@ class Store final : public LogStore, public Applier {
   // Runs `work` on the pool, with a map that reads the disk as well.
   void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work);
 
-  // Entries up to and including `to`, as far as they are applied, leave the log; then on_log_cut.
+  // Entries up to and including `to`, as far as they are applied, leave the log, as soon as that is
+  // written; then on_log_cut.
   // After start().
   void cut_log(GroupId group, Index to);
   [[nodiscard]] LogStats log_stats(GroupId group) const { return find(group).log_stats(); }
@@ -216,9 +219,15 @@ class Store final : public LogStore, public Applier {
   void write_log(Turn& turn);
   void fail_write(const std::string& what);
   [[nodiscard]] Result<void> add_cuts(Turn& turn, rocksdb::WriteBatch& batch);
+  [[nodiscard]] std::vector<Cut> take_cuts(std::vector<Cut> asked);
   void hand_to_sync(const Turn& turn);
   void apply_to_machine(ApplyWork& work);
   void put_in_force(ApplyWork& work);
+
+  // The writer
+  void start_writer();
+  void was_written();
+  void look_again();
 
   // The sync thread
   void run_sync();
@@ -269,7 +278,12 @@ class Store final : public LogStore, public Applier {
   std::deque<ApplyWork> applies_;
   std::vector<Cut> cuts_;
   std::optional<NodeIdentity> identity_write_;
+  bool written_news_ = false;  // the writer is done with something, or is asked for something
   bool storage_stopping_ = false;
+
+  // The storage thread's
+  std::vector<Cut> waiting_cuts_;  // for what they cut off to be written
+  SteadyClock::time_point write_due_ = SteadyClock::now() + StoreWriter::kNever;
 
   // To the sync thread
   std::mutex sync_mutex_;
@@ -293,6 +307,7 @@ class Store final : public LogStore, public Applier {
 
   std::thread storage_thread_;
   std::thread sync_thread_;
+  StoreWriter writer_;
   WorkPool pool_;
   WorkPool slow_pool_;  // one thread: what may take seconds, and nobody waits for
 };
@@ -345,6 +360,7 @@ inline void Store::start(StoreEvents& events) {
     events_ = &events;
     if (failed()) events_->on_storage_failed(failure_);  // since open()
   }
+  start_writer();
   storage_thread_ = std::thread([this] { run_storage(); });
   sync_thread_ = std::thread([this] { run_sync(); });
   pool_.start(kPoolThreads, "seshat-pool");
@@ -368,6 +384,8 @@ inline void Store::stop() {
   }
   storage_wake_.notify_all();
   if (storage_thread_.joinable()) storage_thread_.join();
+  writer_.give_up();
+  writer_.stop();
   {
     const std::lock_guard lock(sync_mutex_);
     sync_stopping_ = true;
@@ -381,8 +399,12 @@ inline void Store::stop() {
 // Nothing here adds to what was promised, so that a failure loses nothing: the next start recovers.
 // A store that was never started has nothing to write.
 inline void Store::flush() {
+  rocksdb::Status status;
+  for (Group& group : groups_) {
+    if (status.ok()) status = writer_.write_now(db(), group);
+  }
   std::vector<std::shared_ptr<const StoreGeneration>> generations;  // kept meanwhile
-  rocksdb::Status status = db().Flush(rocksdb::FlushOptions(), all_families(generations));
+  if (status.ok()) status = db().Flush(rocksdb::FlushOptions(), all_families(generations));
   const std::uint64_t sequence = db().GetLatestSequenceNumber();
   if (status.ok()) status = db().SyncWAL();
   if (status.ok() && database_.mark().advance(sequence)) (void)bool(database_.mark().sync());
@@ -463,14 +485,18 @@ inline void Store::run_storage() {
   name_this_thread("seshat-storage");
   Turn turn;
   while (take_turn(turn)) {
+    write_due_ = SteadyClock::now() + StoreWriter::kNever;
     if (failed()) continue;  // and so forget it
+    turn.cuts = take_cuts(std::move(turn.cuts));
     if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) write_log(turn);
-    if (!turn.apply || failed()) continue;
-    if (turn.apply->generation != nullptr) {
-      put_in_force(*turn.apply);
-    } else {
-      apply_to_machine(*turn.apply);
+    if (turn.apply && !failed()) {
+      if (turn.apply->generation != nullptr) {
+        put_in_force(*turn.apply);
+      } else {
+        apply_to_machine(*turn.apply);
+      }
     }
+    if (!failed()) write_due_ = writer_.begin_due(db(), groups_);
   }
 }
 
@@ -478,10 +504,11 @@ inline void Store::run_storage() {
 inline bool Store::take_turn(Turn& turn) {
   turn = {};
   std::unique_lock lock(storage_mutex_);
-  storage_wake_.wait(lock, [this] {
+  storage_wake_.wait_until(lock, write_due_, [this] {
     return storage_stopping_ || !writes_.empty() || !applies_.empty() || !cuts_.empty() ||
-           identity_write_;
+           identity_write_ || written_news_;
   });
+  written_news_ = false;
   std::size_t size_bytes = 0;
   while (!writes_.empty() && size_bytes < kMaxBatchSizeBytes) {
     for (const raft::Entry& entry : writes_.front().write.entries) size_bytes += entry.size_bytes();
@@ -499,7 +526,22 @@ inline bool Store::take_turn(Turn& turn) {
     turn.apply = std::move(applies_.front());
     applies_.pop_front();
   }
-  return !turn.writes.empty() || !turn.cuts.empty() || turn.identity || turn.apply;
+  const bool nothing =
+      turn.writes.empty() && turn.cuts.empty() && !turn.identity && !turn.apply;
+  return !nothing || !storage_stopping_;
+}
+
+// Those of which all is written; the rest wait on.
+inline std::vector<Store::Cut> Store::take_cuts(std::vector<Cut> asked) {
+  for (Cut& cut : asked) {
+    cut.to = std::min(cut.to, Index{cut.group->applied});
+    waiting_cuts_.push_back(cut);
+  }
+  const auto waits = [](const Cut& cut) { return cut.to > Index{cut.group->written}; };
+  const auto ready = std::stable_partition(waiting_cuts_.begin(), waiting_cuts_.end(), waits);
+  std::vector<Cut> cuts(ready, waiting_cuts_.end());
+  waiting_cuts_.erase(ready, waiting_cuts_.end());
+  return cuts;
 }
 
 // Everything that waits becomes durable together, or not at all.
@@ -530,7 +572,7 @@ inline void Store::fail_write(const std::string& what) {
 inline Result<void> Store::add_cuts(Turn& turn, rocksdb::WriteBatch& batch) {
   for (Cut& cut : turn.cuts) {
     Group& group = *cut.group;
-    const Result<bool> some = group.log.cut(std::min(cut.to, Index{group.applied}), batch);
+    const Result<bool> some = group.log.cut(cut.to, batch);
     if (!some) return Error{"group " + std::to_string(group.id.value) + ": " + some.error().text};
   }
   return {};
@@ -562,24 +604,24 @@ inline void Store::hand_to_sync(const Turn& turn) {
 inline void Store::apply_to_machine(ApplyWork& work) {
   Group& group = *work.group;
   const Index last = work.entries.back().index;
-  StoreBatch batch(db(), group.data.now()->family());
+  const std::shared_ptr<const StoreGeneration> generation = group.data.now();
+  StoreBatch batch(generation->buffer(), generation->on_disk().below());
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, work.entries);
   if (!batch.failure().ok()) return fail_read(group.id, batch.failure());
   if (!outcomes) {
     return fail("group " + std::to_string(group.id.value) + ": " + outcomes.error().text);
   }
-  const rocksdb::Status status = db().Write(rocksdb::WriteOptions(), &batch.changes());
-  if (!status.ok()) {
-    return fail_write("what was applied could not be written: " + status.ToString());
-  }
+  batch.commit();
   group.applied = last.value;
   StoreCounters::count(counters_.applied_batches);
   report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
+  writer_.note_applied(db(), group);
 }
 
 // One write, synced at once: a crash leaves the old state and its log, or the new one and no log.
 inline void Store::put_in_force(ApplyWork& work) {
   Group& group = *work.group;
+  writer_.finish(group);
   Result<MachineState> state = group.machine->restore(work.generation->on_disk());
   if (!state) return fail("group " + std::to_string(group.id.value) + ": " + state.error().text);
   raft::require(state->applied_index.value >= group.applied,
@@ -590,7 +632,8 @@ inline void Store::put_in_force(ApplyWork& work) {
   if (!status.ok()) return fail_write("a snapshot could not be installed: " + status.ToString());
   if (!sync_wal()) return;
   group.log.cut_is_durable(state->applied_index + 1);
-  group.applied = group.applied_durable = state->applied_index.value;
+  group.applied = group.written = group.applied_durable = state->applied_index.value;
+  group.unwritten_since.reset();
   is_new_ = false;
   drop(group.data.switch_to(std::move(work.generation)));
   reclaim_later(group);
@@ -602,6 +645,36 @@ inline void Store::put_in_force(ApplyWork& work) {
   }
   sync_wake_.notify_one();
   report([&](StoreEvents& events) { events.on_installed(group.id, *state); });
+}
+
+// ---- The writer ------------------------------------------------------------------------------------
+
+inline void Store::start_writer() {
+  const StoreOptions& options = database_.options();
+  writer_.start({options.write_behind_ms, options.write_buffer_size_bytes / 4},
+                {[this] { was_written(); },
+                 [this](const rocksdb::Status& status) {
+                   fail_write("what was applied could not be written: " + status.ToString());
+                 }});
+}
+
+// It becomes durable with the next sync, which shall come although no log write asks for it.
+inline void Store::was_written() {
+  {
+    const std::lock_guard lock(sync_mutex_);
+    if (!unsynced_) written_at_ms_ = now_ms();
+    unsynced_ = true;
+  }
+  sync_wake_.notify_one();
+  look_again();
+}
+
+inline void Store::look_again() {
+  {
+    const std::lock_guard lock(storage_mutex_);
+    written_news_ = true;
+  }
+  storage_wake_.notify_one();
 }
 
 // ---- The sync thread -----------------------------------------------------------------------------------
@@ -635,7 +708,7 @@ inline void Store::sync(const std::vector<Written>& written, const std::vector<C
   // All of this was handed to the operating system before the sync begins, and so is part of it.
   const std::uint64_t sequence = db().GetLatestSequenceNumber();
   std::vector<std::uint64_t> applied;
-  for (const Group& group : groups_) applied.push_back(group.applied);
+  for (const Group& group : groups_) applied.push_back(group.written);
   if (!sync_wal()) return;
   const std::uint64_t took_ms = now_ms() - started_ms;
   {
@@ -726,6 +799,9 @@ inline void Store::build_snapshot(GroupId id, ClusterMembership membership, Buil
       [this, &group = find(id), membership = std::move(membership), done = std::move(done)] {
         if (failed()) return done(Error{"the storage has failed: no snapshot is built"});
         const std::uint64_t started_ms = now_ms();
+        if (!writer_.write_out(group, [this] { look_again(); })) {
+          return done(Error{"the storage ends: no snapshot is built"});
+        }
         const auto generation = group.data.now();
         Result<SnapshotMetadata> built = shelf_->build(
             db(), group.id, *generation, membership, [this] { return sync_wal(); }, stopping_);
@@ -804,6 +880,7 @@ inline void Store::fail(const std::string& what) {
   if (failed()) return;
   failure_ = what + " (" + database_.path() + ")";
   failed_.store(true, std::memory_order_release);
+  writer_.give_up();
   if (events_ != nullptr) events_->on_storage_failed(failure_);
 }
 

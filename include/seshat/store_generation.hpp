@@ -29,6 +29,7 @@
 
 #include "seshat/records.hpp"
 #include "seshat/state_machine.hpp"
+#include "seshat/store_buffer.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
 
@@ -40,21 +41,25 @@ class StoreGeneration {
                   StoreMap::OnDamage on_damage = nullptr)
       : db_(db),
         family_(family),
-        cached_(db, family, ReadFrom::kMemory),
-        on_disk_(db, family, ReadFrom::kDisk, std::move(on_damage)) {}
+        cached_(buffer_, StoreMap(db, family, ReadFrom::kMemory)),
+        on_disk_(buffer_, StoreMap(db, family, ReadFrom::kDisk, std::move(on_damage))) {}
   StoreGeneration(const StoreGeneration&) = delete;
   StoreGeneration& operator=(const StoreGeneration&) = delete;
   ~StoreGeneration() { db_.DestroyColumnFamilyHandle(&family_).PermitUncheckedError(); }
 
   [[nodiscard]] rocksdb::ColumnFamilyHandle& family() const { return family_; }
-  [[nodiscard]] const StoreMap& cached() const { return cached_; }
-  [[nodiscard]] const StoreMap& on_disk() const { return on_disk_; }
+  // What was applied and is not in the family yet.
+  [[nodiscard]] StoreBuffer& buffer() const { return buffer_; }
+  // Both with the buffer before them.
+  [[nodiscard]] const BufferedMap& cached() const { return cached_; }
+  [[nodiscard]] const BufferedMap& on_disk() const { return on_disk_; }
 
  private:
   rocksdb::DB& db_;
   rocksdb::ColumnFamilyHandle& family_;
-  StoreMap cached_;
-  StoreMap on_disk_;
+  mutable StoreBuffer buffer_;
+  BufferedMap cached_;
+  BufferedMap on_disk_;
 };
 
 // The generation in force, as a map that never waits for the disk. Each get() sees one generation;

@@ -2,8 +2,8 @@
 //
 // Threads: log: see store_log.hpp, where "the thread that writes" is the storage thread. data: any
 //          thread reads, the storage thread switches. applied is written by the storage thread,
-//          applied_durable by it and the sync thread; any reads. reclaim_queued: any. The rest: the
-//          owner's, before threads start.
+//          written by it and the writer, applied_durable by it and the sync thread; any reads.
+//          reclaim_queued: any. The rest: the owner's, before threads start.
 // Needs:   store_database.hpp, store_generation.hpp, store_log.hpp; RocksDB.
 #ifndef SESHAT_STORE_GROUP_HPP
 #define SESHAT_STORE_GROUP_HPP
@@ -12,6 +12,7 @@
 #include <rocksdb/write_batch.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -56,9 +57,15 @@ class StoreGroup {
   StoreLog log;
   GenerationMap data;
   StateMachine* machine = nullptr;        // the storage thread's
-  std::atomic<std::uint64_t> applied{0};  // as written
+  std::atomic<std::uint64_t> applied{0};
+  std::atomic<std::uint64_t> written{0};  // ... and in RocksDB (store_writer.hpp)
   std::atomic<std::uint64_t> applied_durable{0};
   std::atomic<bool> reclaim_queued{false};  // what was cut off is about to leave the disk
+
+  // The StoreWriter's
+  std::optional<std::chrono::steady_clock::time_point> unwritten_since;  // the storage thread's
+  std::atomic<bool> write_asked{false};
+  bool writing = false;
 
  private:
   [[nodiscard]] static store_detail::Family log_family(GroupId group) {
@@ -117,7 +124,7 @@ inline Result<raft::Restored> StoreGroup::restore(StateMachine& state_machine,
                         std::to_string(state->applied_index.value) + " than the log holds");
   }
   machine = &state_machine;
-  applied = applied_durable = state->applied_index.value;  // as read from the disk
+  applied = written = applied_durable = state->applied_index.value;  // as read from the disk
   return restored;
 }
 

@@ -1,20 +1,22 @@
 // seshat/store_map.hpp - a RocksDB column family as the ordered map a state machine lives in.
 //
-// Threads: StoreMap may be read by any thread; a StoreBatch belongs to the one that applies.
-// Needs:   state_machine.hpp (OrderedMap, Batch); RocksDB.
+// Threads: the maps may be read by any thread; a StoreBatch belongs to the one that applies.
+// Needs:   store_buffer.hpp, state_machine.hpp (OrderedMap, Batch); RocksDB.
 #ifndef SESHAT_STORE_MAP_HPP
 #define SESHAT_STORE_MAP_HPP
 
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
-#include <rocksdb/utilities/write_batch_with_index.h>
 
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "seshat/state_machine.hpp"
+#include "seshat/store_buffer.hpp"
 
 namespace seshat {
 
@@ -34,12 +36,17 @@ class StoreMap final : public OrderedMap {
   }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
-    const rocksdb::Status status = db_->Get(options_, family_, slice(key), &value);
+    const rocksdb::Status status = read(key, value);
     if (status.IsCorruption() && on_damage_) on_damage_(status);
     // Where a table that may hold the key is not open, RocksDB (7.8.3) finds an empty value instead
     // of answering Incomplete. One that is really empty is read from the disk, too.
     if (reads_memory() && status.ok() && value.empty()) return Lookup::kNotInMemory;
     return lookup_of(status);
+  }
+
+  // The same, as RocksDB says it.
+  [[nodiscard]] rocksdb::Status read(std::string_view key, std::string& value) const {
+    return db_->Get(options_, family_, slice(key), &value);
   }
 
   [[nodiscard]] static rocksdb::Slice slice(std::string_view text) {
@@ -60,39 +67,65 @@ class StoreMap final : public OrderedMap {
   OnDamage on_damage_;
 };
 
-// Changes to one family that become visible, and durable, together. Reads see those made so far.
+// A family, and before it what was applied and is not written to it yet.
+class BufferedMap final : public OrderedMap {
+ public:
+  BufferedMap(const StoreBuffer& buffer, StoreMap below)
+      : buffer_(buffer), below_(std::move(below)) {}
+
+  [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
+    const std::optional<Lookup> found = buffer_.get(key, value);
+    return found ? *found : below_.get(key, value);
+  }
+  [[nodiscard]] const StoreMap& below() const { return below_; }
+
+ private:
+  const StoreBuffer& buffer_;
+  StoreMap below_;
+};
+
+// What applying changes: it becomes visible together, in commit(). Reads see those made so far.
 class StoreBatch final : public Batch {
  public:
-  StoreBatch(rocksdb::DB& db, rocksdb::ColumnFamilyHandle& family)
-      : db_(&db),
-        family_(&family),
-        batch_(rocksdb::BytewiseComparator(), 0, /*overwrite_key=*/true) {}
+  StoreBatch(StoreBuffer& buffer, const StoreMap& below) : buffer_(buffer), below_(below) {}
 
   // Why the last read that answered kFailed did so; ok if none did.
   [[nodiscard]] const rocksdb::Status& failure() const { return failure_; }
-  [[nodiscard]] rocksdb::WriteBatch& changes() { return *batch_.GetWriteBatch(); }
+  void commit() { buffer_.merge(changes_); }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
-    const rocksdb::Status status = batch_.GetFromBatchAndDB(db_, rocksdb::ReadOptions(), family_,
-                                                            StoreMap::slice(key), &value);
+    const auto changed = changes_.find(key);
+    if (changed != changes_.end()) {
+      if (changed->second.erased) return Lookup::kAbsent;
+      value = changed->second.value;
+      return Lookup::kFound;
+    }
+    if (const std::optional<Lookup> found = buffer_.get(key, value)) return *found;
+    const rocksdb::Status status = below_.read(key, value);
     const Lookup lookup = StoreMap::lookup_of(status);
     if (lookup == Lookup::kFailed) failure_ = status;
     return lookup;
   }
   void put(std::string_view key, std::string_view value) override {
-    note(batch_.Put(family_, StoreMap::slice(key), StoreMap::slice(value)));
+    StoreBuffer::Change& change = at(key);
+    change.value = value;
+    change.erased = false;
   }
-  void erase(std::string_view key) override { note(batch_.Delete(family_, StoreMap::slice(key))); }
+  void erase(std::string_view key) override {
+    StoreBuffer::Change& change = at(key);
+    change.value.clear();
+    change.erased = true;
+  }
 
  private:
-  void note(const rocksdb::Status& status) {
-    if (!status.ok()) failure_ = status;
+  [[nodiscard]] StoreBuffer::Change& at(std::string_view key) {
+    const auto found = changes_.find(key);
+    return found == changes_.end() ? changes_[std::string(key)] : found->second;
   }
 
-  rocksdb::DB* db_;
-  rocksdb::ColumnFamilyHandle* family_;
-  // GetFromBatchAndDB is not const, but changes nothing.
-  mutable rocksdb::WriteBatchWithIndex batch_;
+  StoreBuffer& buffer_;
+  const StoreMap& below_;
+  StoreBuffer::Changes changes_;
   mutable rocksdb::Status failure_;
 };
 

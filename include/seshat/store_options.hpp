@@ -42,6 +42,10 @@ struct StoreOptions {
   // Other nodes have the same data: better that one of them serves than this one with damage.
   bool ends_on_damage = true;
 
+  // How long what was applied may wait in memory for more of the same keys (store_writer.hpp): a
+  // start after a crash applies so much again.
+  std::uint64_t write_behind_ms = 1000;
+
   // For tests: small buffers, so that flushes happen; a disk that fails or forgets.
   std::size_t write_buffer_size_bytes = 64u << 20;
   rocksdb::Env* env = nullptr;  // null: RocksDB's own, for this platform
@@ -104,6 +108,9 @@ inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
       options.write_buffer_size_bytes + options.write_buffer_size_bytes / 2);
   db.max_total_wal_size = options.write_buffer_size_bytes / 4 * 3;
   db.max_background_jobs = 2;
+  // A batch of the writer does not hold up the log: only the order in the WAL is common to both. It
+  // gives up that a snapshot of RocksDB is whole while a batch is under way; none is taken then.
+  db.unordered_write = true;
   // A flush writes as it goes, so that its fsync at the end does not hold up SyncWAL.
   db.bytes_per_sync = 1 << 20;
   // 32 GB of data before a read of a cold table has to open a file. Bounded, since running out of

@@ -1,0 +1,217 @@
+// seshat/store_writer.hpp - moves what was applied from the buffers to RocksDB.
+//
+//   applied: 1 ... written ... applied        after a crash: from `written` on, once more
+//                          └── in the buffer, for interval_ms or limit_bytes ──> one batch, in order
+//
+// A batch holds all that changed up to an applied index, and that index: whatever of it a crash
+// leaves is whole. It is written on a thread of its own, beside the storage thread's log writes.
+//
+// Threads: note_applied(), begin_due() and finish(): the storage thread. write_out(): any other.
+//          give_up(): any. start(), stop() and write_now(): the owner, the last one when no thread
+//          of the store runs. The callbacks come from the writer's thread.
+// Needs:   store_group.hpp, store_buffer.hpp, work_pool.hpp; RocksDB.
+#ifndef SESHAT_STORE_WRITER_HPP
+#define SESHAT_STORE_WRITER_HPP
+
+#include <rocksdb/db.h>
+#include <rocksdb/options.h>
+#include <rocksdb/write_batch.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "seshat/raft.hpp"
+#include "seshat/records.hpp"
+#include "seshat/store_buffer.hpp"
+#include "seshat/store_generation.hpp"
+#include "seshat/store_group.hpp"
+#include "seshat/store_map.hpp"
+#include "seshat/work_pool.hpp"
+
+namespace seshat {
+
+class StoreWriter {
+ public:
+  using Clock = std::chrono::steady_clock;
+  struct Options {
+    std::uint64_t interval_ms = 0;  // how long a change waits, at most, for others
+    std::size_t limit_bytes = 0;    // of changes: so many do not wait for the interval
+  };
+  struct Callbacks {
+    std::function<void()> on_written;  // some group's `written` moved on
+    std::function<void(const rocksdb::Status&)> on_failed;
+  };
+  static constexpr std::chrono::hours kNever{24};
+
+  void start(Options options, Callbacks callbacks) {
+    options_ = options;
+    callbacks_ = std::move(callbacks);
+    pool_.start(1, "seshat-writer");
+  }
+  // Writes what was begun.
+  void stop() { pool_.stop(); }
+
+  // `group` has just applied. May wait: for a disk that is slower than its clients.
+  void note_applied(rocksdb::DB& db, StoreGroup& group);
+  // Begins to write what has waited long enough. Gives when to call again, at the latest.
+  [[nodiscard]] Clock::time_point begin_due(rocksdb::DB& db, std::deque<StoreGroup>& groups);
+  // Waits until nothing of `group` is being written.
+  void finish(const StoreGroup& group);
+  // Waits until all that `group` has applied by now is written. False: the writer gave up. `ask`
+  // makes the storage thread call begin_due().
+  [[nodiscard]] bool write_out(StoreGroup& group, const std::function<void()>& ask);
+  // Whoever waits, waits no longer: the store has failed, or ends.
+  void give_up();
+  [[nodiscard]] rocksdb::Status write_now(rocksdb::DB& db, StoreGroup& group);
+
+ private:
+  // So many times the limit may gather while the batch before is written.
+  static constexpr std::size_t kPatience = 4;
+
+  void begin(rocksdb::DB& db, StoreGroup& group);
+  void write(rocksdb::DB& db, StoreGroup& group, const StoreGeneration& generation,
+             const StoreBuffer::Changes& changes, Index last);
+  [[nodiscard]] static rocksdb::Status put(rocksdb::DB& db, const StoreGeneration& generation,
+                                           const StoreBuffer::Changes& changes);
+
+  Options options_;
+  Callbacks callbacks_;
+  std::mutex mutex_;  // guards the two below it, and each group's `writing`
+  std::condition_variable changed_;
+  bool gave_up_ = false;
+  WorkPool pool_;
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline void StoreWriter::note_applied(rocksdb::DB& db, StoreGroup& group) {
+  if (!group.unwritten_since) group.unwritten_since = Clock::now();
+  const std::size_t size_bytes = group.data.now()->buffer().size_bytes();
+  if (size_bytes < options_.limit_bytes) return;
+  if (size_bytes >= kPatience * options_.limit_bytes) finish(group);
+  begin(db, group);
+}
+
+// The system group changes rarely, and what it says is asked for before a log is replayed.
+inline StoreWriter::Clock::time_point StoreWriter::begin_due(rocksdb::DB& db,
+                                                             std::deque<StoreGroup>& groups) {
+  const Clock::time_point now = Clock::now();
+  Clock::time_point next = now + kNever;
+  for (StoreGroup& group : groups) {
+    if (!group.unwritten_since) continue;
+    const bool at_once = group.id == kSystemGroup || group.write_asked;
+    const std::chrono::milliseconds interval(at_once ? 0 : options_.interval_ms);
+    if (now >= *group.unwritten_since + interval) begin(db, group);
+    if (group.unwritten_since && !at_once) next = std::min(next, *group.unwritten_since + interval);
+  }
+  return next;
+}
+
+// Not while the batch before is being written: its end makes the storage thread look again.
+inline void StoreWriter::begin(rocksdb::DB& db, StoreGroup& group) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (group.writing) return;
+    group.writing = true;
+  }
+  group.unwritten_since.reset();
+  group.write_asked = false;
+  const std::shared_ptr<const StoreGeneration> generation = group.data.now();
+  const auto changes = generation->buffer().freeze();
+  raft::require(changes != nullptr, "there was nothing to be written");
+  pool_.post([this, &db, &group, generation, changes, last = Index{group.applied}] {
+    write(db, group, *generation, *changes, last);
+  });
+}
+
+inline void StoreWriter::write(rocksdb::DB& db, StoreGroup& group,
+                               const StoreGeneration& generation,
+                               const StoreBuffer::Changes& changes, Index last) {
+  const rocksdb::Status status = put(db, generation, changes);
+  if (status.ok()) {
+    generation.buffer().written();
+    group.written = last.value;
+  } else {
+    callbacks_.on_failed(status);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    group.writing = false;
+  }
+  changed_.notify_all();
+  if (status.ok()) callbacks_.on_written();
+}
+
+// In order: each key is put beside the last one. A family that was dropped meanwhile (a snapshot was
+// installed) needs nothing any more.
+inline rocksdb::Status StoreWriter::put(rocksdb::DB& db, const StoreGeneration& generation,
+                                        const StoreBuffer::Changes& changes) {
+  std::vector<const StoreBuffer::Changes::value_type*> sorted;
+  sorted.reserve(changes.size());
+  std::size_t size_bytes = 0;
+  for (const auto& change : changes) {
+    sorted.push_back(&change);
+    size_bytes += change.first.size() + change.second.value.size() + 16;
+  }
+  std::sort(sorted.begin(), sorted.end(),
+            [](const auto* left, const auto* right) { return left->first < right->first; });
+  rocksdb::WriteBatch batch(size_bytes);
+  rocksdb::Status status;
+  for (const auto* change : sorted) {
+    const rocksdb::Slice key = StoreMap::slice(change->first);
+    status = change->second.erased
+                 ? batch.Delete(&generation.family(), key)
+                 : batch.Put(&generation.family(), key, StoreMap::slice(change->second.value));
+    if (!status.ok()) return status;
+  }
+  rocksdb::WriteOptions options;
+  options.ignore_missing_column_families = true;
+  return db.Write(options, &batch);
+}
+
+inline void StoreWriter::finish(const StoreGroup& group) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return !group.writing || gave_up_; });
+}
+
+inline bool StoreWriter::write_out(StoreGroup& group, const std::function<void()>& ask) {
+  const std::uint64_t target = group.applied;
+  if (group.written >= target) return true;
+  group.write_asked = true;
+  ask();
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return group.written >= target || gave_up_; });
+  return group.written >= target;
+}
+
+inline void StoreWriter::give_up() {
+  {
+    const std::lock_guard lock(mutex_);
+    gave_up_ = true;
+  }
+  changed_.notify_all();
+}
+
+inline rocksdb::Status StoreWriter::write_now(rocksdb::DB& db, StoreGroup& group) {
+  const std::shared_ptr<const StoreGeneration> generation = group.data.now();
+  const auto changes = generation->buffer().freeze();
+  if (changes == nullptr) return {};
+  rocksdb::Status status = put(db, *generation, *changes);
+  if (status.ok()) group.written = group.applied.load();
+  return status;
+}
+
+}  // namespace seshat
+
+#endif  // SESHAT_STORE_WRITER_HPP
