@@ -177,6 +177,7 @@ inline rocksdb::Status StoreWriter::put(rocksdb::DB& db, const StoreGeneration& 
   }
   rocksdb::WriteOptions options;
   options.ignore_missing_column_families = true;
+  options.memtable_insert_hint_per_batch = true;
   return db.Write(options, &batch);
 }
 
