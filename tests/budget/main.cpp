@@ -197,6 +197,11 @@ std::string c_library() {
 
 // Sanitizers and builds without optimisation count what nobody runs.
 bool is_release() {
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+  return false;
+#endif
+#endif
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   return true;
 #else
