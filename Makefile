@@ -51,12 +51,15 @@ FUZZ_SRCS     := $(sort $(wildcard tests/fuzz/*.cpp))
 FUZZ_DRIVER   := $(wildcard tests/fuzz/driver/main.cpp)
 CLUSTER_SRCS  := $(sort $(wildcard tests/cluster/*.cpp))
 BENCH_SRCS    := $(sort $(wildcard tests/bench/*.cpp))
+BUDGET_SRCS   := $(sort $(wildcard tests/budget/*.cpp))
+MICRO_SRCS    := $(sort $(wildcard tests/micro/*.cpp))
 SHIM_SRCS     := $(sort $(wildcard tests/cluster/*_shim.c))
 UMBRELLA      := $(wildcard include/seshat/seshat.hpp)
 UNITS_SRCS    := $(if $(UMBRELLA),$(sort $(wildcard tests/headers/two_units_*.cpp)))
 CATCH_MAIN    := $(wildcard tests/main.cpp)
 CXX_SRCS      := $(DAEMON_SRCS) $(CATCH_MAIN) $(UNIT_SRCS) $(SIM_SRCS) $(SIM_DRIVER) $(FUZZ_SRCS) \
-                   $(FUZZ_DRIVER) $(CLUSTER_SRCS) $(BENCH_SRCS) $(UNITS_SRCS)
+                   $(FUZZ_DRIVER) $(CLUSTER_SRCS) $(BENCH_SRCS) $(BUDGET_SRCS) $(MICRO_SRCS) \
+                   $(UNITS_SRCS)
 PROTOS        := $(wildcard proto/*.proto)
 FORMAT_SRCS   := $(HEADERS) $(sort $(wildcard src/*.cpp tests/*.cpp tests/*.hpp tests/*/*.cpp \
                    tests/*/*.hpp tests/*/*.c tests/*/*/*.cpp tests/*/*/*.hpp))
@@ -122,7 +125,10 @@ UNIT_BIN    := $(if $(UNIT_SRCS),$(B)/unit_tests)
 SIM_BIN     := $(if $(SIM_SRCS),$(B)/sim_tests)
 CLUSTER_BIN := $(if $(CLUSTER_SRCS),$(B)/cluster_tests)
 UNITS_BIN   := $(if $(UNITS_SRCS),$(B)/two_units)
+BUDGET_BIN  := $(if $(BUDGET_SRCS),$(B)/budget)
+MICRO_BIN   := $(if $(MICRO_SRCS),$(B)/micro)
 DAEMON      := $(if $(DAEMON_SRCS),$(B)/seshat)
+TEST_BINS   := $(UNIT_BIN) $(SIM_BIN) $(CLUSTER_BIN) $(UNITS_BIN) $(BUDGET_BIN) $(MICRO_BIN)
 
 # ---- Building ------------------------------------------------------------------------------------
 
@@ -144,7 +150,7 @@ cluster: ## the same for NODES=3 nodes on this machine; Ctrl-C stops them all
 	@exec scripts/cluster --nodes $(NODES) $(ARGS)
 
 .PHONY: build-all
-build-all: all $(UNIT_BIN) $(SIM_BIN) $(CLUSTER_BIN) $(SHIMS) $(UNITS_BIN) ## build the daemon and every test program
+build-all: all $(TEST_BINS) $(SHIMS) ## build the daemon and every test program
 
 # A warning in an object of an earlier build is kept beside it; -Werror compiles such an object again.
 ifneq ($(WERROR),)
@@ -222,6 +228,11 @@ $(B)/cluster_tests: $(MAIN_O) $(call objects,$(CLUSTER_SRCS)) $(PB_OBJS) $(B)/li
 	$(link) $(CATCH_LIBS) $(LINK_LIBS)
 $(B)/bench_load: $(call objects,$(BENCH_SRCS)) $(B)/link-flags
 	$(link) $(PKG_LIBS) -pthread $(LDLIBS)
+# Without what debuggers know: callgrind needs names alone, and valgrind 3.19 can't read clang's DWARF 5.
+$(B)/budget: $(call objects,$(BUDGET_SRCS)) $(PB_OBJS) $(B)/link-flags
+	$(link) -Wl,-S $(NANOPB_LIBS) $(LDLIBS)
+$(B)/micro: $(call objects,$(MICRO_SRCS)) $(PB_OBJS) $(B)/link-flags
+	$(link) $(CATCH_LIBS) $(LINK_LIBS)
 $(B)/two_units: $(call objects,$(UNITS_SRCS)) $(PB_OBJS) $(B)/link-flags
 	$(link) $(LINK_LIBS)
 $(B)/one/%_test: $(MAIN_O) $(B)/tests/%_test.o $(PB_OBJS) $(B)/link-flags
@@ -267,6 +278,14 @@ bench: ## beside Redis and etcd, as far as they are installed: goals, build/benc
 	@scripts/deps.sh --build-only
 	@$(MAKE) $(if $(SESHAT_BIN),,all) $(B)/bench_load
 	@QUICK=$(QUICK) BENCH_LOAD=$(CURDIR)/$(B)/bench_load scripts/bench $(ARGS)
+
+# ARGS=--profile says where the instructions go, ARGS=--update takes what is counted now as the budget.
+.PHONY: budget micro
+budget: $(BUDGET_BIN) ## instructions and allocations a SET and a GET take: no more than 10 % above the budget
+	@$(if $(BUDGET_BIN),BUDGET_BIN=$(CURDIR)/$(BUDGET_BIN) scripts/budget $(ARGS),echo "no tests in tests/budget")
+
+micro: $(MICRO_BIN) ## how long the parts take, each for itself; TEST='[codec]' only those
+	@$(if $(MICRO_BIN),$(MICRO_BIN) $(TEST_ARG) $(ARGS),echo "no benchmarks in tests/micro")
 
 clients-test: all ## Redis' own tools and the common client libraries
 	@if [ -x tests/clients/run ]; then SESHAT_BIN=$(CURDIR)/seshat PYTHON=$(PYTHON) tests/clients/run; \
@@ -344,7 +363,7 @@ END { print p + own_p + 0, f + own_f + 0, s + own_s + 0 }
 endef
 export COUNT
 
-CHECK_STAGES := deps build-all lint test cluster-test clients-test
+CHECK_STAGES := deps build-all lint test budget cluster-test clients-test
 
 # A stage that fails without a failed test case (a crash, a warning) counts as one failure. Later stages
 # still run, so that one run tells everything; without a build there is nothing to run.
