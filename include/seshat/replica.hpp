@@ -23,6 +23,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -79,6 +80,11 @@ class Applier {
   virtual ~Applier() = default;
   // Applies entries in order; Replica::on_applied follows with an Outcome for each of them.
   virtual void apply(GroupId group, std::vector<raft::Entry> entries) = 0;
+  // The same at once, if it need not wait for anything: the outcomes; nullopt: nothing was done.
+  [[nodiscard]] virtual std::optional<std::vector<Outcome>> apply_now(
+      GroupId /*group*/, const std::vector<raft::Entry>& /*entries*/) {
+    return std::nullopt;
+  }
 };
 
 // ---- Those who wait -----------------------------------------------------------------------------
@@ -191,6 +197,7 @@ class Replica {
 
   [[nodiscard]] Refusal refusal() const;
   [[nodiscard]] Index in_log(Index after) const;
+  void apply(std::vector<raft::Entry> entries);
   void confirm(const raft::ReadResult& result);
   void serve_applied_reads();
   void expire();
@@ -342,13 +349,20 @@ inline void Replica::pump() {
       environment_.transport.send(group_, std::move(message));
     }
     if (ready.write) environment_.log_store.append(group_, std::move(*ready.write));
-    if (!ready.committed.empty()) environment_.applier.apply(group_, std::move(ready.committed));
+    if (!ready.committed.empty()) apply(std::move(ready.committed));
     for (const raft::Fetch& fetch : ready.fetches) environment_.log_store.fetch(group_, fetch);
     for (const NodeId peer : ready.snapshots) environment_.snapshots.send_snapshot(group_, peer);
     for (const raft::ReadResult& result : ready.reads) confirm(result);
   }
   notice_leadership();
   serve_applied_reads();
+}
+
+inline void Replica::apply(std::vector<raft::Entry> entries) {
+  if (const auto outcomes = environment_.applier.apply_now(group_, entries)) {
+    return on_applied(entries.back().index, *outcomes);
+  }
+  environment_.applier.apply(group_, std::move(entries));
 }
 
 inline void Replica::confirm(const raft::ReadResult& result) {

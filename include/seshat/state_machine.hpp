@@ -29,6 +29,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "seshat/codec.hpp"
@@ -68,8 +69,9 @@ class Batch : public OrderedMap {
 class StateMachine {
  public:
   virtual ~StateMachine() = default;
-  // Applies entries that follow the last applied one. An error is for ever: the same entries would
-  // fail again, here and on every other replica that has the same bytes.
+  // Applies entries that follow the last applied one. An error changes nothing here, and what is in
+  // `batch` must not count. It is for ever (the same entries would fail again, here and on every
+  // other replica that has the same bytes), unless the batch could not read.
   [[nodiscard]] virtual Result<std::vector<Outcome>> apply(
       Batch& batch, const std::vector<raft::Entry>& entries) = 0;
   // Where `map` stands; all zero in an empty one.
@@ -211,17 +213,20 @@ template <class ApplyOne>
 Result<std::vector<Outcome>> apply_all(Batch& batch, const std::vector<raft::Entry>& entries,
                                        MachineState& state, std::string_view state_key,
                                        ApplyOne apply_one) {
+  MachineState before = state;
   std::vector<Outcome> outcomes;
   outcomes.reserve(entries.size());
   for (const raft::Entry& entry : entries) {
     if (entry.index != state.applied_index + 1) {
+      const MachineState at = std::exchange(state, std::move(before));
       return Error{"log entry " + std::to_string(entry.index.value) + " came after entry " +
-                   std::to_string(state.applied_index.value) + " was applied: out of order"};
+                   std::to_string(at.applied_index.value) + " was applied: out of order"};
     }
     Result<Outcome> outcome = Outcome{};
     if (entry.type == raft::EntryType::kNormal) outcome = apply_one(entry);
     if (entry.type == raft::EntryType::kConfigChange) outcome = configure(entry, state);
     if (!outcome) {
+      state = std::move(before);
       return Error{"log entry " + std::to_string(entry.index.value) +
                    " can't be applied: " + outcome.error().text};
     }

@@ -127,6 +127,8 @@ class Store final : public LogStore, public Applier {
   void append(GroupId group, raft::Write write) override;
   void fetch(GroupId group, raft::Fetch fetch) override;
   void apply(GroupId group, std::vector<raft::Entry> entries) override;
+  [[nodiscard]] std::optional<std::vector<Outcome>> apply_now(
+      GroupId group, const std::vector<raft::Entry>& entries) override;
 
   // What the state machine of `group` wrote, as far as memory holds it: never waits for the disk,
   // and answers kNotInMemory instead.
@@ -178,6 +180,7 @@ class Store final : public LogStore, public Applier {
 
   static constexpr std::size_t kMaxBatchSizeBytes = 8 << 20;      // of log writes in one batch
   static constexpr std::size_t kRestoredTailSizeBytes = 4 << 20;  // applied, yet kept for followers
+  static constexpr std::size_t kMaxAppliedNow = 512;  // entries in one turn of the loop
   static constexpr std::size_t kPoolThreads = 2;
   static constexpr std::chrono::seconds kHousekeepingInterval{1};
 
@@ -216,12 +219,13 @@ class Store final : public LogStore, public Applier {
   // The storage thread
   void run_storage();
   [[nodiscard]] bool take_turn(Turn& turn);
-  void write_log(Turn& turn);
+  [[nodiscard]] bool write_log(Turn& turn);
   void fail_write(const std::string& what);
   [[nodiscard]] Result<void> add_cuts(Turn& turn, rocksdb::WriteBatch& batch);
   [[nodiscard]] std::vector<Cut> take_cuts(std::vector<Cut> asked);
-  void hand_to_sync(const Turn& turn);
+  [[nodiscard]] static std::vector<Written> written_by(const Turn& turn);
   void apply_to_machine(ApplyWork& work);
+  void was_applied(Group& group, StoreBatch& batch, Index last);
   void put_in_force(ApplyWork& work);
 
   // The writer
@@ -229,14 +233,17 @@ class Store final : public LogStore, public Applier {
   void was_written();
   void look_again();
 
-  // The sync thread
-  void run_sync();
+  // Syncing: the storage thread, and the housekeeping thread for what was written by others
   void sync(const std::vector<Written>& written, const std::vector<Cut>& cuts);
   [[nodiscard]] bool sync_wal();
+  [[nodiscard]] bool sync_wal_alone();  // under sync_call_mutex_
   void note_durable(const std::vector<std::uint64_t>& applied);
   void finish_cut(const Cut& cut);
   void reclaim_later(Group& group);
   void reclaim(Group& group);
+
+  // The housekeeping thread, once a second
+  void run_housekeeping();
   void sync_mark();
   void measure();
 
@@ -285,15 +292,14 @@ class Store final : public LogStore, public Applier {
   std::vector<Cut> waiting_cuts_;  // for what they cut off to be written
   SteadyClock::time_point write_due_ = SteadyClock::now() + StoreWriter::kNever;
 
-  // To the sync thread
-  std::mutex sync_mutex_;
-  std::condition_variable sync_wake_;
-  std::vector<Written> written_;  // one for each group that has something to report
-  std::vector<Cut> written_cuts_;
-  bool unsynced_ = false;            // something was written, whether reported or not
-  std::uint64_t written_at_ms_ = 0;  // the oldest of it
-  bool sync_stopping_ = false;
-  std::mutex sync_call_mutex_;  // held while the disk is asked, and until its failure is reported
+  // To the housekeeping thread
+  std::mutex housekeeping_mutex_;
+  std::condition_variable housekeeping_wake_;
+  bool housekeeping_stopping_ = false;
+  std::atomic<bool> unsynced_{false};  // something was written that nobody syncs by himself
+
+  // Held while the disk is asked for a sync, and until it is told; guards the durable mark.
+  std::mutex sync_call_mutex_;
 
   // Reports, from all threads
   std::mutex report_mutex_;
@@ -306,7 +312,7 @@ class Store final : public LogStore, public Applier {
   StoreCounters counters_;
 
   std::thread storage_thread_;
-  std::thread sync_thread_;
+  std::thread housekeeping_thread_;
   StoreWriter writer_;
   WorkPool pool_;
   WorkPool slow_pool_;  // one thread: what may take seconds, and nobody waits for
@@ -362,7 +368,7 @@ inline void Store::start(StoreEvents& events) {
   }
   start_writer();
   storage_thread_ = std::thread([this] { run_storage(); });
-  sync_thread_ = std::thread([this] { run_sync(); });
+  housekeeping_thread_ = std::thread([this] { run_housekeeping(); });
   pool_.start(kPoolThreads, "seshat-pool");
   slow_pool_.start(1, "seshat-slow");
 }
@@ -387,11 +393,11 @@ inline void Store::stop() {
   writer_.give_up();
   writer_.stop();
   {
-    const std::lock_guard lock(sync_mutex_);
-    sync_stopping_ = true;
+    const std::lock_guard lock(housekeeping_mutex_);
+    housekeeping_stopping_ = true;
   }
-  sync_wake_.notify_all();
-  if (sync_thread_.joinable()) sync_thread_.join();
+  housekeeping_wake_.notify_all();
+  if (housekeeping_thread_.joinable()) housekeeping_thread_.join();
   slow_pool_.stop();
   pool_.stop();
 }
@@ -457,6 +463,29 @@ inline void Store::apply(GroupId id, std::vector<raft::Entry> entries) {
   storage_wake_.notify_one();
 }
 
+// Few entries whose keys are in memory, as nearly always: their clients hear at once, and no other
+// thread has to wake. The system group's are left to the other way, which posts them.
+inline std::optional<std::vector<Outcome>> Store::apply_now(
+    GroupId id, const std::vector<raft::Entry>& entries) {
+  Group& group = find(id);
+  raft::require(group.machine != nullptr, "entries were to be applied before restore()");
+  if (id == kSystemGroup || entries.size() > kMaxAppliedNow || failed()) return std::nullopt;
+  if (writer_.is_full(group)) return std::nullopt;
+  const std::shared_ptr<const StoreGeneration> generation = group.data.now();
+  StoreBatch batch(generation->buffer(), generation->cached().below());
+  Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, entries);
+  if (batch.missed() || !outcomes) return std::nullopt;  // an error comes once more, and is told
+  was_applied(group, batch, entries.back().index);
+  return std::move(*outcomes);
+}
+
+inline void Store::was_applied(Group& group, StoreBatch& batch, Index last) {
+  batch.commit(last);
+  group.applied = last.value;
+  StoreCounters::count(counters_.applied_batches);
+  writer_.note_applied(group);
+}
+
 inline void Store::cut_log(GroupId id, Index to) {
   Group& group = find(id);
   {
@@ -488,7 +517,9 @@ inline void Store::run_storage() {
     write_due_ = SteadyClock::now() + StoreWriter::kNever;
     if (failed()) continue;  // and so forget it
     turn.cuts = take_cuts(std::move(turn.cuts));
-    if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) write_log(turn);
+    if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) {
+      if (write_log(turn)) sync(written_by(turn), turn.cuts);
+    }
     if (turn.apply && !failed()) {
       if (turn.apply->generation != nullptr) {
         put_in_force(*turn.apply);
@@ -545,10 +576,15 @@ inline std::vector<Store::Cut> Store::take_cuts(std::vector<Cut> asked) {
 }
 
 // Everything that waits becomes durable together, or not at all.
-inline void Store::write_log(Turn& turn) {
+inline bool Store::write_log(Turn& turn) {
   rocksdb::WriteBatch batch;
   rocksdb::Status status;
-  if (Result<void> cut = add_cuts(turn, batch); !cut) return fail(cut.error().text);
+  if (Result<void> cut = add_cuts(turn, batch); !cut) {
+    fail(cut.error().text);
+    return false;
+  }
+  std::uint64_t none = 0;
+  counters_.oldest_unsynced_ms.compare_exchange_strong(none, now_ms());
   for (const LogWrite& work : turn.writes) {
     if (status.ok()) status = work.group->log.add(work.write, batch);
   }
@@ -559,9 +595,9 @@ inline void Store::write_log(Turn& turn) {
   rocksdb::WriteOptions options;
   options.memtable_insert_hint_per_batch = true;  // each entry goes behind the last one
   if (status.ok()) status = db().Write(options, &batch);
-  if (!status.ok()) return fail_write("the log could not be written: " + status.ToString());
+  if (!status.ok()) fail_write("the log could not be written: " + status.ToString());
   StoreCounters::count(counters_.batches);
-  hand_to_sync(turn);
+  return status.ok();
 }
 
 // After a sync that failed, writes fail as well. The sync knows why: it speaks first.
@@ -576,31 +612,24 @@ inline Result<void> Store::add_cuts(Turn& turn, rocksdb::WriteBatch& batch) {
     Group& group = *cut.group;
     const Result<bool> some = group.log.cut(cut.to, batch);
     if (!some) return Error{"group " + std::to_string(group.id.value) + ": " + some.error().text};
+    cut.to = group.log.first_index() - 1;
   }
   return {};
 }
 
-inline void Store::hand_to_sync(const Turn& turn) {
-  {
-    const std::lock_guard lock(sync_mutex_);
-    for (const LogWrite& work : turn.writes) {
-      const auto same = [&work](const Written& other) { return other.group == work.group->id; };
-      const auto found = std::find_if(written_.begin(), written_.end(), same);
-      if (found == written_.end()) {
-        written_.push_back({work.group->id, work.write.id});
-      } else {
-        found->write_id = work.write.id;
-      }
+// The last write of each group stands for those before it.
+inline std::vector<Store::Written> Store::written_by(const Turn& turn) {
+  std::vector<Written> written;
+  for (const LogWrite& work : turn.writes) {
+    const auto same = [&work](const Written& other) { return other.group == work.group->id; };
+    const auto found = std::find_if(written.begin(), written.end(), same);
+    if (found == written.end()) {
+      written.push_back({work.group->id, work.write.id});
+    } else {
+      found->write_id = work.write.id;
     }
-    for (const Cut& cut : turn.cuts) {
-      written_cuts_.push_back({cut.group, cut.group->log.first_index() - 1});
-    }
-    if (!unsynced_) written_at_ms_ = now_ms();
-    unsynced_ = true;
-    std::uint64_t none = 0;
-    counters_.oldest_unsynced_ms.compare_exchange_strong(none, written_at_ms_);
   }
-  sync_wake_.notify_one();
+  return written;
 }
 
 inline void Store::apply_to_machine(ApplyWork& work) {
@@ -613,11 +642,9 @@ inline void Store::apply_to_machine(ApplyWork& work) {
   if (!outcomes) {
     return fail("group " + std::to_string(group.id.value) + ": " + outcomes.error().text);
   }
-  batch.commit();
-  group.applied = last.value;
-  StoreCounters::count(counters_.applied_batches);
+  was_applied(group, batch, last);
   report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
-  writer_.note_applied(db(), group);
+  writer_.make_room(db(), group);
 }
 
 // One write, synced at once: a crash leaves the old state and its log, or the new one and no log.
@@ -635,17 +662,12 @@ inline void Store::put_in_force(ApplyWork& work) {
   if (!sync_wal()) return;
   group.log.cut_is_durable(state->applied_index + 1);
   group.applied = group.written = group.applied_durable = state->applied_index.value;
-  group.unwritten_since.reset();
+  group.unwritten_since_ns = 0;
   is_new_ = false;
   drop(group.data.switch_to(std::move(work.generation)));
   reclaim_later(group);
   StoreCounters::count(counters_.snapshots_installed);
-  {
-    const std::lock_guard lock(sync_mutex_);
-    if (!unsynced_) written_at_ms_ = now_ms();
-    unsynced_ = true;  // so that the durable mark moves on
-  }
-  sync_wake_.notify_one();
+  unsynced_ = true;  // so that the durable mark moves on
   report([&](StoreEvents& events) { events.on_installed(group.id, *state); });
 }
 
@@ -654,7 +676,7 @@ inline void Store::put_in_force(ApplyWork& work) {
 inline void Store::start_writer() {
   const StoreOptions& options = database_.options();
   writer_.start({options.write_behind_ms, options.write_buffer_size_bytes / 4},
-                {[this] { was_written(); },
+                {[this] { look_again(); }, [this] { was_written(); },
                  [this](const rocksdb::Status& status) {
                    fail_write("what was applied could not be written: " + status.ToString());
                  }});
@@ -662,12 +684,7 @@ inline void Store::start_writer() {
 
 // It becomes durable with the next sync, which shall come although no log write asks for it.
 inline void Store::was_written() {
-  {
-    const std::lock_guard lock(sync_mutex_);
-    if (!unsynced_) written_at_ms_ = now_ms();
-    unsynced_ = true;
-  }
-  sync_wake_.notify_one();
+  unsynced_ = true;
   look_again();
 }
 
@@ -679,44 +696,19 @@ inline void Store::look_again() {
   storage_wake_.notify_one();
 }
 
-// ---- The sync thread -----------------------------------------------------------------------------------
-
-inline void Store::run_sync() {
-  name_this_thread("seshat-sync");
-  auto housekeeping_at = SteadyClock::now() + kHousekeepingInterval;
-  for (bool stopping = false; !stopping;) {
-    std::vector<Written> written;
-    std::vector<Cut> cuts;
-    bool unsynced = false;
-    {
-      std::unique_lock lock(sync_mutex_);
-      sync_wake_.wait_until(lock, housekeeping_at, [this] { return unsynced_ || sync_stopping_; });
-      written.swap(written_);
-      cuts.swap(written_cuts_);
-      unsynced = std::exchange(unsynced_, false);
-      stopping = sync_stopping_;
-    }
-    if (failed()) continue;
-    if (unsynced) sync(written, cuts);
-    if (SteadyClock::now() < housekeeping_at) continue;
-    housekeeping_at = SteadyClock::now() + kHousekeepingInterval;
-    if (!failed()) sync_mark();
-    measure();
-  }
-}
+// ---- Syncing -----------------------------------------------------------------------------------
 
 inline void Store::sync(const std::vector<Written>& written, const std::vector<Cut>& cuts) {
+  const std::lock_guard one_at_a_time(sync_call_mutex_);
   const std::uint64_t started_ms = now_ms();
   // All of this was handed to the operating system before the sync begins, and so is part of it.
+  unsynced_ = false;
   const std::uint64_t sequence = db().GetLatestSequenceNumber();
   std::vector<std::uint64_t> applied;
   for (const Group& group : groups_) applied.push_back(group.written);
-  if (!sync_wal()) return;
+  if (!sync_wal_alone()) return;
   const std::uint64_t took_ms = now_ms() - started_ms;
-  {
-    const std::lock_guard lock(sync_mutex_);
-    counters_.oldest_unsynced_ms = unsynced_ ? written_at_ms_ : 0;
-  }
+  counters_.oldest_unsynced_ms = 0;
   StoreCounters::count(counters_.syncs);
   counters_.last_sync_ms = took_ms;
   if (took_ms > counters_.longest_sync_ms) counters_.longest_sync_ms = took_ms;
@@ -732,7 +724,11 @@ inline void Store::sync(const std::vector<Written>& written, const std::vector<C
 }
 
 inline bool Store::sync_wal() {
-  const std::lock_guard speaks_first(sync_call_mutex_);
+  const std::lock_guard one_at_a_time(sync_call_mutex_);
+  return sync_wal_alone();
+}
+
+inline bool Store::sync_wal_alone() {
   if (failed()) return false;  // a sync that failed is not tried again
   const rocksdb::Status status = db().SyncWAL();
   if (!status.ok()) fail("the log could not be synced: " + status.ToString());
@@ -766,7 +762,19 @@ inline void Store::reclaim(Group& group) {
   group.log.reclaim(database_.options().write_buffer_size_bytes / 4);
 }
 
+inline void Store::run_housekeeping() {
+  name_this_thread("seshat-house");
+  std::unique_lock lock(housekeeping_mutex_);
+  while (!housekeeping_wake_.wait_for(lock, kHousekeepingInterval,
+                                      [this] { return housekeeping_stopping_; })) {
+    if (!failed() && unsynced_) sync({}, {});
+    if (!failed()) sync_mark();
+    measure();
+  }
+}
+
 inline void Store::sync_mark() {
+  const std::lock_guard one_at_a_time(sync_call_mutex_);
   if (Result<void> synced = database_.mark().sync(); !synced) fail(synced.error().text);
 }
 
@@ -801,7 +809,7 @@ inline void Store::build_snapshot(GroupId id, ClusterMembership membership, Buil
       [this, &group = find(id), membership = std::move(membership), done = std::move(done)] {
         if (failed()) return done(Error{"the storage has failed: no snapshot is built"});
         const std::uint64_t started_ms = now_ms();
-        if (!writer_.write_out(group, [this] { look_again(); })) {
+        if (!writer_.write_out(group)) {
           return done(Error{"the storage ends: no snapshot is built"});
         }
         const auto generation = group.data.now();

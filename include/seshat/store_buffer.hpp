@@ -12,7 +12,7 @@
 // What was frozen stays, when it is written, as a cache for reads, until the next freeze.
 //
 // Threads: get() any; the rest as said. Nothing here waits for the disk.
-// Needs:   state_machine.hpp (Lookup).
+// Needs:   state_machine.hpp (Lookup), raft.hpp (Index).
 #ifndef SESHAT_STORE_BUFFER_HPP
 #define SESHAT_STORE_BUFFER_HPP
 
@@ -27,6 +27,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "seshat/raft.hpp"
 #include "seshat/state_machine.hpp"
 
 namespace seshat {
@@ -48,13 +49,20 @@ class StoreBuffer {
   // nullopt: what is below knows. Any thread.
   [[nodiscard]] std::optional<Lookup> get(std::string_view key, std::string& value) const;
 
-  // Takes what one batch changed: all of it becomes visible at once. The thread that applies.
-  void merge(Changes& changes);
+  // What was merged between two freezes, up to the entry `last`.
+  struct Frozen {
+    std::shared_ptr<const Changes> changes;
+    Index last;
+  };
+
+  // Takes what a batch of entries, up to `last`, changed: all of it becomes visible at once. Whoever
+  // applies.
+  void merge(Changes& changes, Index last);
   // Of what was merged since the last freeze, roughly. Any thread.
   [[nodiscard]] std::size_t size_bytes() const { return active_bytes_; }
-  // What was merged since the last time, for RocksDB; null: nothing was, or that of the last time is
-  // not written yet. The thread that applies.
-  [[nodiscard]] std::shared_ptr<const Changes> freeze();
+  // What was merged since the last time, for RocksDB; nullopt: nothing was, or that of the last time
+  // is not written yet. Any thread.
+  [[nodiscard]] std::optional<Frozen> freeze();
   // What freeze() gave is in RocksDB. Any thread.
   void written();
 
@@ -67,6 +75,7 @@ class StoreBuffer {
 
   mutable std::mutex mutex_;  // guards all below it
   Changes active_;
+  Index last_;
   std::shared_ptr<const Changes> frozen_;
   bool writing_ = false;  // frozen_ is not in RocksDB yet
   std::atomic<std::size_t> active_bytes_{0};
@@ -91,8 +100,9 @@ inline std::optional<Lookup> StoreBuffer::get(std::string_view key, std::string&
   return frozen_ == nullptr ? std::nullopt : find(*frozen_, key, value);
 }
 
-inline void StoreBuffer::merge(Changes& changes) {
+inline void StoreBuffer::merge(Changes& changes, Index last) {
   const std::lock_guard lock(mutex_);
+  last_ = last;
   std::size_t size_bytes = active_bytes_;
   while (!changes.empty()) {
     Changes::node_type change = changes.extract(changes.begin());
@@ -109,15 +119,15 @@ inline void StoreBuffer::merge(Changes& changes) {
   active_bytes_ = size_bytes;
 }
 
-inline std::shared_ptr<const StoreBuffer::Changes> StoreBuffer::freeze() {
+inline std::optional<StoreBuffer::Frozen> StoreBuffer::freeze() {
   std::shared_ptr<const Changes> before;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
-  if (writing_ || active_.empty()) return nullptr;
+  if (writing_ || active_.empty()) return std::nullopt;
   before = std::exchange(frozen_, std::make_shared<const Changes>(std::move(active_)));
   active_.clear();
   active_bytes_ = 0;
   writing_ = true;
-  return frozen_;
+  return Frozen{frozen_, last_};
 }
 
 inline void StoreBuffer::written() {

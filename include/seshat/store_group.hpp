@@ -12,7 +12,6 @@
 #include <rocksdb/write_batch.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -56,14 +55,14 @@ class StoreGroup {
   const GroupId id;
   StoreLog log;
   GenerationMap data;
-  StateMachine* machine = nullptr;        // the storage thread's
+  StateMachine* machine = nullptr;        // whoever applies
   std::atomic<std::uint64_t> applied{0};
   std::atomic<std::uint64_t> written{0};  // ... and in RocksDB (store_writer.hpp)
   std::atomic<std::uint64_t> applied_durable{0};
   std::atomic<bool> reclaim_queued{false};  // what was cut off is about to leave the disk
 
   // The StoreWriter's
-  std::optional<std::chrono::steady_clock::time_point> unwritten_since;  // the storage thread's
+  std::atomic<std::int64_t> unwritten_since_ns{0};  // of the steady clock; 0: all is written
   std::atomic<bool> write_asked{false};
   bool writing = false;
 

@@ -36,17 +36,17 @@ class StoreMap final : public OrderedMap {
   }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
-    const rocksdb::Status status = read(key, value);
+    rocksdb::Status status;
+    return get(key, value, status);
+  }
+  // `status`: what RocksDB said.
+  [[nodiscard]] Lookup get(std::string_view key, std::string& value, rocksdb::Status& status) const {
+    status = db_->Get(options_, family_, slice(key), &value);
     if (status.IsCorruption() && on_damage_) on_damage_(status);
     // Where a table that may hold the key is not open, RocksDB (7.8.3) finds an empty value instead
     // of answering Incomplete. One that is really empty is read from the disk, too.
     if (reads_memory() && status.ok() && value.empty()) return Lookup::kNotInMemory;
     return lookup_of(status);
-  }
-
-  // The same, as RocksDB says it.
-  [[nodiscard]] rocksdb::Status read(std::string_view key, std::string& value) const {
-    return db_->Get(options_, family_, slice(key), &value);
   }
 
   [[nodiscard]] static rocksdb::Slice slice(std::string_view text) {
@@ -91,7 +91,10 @@ class StoreBatch final : public Batch {
 
   // Why the last read that answered kFailed did so; ok if none did.
   [[nodiscard]] const rocksdb::Status& failure() const { return failure_; }
-  void commit() { buffer_.merge(changes_); }
+  // A read would have had to wait for the disk, and `below` may not: nothing counts.
+  [[nodiscard]] bool missed() const { return missed_; }
+  // All changes, of the entries up to `last`, count.
+  void commit(Index last) { buffer_.merge(changes_, last); }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
     const auto changed = changes_.find(key);
@@ -101,9 +104,10 @@ class StoreBatch final : public Batch {
       return Lookup::kFound;
     }
     if (const std::optional<Lookup> found = buffer_.get(key, value)) return *found;
-    const rocksdb::Status status = below_.read(key, value);
-    const Lookup lookup = StoreMap::lookup_of(status);
+    rocksdb::Status status;
+    const Lookup lookup = below_.get(key, value, status);
     if (lookup == Lookup::kFailed) failure_ = status;
+    if (lookup == Lookup::kNotInMemory) missed_ = true;
     return lookup;
   }
   void put(std::string_view key, std::string_view value) override {
@@ -127,6 +131,7 @@ class StoreBatch final : public Batch {
   const StoreMap& below_;
   StoreBuffer::Changes changes_;
   mutable rocksdb::Status failure_;
+  mutable bool missed_ = false;
 };
 
 }  // namespace seshat

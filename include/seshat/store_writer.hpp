@@ -6,9 +6,9 @@
 // A batch holds all that changed up to an applied index, and that index: whatever of it a crash
 // leaves is whole. It is written on a thread of its own, beside the storage thread's log writes.
 //
-// Threads: note_applied(), begin_due() and finish(): the storage thread. write_out(): any other.
-//          give_up(): any. start(), stop() and write_now(): the owner, the last one when no thread
-//          of the store runs. The callbacks come from the writer's thread.
+// Threads: note_applied(): whoever applies. begin_due(), make_room() and finish(): the storage
+//          thread. write_out(): any other. give_up(): any. start(), stop() and write_now(): the
+//          owner, the last one when no thread of the store runs. The callbacks: any of them.
 // Needs:   store_group.hpp, store_buffer.hpp, work_pool.hpp; RocksDB.
 #ifndef SESHAT_STORE_WRITER_HPP
 #define SESHAT_STORE_WRITER_HPP
@@ -47,6 +47,7 @@ class StoreWriter {
     std::size_t limit_bytes = 0;    // of changes: so many do not wait for the interval
   };
   struct Callbacks {
+    std::function<void()> ask;         // begin_due() is to be called
     std::function<void()> on_written;  // some group's `written` moved on
     std::function<void(const rocksdb::Status&)> on_failed;
   };
@@ -60,15 +61,20 @@ class StoreWriter {
   // Writes what was begun.
   void stop() { pool_.stop(); }
 
-  // `group` has just applied. May wait: for a disk that is slower than its clients.
-  void note_applied(rocksdb::DB& db, StoreGroup& group);
+  // `group` has just applied.
+  void note_applied(StoreGroup& group);
+  // Whether so much waits that whoever applies has to wait, too: for a disk that is slower than the
+  // clients.
+  [[nodiscard]] bool is_full(const StoreGroup& group) const {
+    return group.data.now()->buffer().size_bytes() >= kPatience * options_.limit_bytes;
+  }
+  void make_room(rocksdb::DB& db, StoreGroup& group);
   // Begins to write what has waited long enough. Gives when to call again, at the latest.
   [[nodiscard]] Clock::time_point begin_due(rocksdb::DB& db, std::deque<StoreGroup>& groups);
   // Waits until nothing of `group` is being written.
   void finish(const StoreGroup& group);
-  // Waits until all that `group` has applied by now is written. False: the writer gave up. `ask`
-  // makes the storage thread call begin_due().
-  [[nodiscard]] bool write_out(StoreGroup& group, const std::function<void()>& ask);
+  // Waits until all that `group` has applied by now is written. False: the writer gave up.
+  [[nodiscard]] bool write_out(StoreGroup& group);
   // Whoever waits, waits no longer: the store has failed, or ends.
   void give_up();
   [[nodiscard]] rocksdb::Status write_now(rocksdb::DB& db, StoreGroup& group);
@@ -77,6 +83,7 @@ class StoreWriter {
   // So many times the limit may gather while the batch before is written.
   static constexpr std::size_t kPatience = 4;
 
+  [[nodiscard]] static std::int64_t now_ns();
   void begin(rocksdb::DB& db, StoreGroup& group);
   void write(rocksdb::DB& db, StoreGroup& group, const StoreGeneration& generation,
              const StoreBuffer::Changes& changes, Index last);
@@ -95,11 +102,25 @@ class StoreWriter {
 // Bodies
 // =================================================================================================
 
-inline void StoreWriter::note_applied(rocksdb::DB& db, StoreGroup& group) {
-  if (!group.unwritten_since) group.unwritten_since = Clock::now();
-  const std::size_t size_bytes = group.data.now()->buffer().size_bytes();
-  if (size_bytes < options_.limit_bytes) return;
-  if (size_bytes >= kPatience * options_.limit_bytes) finish(group);
+inline std::int64_t StoreWriter::now_ns() {
+  return std::chrono::nanoseconds(Clock::now().time_since_epoch()).count();
+}
+
+inline void StoreWriter::note_applied(StoreGroup& group) {
+  bool due = false;
+  if (group.unwritten_since_ns == 0) {
+    group.unwritten_since_ns = now_ns();
+    due = true;  // it has to be known when
+  }
+  if (group.data.now()->buffer().size_bytes() >= options_.limit_bytes) {
+    due |= !group.write_asked.exchange(true);
+  }
+  if (due) callbacks_.ask();
+}
+
+inline void StoreWriter::make_room(rocksdb::DB& db, StoreGroup& group) {
+  if (!is_full(group)) return;
+  finish(group);
   begin(db, group);
 }
 
@@ -109,11 +130,16 @@ inline StoreWriter::Clock::time_point StoreWriter::begin_due(rocksdb::DB& db,
   const Clock::time_point now = Clock::now();
   Clock::time_point next = now + kNever;
   for (StoreGroup& group : groups) {
-    if (!group.unwritten_since) continue;
+    const std::int64_t since_ns = group.unwritten_since_ns;
+    if (since_ns == 0) continue;
     const bool at_once = group.id == kSystemGroup || group.write_asked;
-    const std::chrono::milliseconds interval(at_once ? 0 : options_.interval_ms);
-    if (now >= *group.unwritten_since + interval) begin(db, group);
-    if (group.unwritten_since && !at_once) next = std::min(next, *group.unwritten_since + interval);
+    const Clock::time_point due = Clock::time_point(std::chrono::nanoseconds(since_ns)) +
+                                  std::chrono::milliseconds(at_once ? 0 : options_.interval_ms);
+    if (now < due) {
+      next = std::min(next, due);
+    } else {
+      begin(db, group);
+    }
   }
   return next;
 }
@@ -125,13 +151,17 @@ inline void StoreWriter::begin(rocksdb::DB& db, StoreGroup& group) {
     if (group.writing) return;
     group.writing = true;
   }
-  group.unwritten_since.reset();
+  group.unwritten_since_ns = 0;
   group.write_asked = false;
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
-  const auto changes = generation->buffer().freeze();
-  raft::require(changes != nullptr, "there was nothing to be written");
-  pool_.post([this, &db, &group, generation, changes, last = Index{group.applied}] {
-    write(db, group, *generation, *changes, last);
+  const auto frozen = generation->buffer().freeze();
+  if (!frozen) {  // a freeze took it between its merge and its note
+    const std::lock_guard lock(mutex_);
+    group.writing = false;
+    return;
+  }
+  pool_.post([this, &db, &group, generation, frozen] {
+    write(db, group, *generation, *frozen->changes, frozen->last);
   });
 }
 
@@ -186,11 +216,11 @@ inline void StoreWriter::finish(const StoreGroup& group) {
   changed_.wait(lock, [&] { return !group.writing || gave_up_; });
 }
 
-inline bool StoreWriter::write_out(StoreGroup& group, const std::function<void()>& ask) {
+inline bool StoreWriter::write_out(StoreGroup& group) {
   const std::uint64_t target = group.applied;
   if (group.written >= target) return true;
   group.write_asked = true;
-  ask();
+  callbacks_.ask();
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return group.written >= target || gave_up_; });
   return group.written >= target;
@@ -206,10 +236,10 @@ inline void StoreWriter::give_up() {
 
 inline rocksdb::Status StoreWriter::write_now(rocksdb::DB& db, StoreGroup& group) {
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
-  const auto changes = generation->buffer().freeze();
-  if (changes == nullptr) return {};
-  rocksdb::Status status = put(db, *generation, *changes);
-  if (status.ok()) group.written = group.applied.load();
+  const auto frozen = generation->buffer().freeze();
+  if (!frozen) return {};
+  rocksdb::Status status = put(db, *generation, *frozen->changes);
+  if (status.ok()) group.written = frozen->last.value;
   return status;
 }
 
