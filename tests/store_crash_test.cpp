@@ -26,6 +26,7 @@ constexpr bool kSanitized = true;  // and so slow: look at fewer points
 #else
 constexpr bool kSanitized = false;
 #endif
+constexpr std::array<std::uint64_t, 3> kWriteBehindMs{0, 1, 1000};
 constexpr int kSteps = 24;  // of one life: enough for flushes, with buffers of 64 KB
 
 StoreOptions options_on(rocksdb::Env& env, std::size_t write_buffer_size_bytes = 64u << 10) {
@@ -219,7 +220,9 @@ void live(MemoryDisk& disk, Model& model, std::uint64_t seed, int steps) {
   const auto env = disk.env();
   Listener listener;
   Machines machines;
-  auto store = Store::open(options_on(*env));
+  StoreOptions options = options_on(*env);
+  options.write_behind_ms = kWriteBehindMs[seed % kWriteBehindMs.size()];
+  auto store = Store::open(options);
   INFO((store ? "" : store.error().text));
   REQUIRE(store);  // a mere power cut never keeps a node from starting
   Model next = model;

@@ -304,13 +304,18 @@ class TemporaryDir {
   std::filesystem::path path_;
 };
 
+struct NodeOptions {
+  std::size_t write_buffer_size_bytes = 64u << 20;
+  std::uint64_t write_behind_ms = 1000;
+};
+
 // A store over a disk in memory, restored and started.
 class Node {
  public:
-  explicit Node(MemoryDisk& disk, std::size_t write_buffer_size_bytes = 64u << 20)
-      : env_(disk.env()) {
+  explicit Node(MemoryDisk& disk, NodeOptions node_options = {}) : env_(disk.env()) {
     StoreOptions options = options_for("/data", env_.get());
-    options.write_buffer_size_bytes = write_buffer_size_bytes;
+    options.write_buffer_size_bytes = node_options.write_buffer_size_bytes;
+    options.write_behind_ms = node_options.write_behind_ms;
     auto opened = Store::open(options);
     INFO((opened ? "" : opened.error().text));
     REQUIRE(opened);

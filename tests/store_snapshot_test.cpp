@@ -668,7 +668,7 @@ struct Life {
 // A node that applies something, builds a snapshot, receives another and installs it, and goes on.
 Life live(MemoryDisk& disk, const Sent& sent) {
   Life life;
-  Node node(disk, 64u << 10);
+  Node node(disk, {.write_buffer_size_bytes = 64u << 10});
   const auto log = log_of(1, 20, "old", 2);
   node.append(kData, write(1, log, raft::HardState{Term{8}, NodeId{3}, Index{}}));
   life.old_applied = !disk.is_off();

@@ -395,7 +395,7 @@ TEST_CASE("a failed write or sync is told once, and nothing is reported or tried
 
 TEST_CASE("a failed flush ends the node", "[store]") {
   MemoryDisk disk;
-  Node node(disk, 64u << 10);
+  Node node(disk, {.write_buffer_size_bytes = 64u << 10});
   disk.set_hook([](DiskOperation operation, const std::string& path) {
     const bool table = operation == DiskOperation::kWrite && path.ends_with(".sst");
     return table ? rocksdb::IOStatus::NoSpace("no space left") : rocksdb::IOStatus::OK();

@@ -180,7 +180,7 @@ class Store final : public LogStore, public Applier {
 
   static constexpr std::size_t kMaxBatchSizeBytes = 8 << 20;      // of log writes in one batch
   static constexpr std::size_t kRestoredTailSizeBytes = 4 << 20;  // applied, yet kept for followers
-  static constexpr std::size_t kMaxAppliedNow = 512;  // entries in one turn of the loop
+  static constexpr std::size_t kMaxAppliedNow = 512;              // entries in one turn of the loop
   static constexpr std::size_t kPoolThreads = 2;
   static constexpr std::chrono::seconds kHousekeepingInterval{1};
 
@@ -230,7 +230,7 @@ class Store final : public LogStore, public Applier {
 
   // The writer
   void start_writer();
-  void was_written();
+  void was_written(std::size_t rows);
   void look_again();
 
   // Syncing: the storage thread, and the housekeeping thread for what was written by others
@@ -557,8 +557,7 @@ inline bool Store::take_turn(Turn& turn) {
     turn.apply = std::move(applies_.front());
     applies_.pop_front();
   }
-  const bool nothing =
-      turn.writes.empty() && turn.cuts.empty() && !turn.identity && !turn.apply;
+  const bool nothing = turn.writes.empty() && turn.cuts.empty() && !turn.identity && !turn.apply;
   return !nothing || !storage_stopping_;
 }
 
@@ -676,14 +675,15 @@ inline void Store::put_in_force(ApplyWork& work) {
 inline void Store::start_writer() {
   const StoreOptions& options = database_.options();
   writer_.start({options.write_behind_ms, options.write_buffer_size_bytes / 4},
-                {[this] { look_again(); }, [this] { was_written(); },
+                {[this] { look_again(); }, [this](std::size_t rows) { was_written(rows); },
                  [this](const rocksdb::Status& status) {
                    fail_write("what was applied could not be written: " + status.ToString());
                  }});
 }
 
 // It becomes durable with the next sync, which shall come although no log write asks for it.
-inline void Store::was_written() {
+inline void Store::was_written(std::size_t rows) {
+  counters_.written_rows.fetch_add(rows, std::memory_order_relaxed);
   unsynced_ = true;
   look_again();
 }

@@ -55,7 +55,7 @@ class StoreGroup {
   const GroupId id;
   StoreLog log;
   GenerationMap data;
-  StateMachine* machine = nullptr;        // whoever applies
+  StateMachine* machine = nullptr;  // whoever applies
   std::atomic<std::uint64_t> applied{0};
   std::atomic<std::uint64_t> written{0};  // ... and in RocksDB (store_writer.hpp)
   std::atomic<std::uint64_t> applied_durable{0};

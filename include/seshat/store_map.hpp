@@ -40,7 +40,8 @@ class StoreMap final : public OrderedMap {
     return get(key, value, status);
   }
   // `status`: what RocksDB said.
-  [[nodiscard]] Lookup get(std::string_view key, std::string& value, rocksdb::Status& status) const {
+  [[nodiscard]] Lookup get(std::string_view key, std::string& value,
+                           rocksdb::Status& status) const {
     status = db_->Get(options_, family_, slice(key), &value);
     if (status.IsCorruption() && on_damage_) on_damage_(status);
     // Where a table that may hold the key is not open, RocksDB (7.8.3) finds an empty value instead

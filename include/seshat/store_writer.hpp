@@ -47,8 +47,9 @@ class StoreWriter {
     std::size_t limit_bytes = 0;    // of changes: so many do not wait for the interval
   };
   struct Callbacks {
-    std::function<void()> ask;         // begin_due() is to be called
-    std::function<void()> on_written;  // some group's `written` moved on
+    std::function<void()> ask;  // begin_due() is to be called
+    // Some group's `written` moved on.
+    std::function<void(std::size_t rows)> on_written;
     std::function<void(const rocksdb::Status&)> on_failed;
   };
   static constexpr std::chrono::hours kNever{24};
@@ -180,7 +181,7 @@ inline void StoreWriter::write(rocksdb::DB& db, StoreGroup& group,
     group.writing = false;
   }
   changed_.notify_all();
-  if (status.ok()) callbacks_.on_written();
+  if (status.ok()) callbacks_.on_written(changes.size());
 }
 
 // In order: each key is put beside the last one. A family that was dropped meanwhile (a snapshot was

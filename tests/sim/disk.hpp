@@ -5,7 +5,7 @@
 //                          └ the process dies: all of it stays
 //
 //   Disk      of the machine: survives the process; what it holds, what was synced, what is broken
-//   Storage   of one process: store.hpp's storage thread, sync thread and pool, in virtual time
+//   Storage   of one process: store.hpp's storage thread, its syncs and its pool, in virtual time
 //
 // Keeps: one order for the writes of all groups and for applied batches; each is there as a whole
 // or not at all (what a power cut tears fails its checksum, and goes with all that follows it); a
@@ -191,6 +191,22 @@ class Disk {
     written_.change(mutation);
     unsynced_.push_back(std::move(mutation));
   }
+  // What a state machine changes: read at once, written with write_out(), and lost with a process that
+  // ends before.
+  void apply(Mutation mutation) {
+    written_.change(mutation);
+    applied_.push_back(std::move(mutation));
+  }
+  void write_out() {
+    for (Mutation& mutation : applied_) unsynced_.push_back(std::move(mutation));
+    applied_.clear();
+  }
+  void forget_applied() {
+    if (applied_.empty()) return;
+    applied_.clear();
+    written_ = durable_;
+    for (const Mutation& mutation : unsynced_) written_.change(mutation);
+  }
   void sync(std::uint64_t up_to) {
     for (; synced_ < up_to && !unsynced_.empty(); ++synced_) {
       durable_.change(unsynced_.front());
@@ -201,6 +217,7 @@ class Disk {
   void cut_power(std::size_t kept) {
     sync(synced_ + std::min(kept, unsynced_.size()));
     unsynced_.clear();
+    applied_.clear();
     written_ = durable_;
     pages_lost = false;
   }
@@ -209,6 +226,7 @@ class Disk {
     DiskImage empty;
     for (const auto& [group, image] : durable_.groups) empty.groups[group] = {};
     unsynced_.clear();
+    applied_.clear();
     written_ = durable_ = std::move(empty);
     pages_lost = false;
   }
@@ -235,6 +253,7 @@ class Disk {
   DiskImage durable_;
   DiskImage written_;
   std::deque<Mutation> unsynced_;
+  std::vector<Mutation> applied_;
   std::uint64_t synced_ = 0;
   std::uint64_t frozen_ = 0;
   std::vector<std::function<void()>> waiting_;
@@ -312,6 +331,12 @@ class Storage final : public LogStore, public Applier {
     applies_.emplace_back(group, std::move(entries));
     wake_storage();
   }
+  // As the store does it: mostly at once, sometimes as if a key had to be read from the disk.
+  [[nodiscard]] std::optional<std::vector<Outcome>> apply_now(
+      GroupId group, const std::vector<raft::Entry>& entries) override {
+    if (group == kSystemGroup || failed_ || random_.next() % 4 == 0) return std::nullopt;
+    return apply_to_machine(group, entries);
+  }
   void fetch(GroupId group, raft::Fetch fetch) override;
   // Cuts the log up to and including `to`, but never what is not applied, and that durably.
   void cut_log(GroupId group, Index to) {
@@ -355,6 +380,9 @@ class Storage final : public LogStore, public Applier {
   void storage_turn();
   void write_log();
   void apply_one();
+  [[nodiscard]] std::vector<Outcome> apply_to_machine(GroupId group,
+                                                      const std::vector<raft::Entry>& entries);
+  void write_out_later();
   void cut_logs();
   void install_one();
   void wake_sync();
@@ -382,6 +410,7 @@ class Storage final : public LogStore, public Applier {
   Reports to_report_;  // written: the last write of each group
   bool unsynced_ = false;
   bool syncing_ = false;
+  bool write_out_due_ = false;
   bool failed_ = false;
 };
 
@@ -480,17 +509,35 @@ inline void Storage::write_log() {
 inline void Storage::apply_one() {
   const auto [group, entries] = std::move(applies_.front());
   applies_.pop_front();
+  std::vector<Outcome> outcomes = apply_to_machine(group, entries);
+  events_.on_applied(group, entries.back().index, std::move(outcomes));
+}
+
+inline std::vector<Outcome> Storage::apply_to_machine(GroupId group,
+                                                      const std::vector<raft::Entry>& entries) {
   const Records& records = disk_.written().groups.at(group).records;
   ChangeBatch batch(records);
   Result<std::vector<Outcome>> outcomes = machines_.at(group)->apply(batch, entries);
   must(bool(outcomes), "apply", outcomes ? "" : outcomes.error().text);
-  if (write_fails()) return fail("what was applied could not be written");
   Mutation mutation;
   mutation.applied.emplace(group, batch.changes());
-  disk_.write(std::move(mutation));
-  const Index last = entries.back().index;
-  events_.on_state_written(group, last, hash_of(records));
-  events_.on_applied(group, last, std::move(*outcomes));
+  disk_.apply(std::move(mutation));
+  events_.on_state_written(group, entries.back().index, hash_of(records));
+  write_out_later();
+  return std::move(*outcomes);
+}
+
+// All that gathered meanwhile goes to the disk together.
+inline void Storage::write_out_later() {
+  if (std::exchange(write_out_due_, true)) return;
+  on_disk(random_.scattered(kMillisecond, kSecond), [this] {
+    write_out_due_ = false;
+    if (failed_) return;
+    if (write_fails()) return fail("what was applied could not be written");
+    disk_.write_out();
+    unsynced_ = true;
+    wake_sync();
+  });
 }
 
 inline void Storage::cut_logs() {
@@ -513,6 +560,7 @@ inline void Storage::install_one() {
   const auto [group, image] = std::move(installs_.front());
   installs_.pop_front();
   if (write_fails()) return fail("a snapshot could not be put in place");
+  disk_.write_out();
   Mutation mutation;
   mutation.installed.emplace(group, image);
   disk_.write(std::move(mutation));
@@ -524,7 +572,7 @@ inline void Storage::install_one() {
   wake_sync();
 }
 
-// ---- The sync thread
+// ---- Syncing
 
 inline void Storage::wake_sync() {
   if (syncing_ || !unsynced_ || failed_) return;

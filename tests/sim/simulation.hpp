@@ -308,6 +308,7 @@ inline void Simulation::end_process(NodeId id) {
   node.process->end();
   node.remains.push_back(std::move(node.process));
   node.pauses = 0;
+  node.machine.disk.forget_applied();
   checks_.ended(id);
   if (node.machine.disk.pages_lost) power_cut(id, random_.next());
 }
