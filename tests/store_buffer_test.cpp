@@ -16,10 +16,11 @@
 namespace seshat::tests {
 namespace {
 
-StoreBuffer::Changes changes(std::vector<std::pair<std::string, std::optional<std::string>>> list) {
-  StoreBuffer::Changes result;
+RowTable changes(std::vector<std::pair<std::string, std::optional<std::string>>> list) {
+  RowTable result;
   for (auto& [key, value] : list) {
-    result[key] = {value.value_or(""), !value.has_value()};
+    RowTable::Row& row = result.at(key);
+    if (value) row.set(*value);
   }
   return result;
 }
@@ -91,7 +92,7 @@ TEST_CASE("what is frozen is read until something newer is, also when it is writ
   const auto frozen = buffer.freeze();
   REQUIRE(frozen);
   CHECK(frozen->last == Index{2});
-  CHECK(frozen->changes->size() == 2);
+  CHECK(frozen->rows->size() == 2);
   CHECK(buffer.size_bytes() == 0);
   auto second = changes({{"a", "2"}});
   buffer.merge(second, Index{3});
@@ -103,7 +104,7 @@ TEST_CASE("what is frozen is read until something newer is, also when it is writ
   const auto next = buffer.freeze();
   REQUIRE(next);
   CHECK(next->last == Index{3});
-  CHECK(next->changes->size() == 1);
+  CHECK(next->rows->size() == 1);
   CHECK(read(buffer, "b") == "(below)");
 }
 

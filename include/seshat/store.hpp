@@ -472,7 +472,7 @@ inline std::optional<std::vector<Outcome>> Store::apply_now(
   if (id == kSystemGroup || entries.size() > kMaxAppliedNow || failed()) return std::nullopt;
   if (writer_.is_full(group)) return std::nullopt;
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
-  StoreBatch batch(generation->buffer(), generation->cached().below());
+  StoreBatch batch(generation->buffer(), generation->cached().below(), group.changes);
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, entries);
   if (batch.missed() || !outcomes) return std::nullopt;  // an error comes once more, and is told
   was_applied(group, batch, entries.back().index);
@@ -635,7 +635,7 @@ inline void Store::apply_to_machine(ApplyWork& work) {
   Group& group = *work.group;
   const Index last = work.entries.back().index;
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
-  StoreBatch batch(generation->buffer(), generation->on_disk().below());
+  StoreBatch batch(generation->buffer(), generation->on_disk().below(), group.changes);
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, work.entries);
   if (!batch.failure().ok()) return fail_read(group.id, batch.failure());
   if (!outcomes) {

@@ -12,52 +12,37 @@
 // What was frozen stays, when it is written, as a cache for reads, until the next freeze.
 //
 // Threads: get() any; the rest as said. Nothing here waits for the disk.
-// Needs:   state_machine.hpp (Lookup), raft.hpp (Index).
+// Needs:   row_table.hpp, state_machine.hpp (Lookup), raft.hpp (Index).
 #ifndef SESHAT_STORE_BUFFER_HPP
 #define SESHAT_STORE_BUFFER_HPP
 
 #include <atomic>
 #include <cstddef>
-#include <functional>
-#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
-#include <utility>
 
 #include "seshat/raft.hpp"
+#include "seshat/row_table.hpp"
 #include "seshat/state_machine.hpp"
 
 namespace seshat {
 
 class StoreBuffer {
  public:
-  struct Change {
-    std::string value;
-    bool erased = false;
-  };
-  struct KeyHash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view key) const {
-      return std::hash<std::string_view>{}(key);
-    }
-  };
-  using Changes = std::unordered_map<std::string, Change, KeyHash, std::equal_to<>>;
-
   // nullopt: what is below knows. Any thread.
   [[nodiscard]] std::optional<Lookup> get(std::string_view key, std::string& value) const;
 
   // What was merged between two freezes, up to the entry `last`.
   struct Frozen {
-    std::shared_ptr<const Changes> changes;
+    const RowTable* rows;  // until written()
     Index last;
   };
 
-  // Takes what a batch of entries, up to `last`, changed: all of it becomes visible at once. Whoever
-  // applies.
-  void merge(Changes& changes, Index last);
+  // Takes what a batch of entries, up to `last`, changed: all of it becomes visible at once. `changes`
+  // is empty then. Whoever applies.
+  void merge(RowTable& changes, Index last);
   // Of what was merged since the last freeze, roughly. Any thread.
   [[nodiscard]] std::size_t size_bytes() const { return active_bytes_; }
   // What was merged since the last time, for RocksDB; nullopt: nothing was, or that of the last time
@@ -67,16 +52,19 @@ class StoreBuffer {
   void written();
 
  private:
-  // Of a key and a value in a hash table, beyond their bytes.
-  static constexpr std::size_t kOverheadBytes = 128;
+  // Of a row, beyond its bytes.
+  static constexpr std::size_t kOverheadBytes = 80;
+  // A table that held more gives its memory back.
+  static constexpr std::size_t kKeptSizeBytes = 8 << 20;
 
-  [[nodiscard]] static std::optional<Lookup> find(const Changes& changes, std::string_view key,
+  [[nodiscard]] static std::optional<Lookup> find(const RowTable& rows, std::string_view key,
                                                   std::string& value);
 
   mutable std::mutex mutex_;  // guards all below it
-  Changes active_;
+  RowTable active_;
   Index last_;
-  std::shared_ptr<const Changes> frozen_;
+  RowTable frozen_;
+  std::size_t frozen_bytes_ = 0;
   bool writing_ = false;  // frozen_ is not in RocksDB yet
   std::atomic<std::size_t> active_bytes_{0};
 };
@@ -85,49 +73,45 @@ class StoreBuffer {
 // Bodies
 // =================================================================================================
 
-inline std::optional<Lookup> StoreBuffer::find(const Changes& changes, std::string_view key,
+inline std::optional<Lookup> StoreBuffer::find(const RowTable& rows, std::string_view key,
                                                std::string& value) {
-  const auto found = changes.find(key);
-  if (found == changes.end()) return std::nullopt;
-  if (found->second.erased) return Lookup::kAbsent;
-  value = found->second.value;
+  const RowTable::Row* row = rows.find(key);
+  if (row == nullptr) return std::nullopt;
+  if (row->erased()) return Lookup::kAbsent;
+  value.assign(row->value());
   return Lookup::kFound;
 }
 
 inline std::optional<Lookup> StoreBuffer::get(std::string_view key, std::string& value) const {
   const std::lock_guard lock(mutex_);
-  if (const std::optional<Lookup> lookup = find(active_, key, value)) return lookup;
-  return frozen_ == nullptr ? std::nullopt : find(*frozen_, key, value);
+  const std::optional<Lookup> lookup = find(active_, key, value);
+  return lookup ? lookup : find(frozen_, key, value);
 }
 
-inline void StoreBuffer::merge(Changes& changes, Index last) {
+inline void StoreBuffer::merge(RowTable& changes, Index last) {
   const std::lock_guard lock(mutex_);
   last_ = last;
   std::size_t size_bytes = active_bytes_;
-  while (!changes.empty()) {
-    Changes::node_type change = changes.extract(changes.begin());
-    const std::size_t new_bytes = change.mapped().value.size();
-    const auto found = active_.find(change.key());
-    if (found == active_.end()) {
-      size_bytes += change.key().size() + new_bytes + kOverheadBytes;
-      active_.insert(std::move(change));
-    } else {
-      size_bytes += new_bytes - found->second.value.size();
-      std::swap(found->second, change.mapped());
-    }
+  for (RowTable::Row& row : changes) {
+    bool made = false;
+    const RowTable::Row& now = active_.replace(row, &made);
+    size_bytes += now.size_bytes() + (made ? kOverheadBytes : 0);
+    if (!made) size_bytes -= row.size_bytes();  // which holds what was there before
   }
   active_bytes_ = size_bytes;
+  changes.clear();
 }
 
+// What was frozen before has been written, and was only a cache since.
 inline std::optional<StoreBuffer::Frozen> StoreBuffer::freeze() {
-  std::shared_ptr<const Changes> before;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
   if (writing_ || active_.empty()) return std::nullopt;
-  before = std::exchange(frozen_, std::make_shared<const Changes>(std::move(active_)));
-  active_.clear();
+  swap(active_, frozen_);
+  active_.clear(/*keep_memory=*/frozen_bytes_ <= kKeptSizeBytes);
+  frozen_bytes_ = active_bytes_;
   active_bytes_ = 0;
   writing_ = true;
-  return Frozen{frozen_, last_};
+  return Frozen{&frozen_, last_};
 }
 
 inline void StoreBuffer::written() {

@@ -22,6 +22,7 @@
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
+#include "seshat/row_table.hpp"
 #include "seshat/state_machine.hpp"
 #include "seshat/store_database.hpp"
 #include "seshat/store_generation.hpp"
@@ -55,7 +56,10 @@ class StoreGroup {
   const GroupId id;
   StoreLog log;
   GenerationMap data;
-  StateMachine* machine = nullptr;  // whoever applies
+  // Whoever applies
+  StateMachine* machine = nullptr;
+  RowTable changes;  // of one batch: empty between two
+
   std::atomic<std::uint64_t> applied{0};
   std::atomic<std::uint64_t> written{0};  // ... and in RocksDB (store_writer.hpp)
   std::atomic<std::uint64_t> applied_durable{0};

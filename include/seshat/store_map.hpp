@@ -15,6 +15,7 @@
 #include <string_view>
 #include <utility>
 
+#include "seshat/row_table.hpp"
 #include "seshat/state_machine.hpp"
 #include "seshat/store_buffer.hpp"
 
@@ -88,7 +89,12 @@ class BufferedMap final : public OrderedMap {
 // What applying changes: it becomes visible together, in commit(). Reads see those made so far.
 class StoreBatch final : public Batch {
  public:
-  StoreBatch(StoreBuffer& buffer, const StoreMap& below) : buffer_(buffer), below_(below) {}
+  // `changes` is empty, and used for its memory.
+  StoreBatch(StoreBuffer& buffer, const StoreMap& below, RowTable& changes)
+      : buffer_(buffer), below_(below), changes_(changes) {}
+  StoreBatch(const StoreBatch&) = delete;
+  StoreBatch& operator=(const StoreBatch&) = delete;
+  ~StoreBatch() override { changes_.clear(); }
 
   // Why the last read that answered kFailed did so; ok if none did.
   [[nodiscard]] const rocksdb::Status& failure() const { return failure_; }
@@ -98,10 +104,9 @@ class StoreBatch final : public Batch {
   void commit(Index last) { buffer_.merge(changes_, last); }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
-    const auto changed = changes_.find(key);
-    if (changed != changes_.end()) {
-      if (changed->second.erased) return Lookup::kAbsent;
-      value = changed->second.value;
+    if (const RowTable::Row* row = changes_.find(key)) {
+      if (row->erased()) return Lookup::kAbsent;
+      value.assign(row->value());
       return Lookup::kFound;
     }
     if (const std::optional<Lookup> found = buffer_.get(key, value)) return *found;
@@ -111,26 +116,13 @@ class StoreBatch final : public Batch {
     if (lookup == Lookup::kNotInMemory) missed_ = true;
     return lookup;
   }
-  void put(std::string_view key, std::string_view value) override {
-    StoreBuffer::Change& change = at(key);
-    change.value = value;
-    change.erased = false;
-  }
-  void erase(std::string_view key) override {
-    StoreBuffer::Change& change = at(key);
-    change.value.clear();
-    change.erased = true;
-  }
+  void put(std::string_view key, std::string_view value) override { changes_.at(key).set(value); }
+  void erase(std::string_view key) override { changes_.at(key).erase(); }
 
  private:
-  [[nodiscard]] StoreBuffer::Change& at(std::string_view key) {
-    const auto found = changes_.find(key);
-    return found == changes_.end() ? changes_[std::string(key)] : found->second;
-  }
-
   StoreBuffer& buffer_;
   const StoreMap& below_;
-  StoreBuffer::Changes changes_;
+  RowTable& changes_;
   mutable rocksdb::Status failure_;
   mutable bool missed_ = false;
 };

@@ -31,6 +31,7 @@
 
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
+#include "seshat/row_table.hpp"
 #include "seshat/store_buffer.hpp"
 #include "seshat/store_generation.hpp"
 #include "seshat/store_group.hpp"
@@ -83,13 +84,14 @@ class StoreWriter {
  private:
   // So many times the limit may gather while the batch before is written.
   static constexpr std::size_t kPatience = 4;
+  static constexpr std::size_t kRowHeadBytes = 16;  // in a batch, at most
 
   [[nodiscard]] static std::int64_t now_ns();
   void begin(rocksdb::DB& db, StoreGroup& group);
   void write(rocksdb::DB& db, StoreGroup& group, const StoreGeneration& generation,
-             const StoreBuffer::Changes& changes, Index last);
+             const RowTable& rows, Index last);
   [[nodiscard]] static rocksdb::Status put(rocksdb::DB& db, const StoreGeneration& generation,
-                                           const StoreBuffer::Changes& changes);
+                                           const RowTable& rows);
 
   Options options_;
   Callbacks callbacks_;
@@ -162,14 +164,14 @@ inline void StoreWriter::begin(rocksdb::DB& db, StoreGroup& group) {
     return;
   }
   pool_.post([this, &db, &group, generation, frozen] {
-    write(db, group, *generation, *frozen->changes, frozen->last);
+    write(db, group, *generation, *frozen->rows, frozen->last);
   });
 }
 
 inline void StoreWriter::write(rocksdb::DB& db, StoreGroup& group,
-                               const StoreGeneration& generation,
-                               const StoreBuffer::Changes& changes, Index last) {
-  const rocksdb::Status status = put(db, generation, changes);
+                               const StoreGeneration& generation, const RowTable& rows,
+                               Index last) {
+  const rocksdb::Status status = put(db, generation, rows);
   if (status.ok()) {
     generation.buffer().written();
     group.written = last.value;
@@ -181,29 +183,28 @@ inline void StoreWriter::write(rocksdb::DB& db, StoreGroup& group,
     group.writing = false;
   }
   changed_.notify_all();
-  if (status.ok()) callbacks_.on_written(changes.size());
+  if (status.ok()) callbacks_.on_written(rows.size());
 }
 
 // In order: each key is put beside the last one. A family that was dropped meanwhile (a snapshot was
 // installed) needs nothing any more.
 inline rocksdb::Status StoreWriter::put(rocksdb::DB& db, const StoreGeneration& generation,
-                                        const StoreBuffer::Changes& changes) {
-  std::vector<const StoreBuffer::Changes::value_type*> sorted;
-  sorted.reserve(changes.size());
+                                        const RowTable& rows) {
+  std::vector<const RowTable::Row*> sorted;
+  sorted.reserve(rows.size());
   std::size_t size_bytes = 0;
-  for (const auto& change : changes) {
-    sorted.push_back(&change);
-    size_bytes += change.first.size() + change.second.value.size() + 16;
+  for (const RowTable::Row& row : rows) {
+    sorted.push_back(&row);
+    size_bytes += row.size_bytes() + kRowHeadBytes;
   }
   std::sort(sorted.begin(), sorted.end(),
-            [](const auto* left, const auto* right) { return left->first < right->first; });
+            [](const auto* left, const auto* right) { return left->key() < right->key(); });
   rocksdb::WriteBatch batch(size_bytes);
   rocksdb::Status status;
-  for (const auto* change : sorted) {
-    const rocksdb::Slice key = StoreMap::slice(change->first);
-    status = change->second.erased
-                 ? batch.Delete(&generation.family(), key)
-                 : batch.Put(&generation.family(), key, StoreMap::slice(change->second.value));
+  for (const RowTable::Row* row : sorted) {
+    const rocksdb::Slice key = StoreMap::slice(row->key());
+    status = row->erased() ? batch.Delete(&generation.family(), key)
+                           : batch.Put(&generation.family(), key, StoreMap::slice(row->value()));
     if (!status.ok()) return status;
   }
   rocksdb::WriteOptions options;
@@ -239,7 +240,7 @@ inline rocksdb::Status StoreWriter::write_now(rocksdb::DB& db, StoreGroup& group
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
   const auto frozen = generation->buffer().freeze();
   if (!frozen) return {};
-  rocksdb::Status status = put(db, *generation, *frozen->changes);
+  rocksdb::Status status = put(db, *generation, *frozen->rows);
   if (status.ok()) group.written = frozen->last.value;
   return status;
 }
