@@ -4,7 +4,7 @@
 //                              │  └──> Replica (data)   ──> Peers ──┤
 //                              └──────── Mailbox <──────────────────┘   other threads post
 //
-// The owner's loop calls tick() every kTickIntervalMs, drain() when woken, and end_turn() once at
+// The owner's loop calls tick() every tick_interval_ms(), drain() when woken, and end_turn() once at
 // the end of each turn: then everything that gathered leaves in one write and one message a peer.
 //
 // Keeps:    which node serves a slot, and what a client is told that asks another one; the records
@@ -51,7 +51,7 @@
 
 namespace seshat {
 
-inline constexpr std::uint64_t kTickIntervalMs = 25;
+inline constexpr std::uint64_t kTickIntervalMs = 25;  // while something goes on
 
 class Node final : public Database, private LeadershipObserver, private ClusterChanges::Site {
  public:
@@ -66,6 +66,8 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
 
   // ---- the loop
   void tick();
+  // How soon tick() wants to be called again: seldom, as long as all is calm.
+  [[nodiscard]] std::uint64_t tick_interval_ms() const;
   void drain();
   void end_turn();
 
@@ -471,6 +473,14 @@ inline void Node::tick() {
     next_status_ms_ = now_ms + node_detail::kStatusIntervalMs;
     peers_->send_status(own_status());
   }
+}
+
+inline std::uint64_t Node::tick_interval_ms() const {
+  const bool calm = std::all_of(groups_.begin(), groups_.end(), [](const auto& group) {
+    return group.second.replica->raft().is_calm();
+  });
+  if (!calm || joining_ || stopping_) return kTickIntervalMs;
+  return std::max(kTickIntervalMs, config_.raft.heartbeat_interval_ms);
 }
 
 inline void Node::drain() {

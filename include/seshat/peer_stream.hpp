@@ -33,6 +33,7 @@
 #include <grpcpp/support/status.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
@@ -440,6 +441,14 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   std::uint64_t wrote_at_ms_ = 0;
 };
 
+// By default each end pings the other all the time, to learn how much may be under way: one more message
+// for each. Our streams are few and bounded, and may have so much.
+inline constexpr std::array<std::pair<const char*, int>, 3> kFlowArguments{{
+    {GRPC_ARG_HTTP2_BDP_PROBE, 0},
+    {GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 4 << 20},
+    {GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20},
+}};
+
 inline grpc::ChannelArguments channel_arguments(std::size_t max_receive_size_bytes,
                                                 std::size_t max_send_size_bytes) {
   grpc::ChannelArguments arguments;
@@ -454,6 +463,7 @@ inline grpc::ChannelArguments channel_arguments(std::size_t max_receive_size_byt
   // Gets rid of connections that take nothing any more; where TCP has a user timeout, through that.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  for (const auto& [name, value] : kFlowArguments) arguments.SetInt(name, value);
   arguments.SetMaxReceiveMessageSize(static_cast<int>(max_receive_size_bytes));
   arguments.SetMaxSendMessageSize(static_cast<int>(max_send_size_bytes));
   return arguments;

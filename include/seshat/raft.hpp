@@ -349,7 +349,8 @@ class Raft {
   Raft(Config config, Restored restored, std::uint64_t now_ms);
 
   // ---- inputs
-  // To be called every tick_interval_ms. Longer pauses count as one tick.
+  // To be called every tick_interval_ms, or, while it is calm, every heartbeat_interval_ms, so that
+  // an idle machine can sleep. Longer pauses count as one tick.
   void tick(std::uint64_t now_ms);
   void step(std::uint64_t now_ms, const Message& message);
   [[nodiscard]] Proposed propose(std::uint64_t now_ms, Payload data);
@@ -422,6 +423,8 @@ class Raft {
   [[nodiscard]] bool is_current() const;
   [[nodiscard]] bool has_lease(std::uint64_t now_ms) const;
   [[nodiscard]] std::uint64_t lease_until_ms() const { return lease_until_ms_; }
+  // Leadership is settled, and was confirmed of late.
+  [[nodiscard]] bool is_calm() const;
   [[nodiscard]] bool transferring() const { return transfer_.has_value(); }
   // This node led and stepped down because no majority answered; false again under a new leader.
   [[nodiscard]] bool lost_quorum() const { return lost_quorum_; }
@@ -613,6 +616,7 @@ class Raft {
   std::uint64_t heartbeat_elapsed_ms_ = 0;
   std::uint64_t withhold_until_ms_;
   bool leader_stream_broken_ = false;
+  bool was_calm_ = false;  // at the last tick: so far apart may two of them be
   std::uint64_t early_vote_at_ms_ = 0;
   std::uint64_t round_received_ = 0;
 
@@ -869,7 +873,9 @@ void Raft::send_when_saved(NodeId to, Body body) {
 
 inline void Raft::tick(std::uint64_t now_ms) {
   // After a pause, the leader's messages may wait unread: a late tick counts once.
-  const std::uint64_t elapsed_ms = std::min(now_ms - last_tick_ms_, config_.tick_interval_ms);
+  const std::uint64_t interval_ms =
+      was_calm_ ? config_.heartbeat_interval_ms : config_.tick_interval_ms;
+  const std::uint64_t elapsed_ms = std::min(now_ms - last_tick_ms_, interval_ms);
   last_tick_ms_ = now_ms;
   ticked_ms_ += elapsed_ms;
   if (role_ == Role::kLeader) {
@@ -877,6 +883,12 @@ inline void Raft::tick(std::uint64_t now_ms) {
   } else {
     tick_follower(now_ms, elapsed_ms);
   }
+  was_calm_ = is_calm();
+}
+
+inline bool Raft::is_calm() const {
+  return leader_ != NodeId{} && !leader_stream_broken_ && !transfer_ &&
+         election_elapsed_ms_ <= 2 * config_.heartbeat_interval_ms;
 }
 
 inline void Raft::tick_follower(std::uint64_t now_ms, std::uint64_t elapsed_ms) {

@@ -137,6 +137,7 @@ class Server final : private ConnectionHost, private Site {
 
   asio::io_context io_{1};
   Tcp::acceptor acceptor_{io_};
+  std::uint64_t tick_interval_ms_ = 0;  // as the timer was set
   asio::steady_timer timer_{io_};
   asio::signal_set signals_{io_};
   std::unique_ptr<Node> node_;
@@ -318,7 +319,8 @@ inline void Server::await_signals() {
 }
 
 inline void Server::schedule_tick() {
-  timer_.expires_after(std::chrono::milliseconds(kTickIntervalMs));
+  tick_interval_ms_ = node_->tick_interval_ms();
+  timer_.expires_after(std::chrono::milliseconds(tick_interval_ms_));
   timer_.async_wait([this](const asio::error_code& error) {
     if (error) return;
     begin_turn();
@@ -371,6 +373,7 @@ inline void Server::end_turn() {
   attending_.clear();
   // Replies that were sent let in what waited behind them: that leaves with this turn as well.
   node_->end_turn();
+  if (tick_interval_ms_ > node_->tick_interval_ms()) schedule_tick();  // it is calm no more
   // Who still has something to consume comes next turn, after everybody else's sockets.
   if (!attention_.empty()) asio::post(io_, [] {});
 }

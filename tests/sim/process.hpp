@@ -431,7 +431,12 @@ inline void Process::end_turn() {
 }
 
 inline void Process::schedule_tick() {
-  const std::uint64_t interval_us = scenario_.raft.tick_interval_ms * kMillisecond;
+  const bool calm = std::all_of(groups_.begin(), groups_.end(), [](const auto& group) {
+    return group.second.replica->raft().is_calm();
+  });
+  const std::uint64_t interval_us = (calm ? scenario_.raft.heartbeat_interval_ms
+                                          : scenario_.raft.tick_interval_ms) *
+                                    kMillisecond;
   after(machine_.clock.real_us(interval_us), [this] {
     if (!std::exchange(tick_waits_, true)) post([this] { tick(); });
     schedule_tick();
