@@ -51,7 +51,8 @@
 
 namespace seshat {
 
-inline constexpr std::uint64_t kTickIntervalMs = 25;  // while something goes on
+inline constexpr std::uint64_t kTickIntervalMs = 25;  // while leadership is not settled
+inline constexpr std::uint64_t kMaxTickIntervalMs = 200;
 
 class Node final : public Database, private LeadershipObserver, private ClusterChanges::Site {
  public:
@@ -450,6 +451,7 @@ inline raft::Config Node::raft_config(GroupId group) const {
   config.lease_reads = config_.raft.read_mode == Config::ReadMode::kLease;
   config.tick_interval_ms = kTickIntervalMs;
   config.heartbeat_interval_ms = config_.raft.heartbeat_interval_ms;
+  config.rests = true;
   config.election_timeout_min_ms = config_.raft.election_timeout_min_ms;
   config.election_timeout_max_ms = config_.raft.election_timeout_max_ms;
   config.vote_withhold_ms = config_.raft.vote_withhold_ms;
@@ -476,11 +478,12 @@ inline void Node::tick() {
 }
 
 inline std::uint64_t Node::tick_interval_ms() const {
-  const bool calm = std::all_of(groups_.begin(), groups_.end(), [](const auto& group) {
-    return group.second.replica->raft().is_calm();
-  });
-  if (!calm || joining_ || stopping_) return kTickIntervalMs;
-  return std::max(kTickIntervalMs, config_.raft.heartbeat_interval_ms);
+  if (joining_ || stopping_) return kTickIntervalMs;
+  std::uint64_t interval_ms = kMaxTickIntervalMs;
+  for (const auto& [id, group] : groups_) {
+    interval_ms = std::min(interval_ms, group.replica->raft().max_tick_ms());
+  }
+  return interval_ms;
 }
 
 inline void Node::drain() {

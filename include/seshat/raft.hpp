@@ -199,6 +199,9 @@ struct Config {
 
   std::uint64_t tick_interval_ms = 25;
   std::uint64_t heartbeat_interval_ms = 100;
+  // Where nothing was asked for a second, half as many heartbeats do, and an idle machine sleeps: if
+  // two intervals leave the lease, and the followers' patience, room enough.
+  bool rests = false;
   std::uint64_t election_timeout_min_ms = 500;
   std::uint64_t election_timeout_max_ms = 1000;
   std::uint64_t vote_withhold_ms = 300;
@@ -342,6 +345,7 @@ class Log {
 
 class Raft {
   static constexpr std::size_t kMaxHeldMessages = 256;
+  static constexpr std::uint64_t kRestAfterMs = 1000;
 
  public:
   // A node as it was left on disk. Votes are withheld for vote_withhold_ms from now on: a node
@@ -349,8 +353,7 @@ class Raft {
   Raft(Config config, Restored restored, std::uint64_t now_ms);
 
   // ---- inputs
-  // To be called every tick_interval_ms, or, while it is calm, every heartbeat_interval_ms, so that
-  // an idle machine can sleep. Longer pauses count as one tick.
+  // To be called every max_tick_ms(). Longer pauses count as one tick.
   void tick(std::uint64_t now_ms);
   void step(std::uint64_t now_ms, const Message& message);
   [[nodiscard]] Proposed propose(std::uint64_t now_ms, Payload data);
@@ -423,8 +426,8 @@ class Raft {
   [[nodiscard]] bool is_current() const;
   [[nodiscard]] bool has_lease(std::uint64_t now_ms) const;
   [[nodiscard]] std::uint64_t lease_until_ms() const { return lease_until_ms_; }
-  // Leadership is settled, and was confirmed of late.
-  [[nodiscard]] bool is_calm() const;
+  // How far apart two ticks may be, as it is now.
+  [[nodiscard]] std::uint64_t max_tick_ms() const;
   [[nodiscard]] bool transferring() const { return transfer_.has_value(); }
   // This node led and stepped down because no majority answered; false again under a new leader.
   [[nodiscard]] bool lost_quorum() const { return lost_quorum_; }
@@ -519,6 +522,7 @@ class Raft {
   // Members (§6)
   [[nodiscard]] bool is_voter() const { return configuration().is_voter(config_.id); }
   [[nodiscard]] bool is_only_voter() const;
+  [[nodiscard]] std::uint64_t heartbeat_interval_ms() const;
   void adopt(Index index, Configuration configuration);
   void follow_configuration();
   void forget_configurations_from(Index from);
@@ -616,7 +620,8 @@ class Raft {
   std::uint64_t heartbeat_elapsed_ms_ = 0;
   std::uint64_t withhold_until_ms_;
   bool leader_stream_broken_ = false;
-  bool was_calm_ = false;  // at the last tick: so far apart may two of them be
+  std::uint64_t next_tick_ms_ = config_.tick_interval_ms;  // as the last tick said
+  std::uint64_t asked_ms_ = 0;  // by ticked_ms_: when something was appended, or a round asked for
   std::uint64_t early_vote_at_ms_ = 0;
   std::uint64_t round_received_ = 0;
 
@@ -873,9 +878,7 @@ void Raft::send_when_saved(NodeId to, Body body) {
 
 inline void Raft::tick(std::uint64_t now_ms) {
   // After a pause, the leader's messages may wait unread: a late tick counts once.
-  const std::uint64_t interval_ms =
-      was_calm_ ? config_.heartbeat_interval_ms : config_.tick_interval_ms;
-  const std::uint64_t elapsed_ms = std::min(now_ms - last_tick_ms_, interval_ms);
+  const std::uint64_t elapsed_ms = std::min(now_ms - last_tick_ms_, next_tick_ms_);
   last_tick_ms_ = now_ms;
   ticked_ms_ += elapsed_ms;
   if (role_ == Role::kLeader) {
@@ -883,12 +886,26 @@ inline void Raft::tick(std::uint64_t now_ms) {
   } else {
     tick_follower(now_ms, elapsed_ms);
   }
-  was_calm_ = is_calm();
+  next_tick_ms_ = max_tick_ms();
 }
 
-inline bool Raft::is_calm() const {
-  return leader_ != NodeId{} && !leader_stream_broken_ && !transfer_ &&
-         election_elapsed_ms_ <= 2 * config_.heartbeat_interval_ms;
+// Seldom while leadership is settled and was confirmed of late: the next message or heartbeat comes
+// first.
+inline std::uint64_t Raft::max_tick_ms() const {
+  const bool calm = leader_ != NodeId{} && !leader_stream_broken_ && !transfer_ &&
+                    election_elapsed_ms_ <= 2 * config_.heartbeat_interval_ms;
+  if (!calm) return config_.tick_interval_ms;
+  if (role_ == Role::kLeader) return heartbeat_interval_ms();
+  return (config_.rests ? 2 : 1) * config_.heartbeat_interval_ms;
+}
+
+inline std::uint64_t Raft::heartbeat_interval_ms() const {
+  const std::uint64_t longer_ms = 2 * config_.heartbeat_interval_ms;
+  const bool may_rest = config_.rests && ticked_ms_ - asked_ms_ > kRestAfterMs &&
+                        commit_index_ == log_.last_index() &&
+                        longer_ms + longer_ms / 5 < config_.lease_ms &&
+                        2 * longer_ms <= config_.election_timeout_min_ms;
+  return may_rest ? longer_ms : config_.heartbeat_interval_ms;
 }
 
 inline void Raft::tick_follower(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
@@ -918,7 +935,7 @@ inline void Raft::tick_leader(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
     if (transfer_failed_) return become_follower(now_ms, current_term_, {});
     transfer_leadership(now_ms);
   }
-  if (heartbeat_elapsed_ms_ >= config_.heartbeat_interval_ms) heartbeat(now_ms);
+  if (heartbeat_elapsed_ms_ >= heartbeat_interval_ms()) heartbeat(now_ms);
 }
 
 // Counted in ticks: after a pause of the whole process, the disk's answer may wait unread too.
@@ -1308,6 +1325,7 @@ inline void Raft::append_configuration(Configuration configuration) {
 }
 
 inline void Raft::append_as_leader(EntryType type, Payload data) {
+  asked_ms_ = ticked_ms_;
   log_.append(Entry{current_term_, log_.last_index() + 1, type, std::move(data), nullptr});
 }
 
@@ -1716,6 +1734,7 @@ inline bool Raft::read(std::uint64_t now_ms, std::uint64_t id) {
     read_results_.push_back({id, true, index});
     return true;
   }
+  asked_ms_ = ticked_ms_;
   waiting_reads_.push_back({id, 0, index});
   start_read_round(now_ms);
   return true;

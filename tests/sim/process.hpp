@@ -431,12 +431,11 @@ inline void Process::end_turn() {
 }
 
 inline void Process::schedule_tick() {
-  const bool calm = std::all_of(groups_.begin(), groups_.end(), [](const auto& group) {
-    return group.second.replica->raft().is_calm();
-  });
-  const std::uint64_t interval_us = (calm ? scenario_.raft.heartbeat_interval_ms
-                                          : scenario_.raft.tick_interval_ms) *
-                                    kMillisecond;
+  std::uint64_t interval_ms = scenario_.raft.election_timeout_max_ms;
+  for (const auto& [id, group] : groups_) {
+    interval_ms = std::min(interval_ms, group.replica->raft().max_tick_ms());
+  }
+  const std::uint64_t interval_us = interval_ms * kMillisecond;
   after(machine_.clock.real_us(interval_us), [this] {
     if (!std::exchange(tick_waits_, true)) post([this] { tick(); });
     schedule_tick();

@@ -209,6 +209,7 @@ inline void draw_raft(Random random, Scenario& scenario) {
       break;
   }
   raft.lease_reads = !random.chance(150);
+  raft.rests = random.chance(500);
   if (random.chance(350)) {  // small bounds: many messages, fetches, back pressure
     raft.max_append_size_bytes = random.scattered(64, 2000);
     raft.max_inflight_size_bytes = random.scattered(200, 8000);
