@@ -8,8 +8,9 @@
 // for all clients and one send for each of them.
 //
 // With node.threads = N this loop is the heart of N: it executes the requests of all clients, and
-// N - 1 others beside it (client_io.hpp) do the socket work of those that they were given. Then a
-// turn begins with what they have read, and ends with what they shall write.
+// N - 1 others beside it (client_io.hpp) do the socket work of those that they were given: of half of
+// them with N = 2, of all with more. A turn takes in what they have read, and ends with handing over
+// what they shall write.
 //
 // Keeps:    client n+1 is told "max number of clients reached"; no client's bytes wait in memory
 //           beyond its bounds (connection.hpp); the longest turn is measured (INFO stats).
@@ -155,6 +156,7 @@ class Server final : private ConnectionHost, private Site {
   Mailbox<SocketEvent> io_mailbox_;
   std::vector<SocketEvent> io_events_;  // taken from it
   std::size_t next_io_event_ = 0;       // of those, not handled yet
+  int io_events_allowed_;               // in this turn
 
   std::unordered_map<std::uint64_t, ClientPtr> clients_;
   std::vector<ClientPtr> attention_;
@@ -241,7 +243,8 @@ inline Result<std::unique_ptr<Server>> Server::start(const Config& config, const
 inline Server::Server(const Config& config, const Logger& logger)
     : config_(config),
       logger_(logger.with({{"node", config.node.id}})),
-      io_mailbox_([this] { asio::post(io_, [this] { drain_io_events(); }); }, 0) {
+      io_mailbox_([this] { asio::post(io_, [this] { drain_io_events(); }); }, 0),
+      io_events_allowed_(server_detail::kMaxHandlersPerTurn) {
   limits_.max_key_size_bytes = config.limits.max_key_size_bytes;
   limits_.max_value_size_bytes = config.limits.max_value_size_bytes;
   resp_limits_.max_request_size_bytes = config.limits.max_request_size_bytes;
@@ -401,6 +404,8 @@ inline void Server::end_turn() {
   node_->end_turn();
   // Who still has something to consume comes next turn, after everybody else's sockets.
   if (!attention_.empty()) asio::post(io_, [] {});
+  if (io_events_allowed_ == 0) asio::post(io_, [this] { drain_io_events(); });
+  io_events_allowed_ = server_detail::kMaxHandlersPerTurn;
 }
 
 inline void Server::wants_attention(std::uint64_t connection_id) {
@@ -428,12 +433,16 @@ inline void Server::accept_next() {
   });
 }
 
-// The loop beside this one that has the fewest clients.
+// The loop beside this one that has the fewest clients. Of two loops this one takes its half, or each
+// would wait for the other most of the time; of more it has enough to do with executing.
 inline IoLoop* Server::next_home() const {
   const auto fewest =
       std::min_element(io_loops_.begin(), io_loops_.end(),
                        [](const auto& a, const auto& b) { return a->clients() < b->clients(); });
-  return fewest != io_loops_.end() ? fewest->get() : nullptr;
+  if (fewest == io_loops_.end()) return nullptr;
+  const std::size_t theirs = (*fewest)->clients();
+  if (io_loops_.size() == 1 && clients_.size() - theirs <= theirs) return nullptr;
+  return fewest->get();
 }
 
 inline void Server::accepted(Tcp::socket socket, IoLoop* home) {
@@ -464,17 +473,17 @@ inline void Server::accepted(Tcp::socket socket, IoLoop* home) {
 
 // ---- The loops beside it -------------------------------------------------------------------------
 
-// So many a turn and no more, as with handlers; the rest comes next turn.
+// So many a turn and no more, as with handlers; end_turn() sees to the rest.
 inline void Server::drain_io_events() {
   begin_turn();
-  if (next_io_event_ == io_events_.size()) {
-    io_mailbox_.take(io_events_);
-    next_io_event_ = 0;
+  for (; io_events_allowed_ > 0; --io_events_allowed_) {
+    if (next_io_event_ == io_events_.size()) {
+      io_mailbox_.take(io_events_);
+      next_io_event_ = 0;
+      if (io_events_.empty()) return;
+    }
+    handle(io_events_[next_io_event_++]);
   }
-  const std::size_t end =
-      std::min(io_events_.size(), next_io_event_ + server_detail::kMaxHandlersPerTurn);
-  while (next_io_event_ < end) handle(io_events_[next_io_event_++]);
-  if (end < io_events_.size()) asio::post(io_, [this] { drain_io_events(); });
 }
 
 // The socket of a closed client has come back with its last event.
@@ -494,8 +503,9 @@ inline void Server::handle(SocketEvent& event) {
 inline void Server::take_sockets_back() {
   for (const auto& loop : io_loops_) loop->stop();
   do {
+    io_events_allowed_ = server_detail::kMaxHandlersPerTurn;
     drain_io_events();
-  } while (!io_events_.empty());
+  } while (io_events_allowed_ == 0);
   for (auto& [id, client] : clients_) client->home = nullptr;
 }
 
