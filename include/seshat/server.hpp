@@ -635,6 +635,7 @@ inline void Server::append_info(std::string_view section, std::string& out) cons
     line(out, "redis_mode", "cluster");
     line(out, "arch_bits", sizeof(void*) * 8);
     line(out, "multiplexing_api", "asio");
+    line(out, "io_threads_active", std::uint64_t{io_loops_.empty() ? 0U : 1U});
 #if __has_include(<unistd.h>)
     line(out, "process_id", static_cast<std::uint64_t>(getpid()));
 #endif

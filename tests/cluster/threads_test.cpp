@@ -36,6 +36,7 @@ TEST_CASE("node.threads = 3 starts two loops beside the heart, and 1 starts none
   const int threads = GENERATE(1, 3);
   Cluster cluster(one_node(threads));
   REQUIRE(cluster.cluster_client().ask("PING") == "+PONG");
+  CHECK(cluster.figure(1, "server", "io_threads_active") == (threads > 1 ? 1U : 0U));
   const std::multiset<std::string> names = thread_names(cluster.process(1));
   for (int loop = 1; loop <= 3; ++loop) {
     CHECK(names.count("seshat-io-" + std::to_string(loop)) == (loop < threads ? 1U : 0U));
