@@ -74,6 +74,25 @@ TEST_CASE("the owner is woken when the box was empty, and only then", "[mailbox]
   CHECK(counted.wakes == 2);
 }
 
+TEST_CASE("what gathered at a poster comes in order behind what waits, with one wake-up at most",
+          "[mailbox]") {
+  Counted counted;
+  Mailbox<int> box(counted.wake(), 10);
+  std::vector<int> none;
+  box.push_all(none);
+  CHECK(counted.wakes == 0);
+  std::vector<int> first = {1, 2};
+  box.push_all(first);
+  CHECK(first.empty());
+  std::vector<int> second = {3, 4};
+  box.push_all(second);
+  CHECK(second.empty());
+  CHECK(counted.wakes == 1);
+  std::vector<int> items;
+  box.take(items);
+  CHECK(items == std::vector<int>{1, 2, 3, 4});
+}
+
 TEST_CASE("what may be lost is refused at the bound, what may not is taken", "[mailbox]") {
   Counted counted;
   Mailbox<int> box(counted.wake(), 2);

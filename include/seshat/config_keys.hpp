@@ -26,6 +26,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -34,6 +35,12 @@
 #include "seshat/log.hpp"
 
 namespace seshat {
+
+// Loops, when nobody says how many: one a core, up to 4; what one loop executes is seldom more than
+// what three can read and write.
+[[nodiscard]] inline std::uint64_t default_threads() {
+  return std::clamp<std::uint64_t>(std::thread::hardware_concurrency(), 1, 4);
+}
 
 struct Config {
   enum class ReadMode : std::uint8_t { kLease, kReadIndex };
@@ -54,6 +61,7 @@ struct Config {
     std::string data_dir = "./seshat-data";
     std::string advertise_addr;         // empty only while internal_addr is
     std::string advertise_client_addr;  // never empty once loaded
+    std::uint64_t threads = default_threads();
     friend bool operator==(const Node&, const Node&) = default;
   } node;
 
@@ -300,6 +308,7 @@ constexpr Key optional_row(KeyType type, std::string_view path, std::string_view
 }
 
 inline constexpr std::int64_t kMaxNodeId = std::numeric_limits<std::int64_t>::max();
+inline constexpr std::int64_t kMaxThreads = 64;
 inline constexpr std::int64_t kMaxMs = 600'000;
 inline constexpr std::int64_t kMebi = 1'048'576;
 
@@ -320,6 +329,9 @@ inline constexpr auto kKeys = std::to_array<Key>({
     optional_row<&Config::node, &Config::Node::advertise_client_addr>(
         KeyType::kDialAddress, "node.advertise_client_addr",
         "what MOVED names instead of client_addr", "--advertise-client-addr"),
+    integer<&Config::node, &Config::Node::threads>(
+        "node.threads", 1, kMaxThreads, "threads",
+        "loops that read and write for clients; one executes", "--threads"),
     row<&Config::cluster, &Config::Cluster::bootstrap>(KeyType::kBoolean, "cluster.bootstrap",
                                                        "start a cluster of initial_members; false "
                                                        "for a node that joins one"),

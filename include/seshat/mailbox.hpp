@@ -11,8 +11,10 @@
 #ifndef SESHAT_MAILBOX_HPP
 #define SESHAT_MAILBOX_HPP
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <iterator>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -32,6 +34,23 @@ class Mailbox {
       const std::lock_guard lock(mutex_);
       was_empty = add(std::move(item));
     }
+    if (was_empty) wake_();
+  }
+
+  // What gathered at the poster: one lock, at most one wake-up. `items` is empty then.
+  void push_all(std::vector<Item>& items) {
+    if (items.empty()) return;
+    bool was_empty = false;
+    {
+      const std::lock_guard lock(mutex_);
+      was_empty = items_.empty();
+      if (was_empty) {
+        std::swap(items_, items);  // and the two keep their memory between them
+      } else {
+        std::move(items.begin(), items.end(), std::back_inserter(items_));
+      }
+    }
+    items.clear();
     if (was_empty) wake_();
   }
 

@@ -1,17 +1,21 @@
-// seshat/server.hpp - the RESP listener: sockets, the loop, and what INFO tells of both.
+// seshat/server.hpp - the RESP listener: clients, the loop, and what INFO tells of both.
 //
-//   accept ──> Client { socket, input, Connection }
+//   accept ──> Client { ClientSocket, Connection }
 //                 read ──> consume ──> ... end of turn: Node::end_turn(), then one write a client
 //
 // One turn of the loop: wait for something to happen, run what is ready (up to a bound), then let
 // the node hand out what gathered, then write each client's replies. So a turn makes one Raft write
 // for all clients and one send for each of them.
 //
+// With node.threads = N this loop is the heart of N: it executes the requests of all clients, and
+// N - 1 others beside it (client_io.hpp) do the socket work of those that they were given: of half of
+// them with N = 2, of all with more. A turn takes in what they have read, and ends with handing over
+// what they shall write.
+//
 // Keeps:    client n+1 is told "max number of clients reached"; no client's bytes wait in memory
 //           beyond its bounds (connection.hpp); the longest turn is measured (INFO stats).
-// Threads:  run() makes the calling thread the loop; stop() from any thread or signal handler of
-//           asio. Everything else here is the loop's.
-// Needs:    connection, node; asio (standalone).
+// Threads:  run() makes the calling thread the loop, and everything here is that loop's.
+// Needs:    connection, client_io, node; asio (standalone).
 #ifndef SESHAT_SERVER_HPP
 #define SESHAT_SERVER_HPP
 
@@ -44,11 +48,13 @@
 #include <unistd.h>
 #endif
 
+#include "seshat/client_io.hpp"
 #include "seshat/config.hpp"
 #include "seshat/connection.hpp"
 #include "seshat/connection_commands.hpp"
 #include "seshat/kv.hpp"
 #include "seshat/log.hpp"
+#include "seshat/mailbox.hpp"
 #include "seshat/node.hpp"
 #include "seshat/node_info.hpp"
 #include "seshat/result.hpp"
@@ -73,18 +79,16 @@ class Server final : private ConnectionHost, private Site {
  private:
   using Tcp = asio::ip::tcp;
 
-  // One socket and its buffers. Held by its handlers too, so that they never outlive it.
-  struct Client {
-    Client(Tcp::socket accepted, ConnectionHost& host, const resp::Limits& limits, Session session)
-        : socket(std::move(accepted)), connection(host, limits, std::move(session)) {}
+  // Held by the handlers of its socket too, so that they never outlive it.
+  struct Client final : ClientSocket {
+    Client(Tcp::socket accepted, IoLoop* io_loop, ConnectionHost& host, const resp::Limits& limits,
+           Session session)
+        : ClientSocket(std::move(accepted)),
+          home(io_loop),
+          connection(host, limits, std::move(session)) {}
 
-    Tcp::socket socket;
+    IoLoop* home;  // has the socket; null: this loop has it
     Connection connection;
-    std::string input;  // read and not consumed: [input_begin, input_end) of it
-    std::size_t input_begin = 0;
-    std::size_t input_end = 0;
-    std::string sending;  // a write is under way from here
-    std::size_t sent = 0;
     bool reading = false;
     bool writing = false;
     bool wants_attention = false;
@@ -94,11 +98,13 @@ class Server final : private ConnectionHost, private Site {
 
   Server(const Config& config, const Logger& logger);
   [[nodiscard]] Result<void> listen();
+  void start_io_loops();
   void raise_file_limit();
 
   // The loop
   void accept_next();
-  void accepted(Tcp::socket socket);
+  void accepted(Tcp::socket socket, IoLoop* home);
+  [[nodiscard]] IoLoop* next_home() const;
   void schedule_tick();
   void await_signals();
   void begin_turn();
@@ -106,13 +112,18 @@ class Server final : private ConnectionHost, private Site {
   void begin_shutdown();
   [[nodiscard]] bool shutdown_is_done() const;
 
+  // The loops beside it
+  void drain_io_events();
+  void handle(SocketEvent& event);
+  void take_sockets_back();
+
   // A client
   void read_next(const ClientPtr& client);
   void was_read(const ClientPtr& client, const asio::error_code& error, std::size_t size);
   void consume(const ClientPtr& client);
   void attend(const ClientPtr& client);
   void write_output(const ClientPtr& client);
-  void await_writable(const ClientPtr& client);
+  void was_written(const ClientPtr& client, const asio::error_code& error);
   void close(const ClientPtr& client);
 
   // ConnectionHost
@@ -141,6 +152,12 @@ class Server final : private ConnectionHost, private Site {
   asio::steady_timer timer_{io_};
   asio::signal_set signals_{io_};
   std::unique_ptr<Node> node_;
+
+  std::vector<std::unique_ptr<IoLoop>> io_loops_;  // none with node.threads = 1
+  Mailbox<SocketEvent> io_mailbox_;
+  std::vector<SocketEvent> io_events_;  // taken from it
+  std::size_t next_io_event_ = 0;       // of those, not handled yet
+  int io_events_allowed_;               // in this turn
 
   std::unordered_map<std::uint64_t, ClientPtr> clients_;
   std::vector<ClientPtr> attention_;
@@ -172,9 +189,6 @@ namespace server_detail {
 inline constexpr std::uint64_t kShutdownTimeoutMs = 5000;
 // A loop that always finds something ready still comes to the end of its turn.
 inline constexpr int kMaxHandlersPerTurn = 256;
-inline constexpr std::size_t kFirstReadSizeBytes = 16 * 1024;
-// A larger input buffer is given back when it is empty.
-inline constexpr std::size_t kKeptInputSizeBytes = 64 * 1024;
 // File descriptors beside clients: RocksDB's files, peers, the log.
 inline constexpr std::uint64_t kOtherFiles = 1024;
 
@@ -223,11 +237,15 @@ inline Result<std::unique_ptr<Server>> Server::start(const Config& config, const
   if (!node) return node.error();
   server->node_ = std::move(*node);
   server->started_ms_ = server->turn_ms_ = server->node_->clock().now_ms();
+  server->start_io_loops();
   return server;
 }
 
 inline Server::Server(const Config& config, const Logger& logger)
-    : config_(config), logger_(logger.with({{"node", config.node.id}})) {
+    : config_(config),
+      logger_(logger.with({{"node", config.node.id}})),
+      io_mailbox_([this] { asio::post(io_, [this] { drain_io_events(); }); }, 0),
+      io_events_allowed_(server_detail::kMaxHandlersPerTurn) {
   limits_.max_key_size_bytes = config.limits.max_key_size_bytes;
   limits_.max_value_size_bytes = config.limits.max_value_size_bytes;
   resp_limits_.max_request_size_bytes = config.limits.max_request_size_bytes;
@@ -238,6 +256,7 @@ inline Server::Server(const Config& config, const Logger& logger)
 // The node first: when it is gone, nobody holds a Waiter of a connection any more.
 inline Server::~Server() {
   node_.reset();
+  for (const auto& loop : io_loops_) loop->stop();
   for (auto& [id, client] : clients_) {
     asio::error_code ignored;
     client->socket.close(ignored);
@@ -263,6 +282,13 @@ inline Result<void> Server::listen() {
   if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
   if (error) return refuse(error.message());
   return {};
+}
+
+inline void Server::start_io_loops() {
+  for (std::uint64_t number = 1; number < config_.node.threads; ++number) {
+    io_loops_.push_back(
+        std::make_unique<IoLoop>("seshat-io-" + std::to_string(number), io_mailbox_));
+  }
 }
 
 inline void Server::raise_file_limit() {
@@ -301,7 +327,10 @@ inline Result<void> Server::run() {
     in_turn_ = false;
   }
   if (node_->failure()) {
-    end_turn();  // clients still hear how their writes ended
+    // Clients still hear how their writes ended; those that the other loops wrote for are free again.
+    end_turn();
+    take_sockets_back();
+    end_turn();
     return Error{*node_->failure()};
   }
   node_.reset();  // everything is on disk when it is gone
@@ -352,7 +381,8 @@ inline bool Server::shutdown_is_done() const {
   if (!shutting_down_) return false;
   if (node_->clock().now_ms() >= shutdown_deadline_ms_) return true;
   const bool all_sent = std::all_of(clients_.begin(), clients_.end(), [](const auto& entry) {
-    return entry.second->connection.idle() && !entry.second->writing;
+    const Client& client = *entry.second;
+    return client.connection.idle() && client.connection.output().empty() && !client.writing;
   });
   return all_sent && node_->may_stop();
 }
@@ -371,11 +401,14 @@ inline void Server::end_turn() {
   std::swap(attention_, attending_);
   for (const ClientPtr& client : attending_) attend(client);
   attending_.clear();
+  for (const auto& loop : io_loops_) loop->hand_over();
   // Replies that were sent let in what waited behind them: that leaves with this turn as well.
   node_->end_turn();
   if (tick_interval_ms_ > node_->tick_interval_ms()) schedule_tick();  // it is calm no more
   // Who still has something to consume comes next turn, after everybody else's sockets.
   if (!attention_.empty()) asio::post(io_, [] {});
+  if (io_events_allowed_ == 0) asio::post(io_, [this] { drain_io_events(); });
+  io_events_allowed_ = server_detail::kMaxHandlersPerTurn;
 }
 
 inline void Server::wants_attention(std::uint64_t connection_id) {
@@ -387,7 +420,9 @@ inline void Server::wants_attention(std::uint64_t connection_id) {
 
 inline void Server::accept_next() {
   accepting_ = true;
-  acceptor_.async_accept([this](const asio::error_code& error, Tcp::socket socket) {
+  IoLoop* home = next_home();
+  asio::io_context& context = home != nullptr ? home->context() : io_;
+  acceptor_.async_accept(context, [this, home](const asio::error_code& error, Tcp::socket socket) {
     if (!acceptor_.is_open()) return;
     begin_turn();
     if (error) {
@@ -396,12 +431,24 @@ inline void Server::accept_next() {
       accepting_ = false;
       return;
     }
-    accepted(std::move(socket));
+    accepted(std::move(socket), home);
     accept_next();
   });
 }
 
-inline void Server::accepted(Tcp::socket socket) {
+// The loop beside this one that has the fewest clients. Of two loops this one takes its half, or each
+// would wait for the other most of the time; of more it has enough to do with executing.
+inline IoLoop* Server::next_home() const {
+  const auto fewest =
+      std::min_element(io_loops_.begin(), io_loops_.end(),
+                       [](const auto& a, const auto& b) { return a->clients() < b->clients(); });
+  if (fewest == io_loops_.end()) return nullptr;
+  const std::size_t theirs = (*fewest)->clients();
+  if (io_loops_.size() == 1 && clients_.size() - theirs <= theirs) return nullptr;
+  return fewest->get();
+}
+
+inline void Server::accepted(Tcp::socket socket, IoLoop* home) {
   asio::error_code error;
   ++connections_received_;
   socket.non_blocking(true, error);
@@ -420,9 +467,49 @@ inline void Server::accepted(Tcp::socket socket) {
   if (error) return;  // gone already
   const std::uint64_t id = session.id;
   ConnectionHost& host = *this;
-  auto client = std::make_shared<Client>(std::move(socket), host, resp_limits_, std::move(session));
+  auto client =
+      std::make_shared<Client>(std::move(socket), home, host, resp_limits_, std::move(session));
   clients_.emplace(id, client);
+  if (home != nullptr) home->count_in();
   read_next(client);
+}
+
+// ---- The loops beside it -------------------------------------------------------------------------
+
+// So many a turn and no more, as with handlers; end_turn() sees to the rest.
+inline void Server::drain_io_events() {
+  begin_turn();
+  for (; io_events_allowed_ > 0; --io_events_allowed_) {
+    if (next_io_event_ == io_events_.size()) {
+      io_mailbox_.take(io_events_);
+      next_io_event_ = 0;
+      if (io_events_.empty()) return;
+    }
+    handle(io_events_[next_io_event_++]);
+  }
+}
+
+// The socket of a closed client has come back with its last event.
+inline void Server::handle(SocketEvent& event) {
+  const ClientPtr client = std::static_pointer_cast<Client>(std::move(event.client));
+  switch (event.what) {
+    case SocketEvent::What::kRead:
+      return was_read(client, event.error, event.size_bytes);
+    case SocketEvent::What::kWritten:
+      return was_written(client, event.error);
+    case SocketEvent::What::kClosed:
+      return;
+  }
+}
+
+// The loops beside this one do what they were given and end; this loop has all sockets then.
+inline void Server::take_sockets_back() {
+  for (const auto& loop : io_loops_) loop->stop();
+  do {
+    io_events_allowed_ = server_detail::kMaxHandlersPerTurn;
+    drain_io_events();
+  } while (io_events_allowed_ == 0);
+  for (auto& [id, client] : clients_) client->home = nullptr;
 }
 
 // ---- A client ----------------------------------------------------------------------------------------
@@ -430,25 +517,12 @@ inline void Server::accepted(Tcp::socket socket) {
 // Not while it has enough under way, or does not read its replies: TCP then slows it down.
 inline void Server::read_next(const ClientPtr& client) {
   if (client->reading || client->closed || !client->connection.may_consume()) return;
-  // All that is left in the buffer is the beginning of a request.
-  if (client->input_begin == client->input_end) {
-    client->input_begin = client->input_end = 0;
-    if (client->input.size() > server_detail::kKeptInputSizeBytes) client->input = {};
-  }
-  if (client->input.empty()) client->input.resize(server_detail::kFirstReadSizeBytes);
-  if (client->input_end == client->input.size()) {
-    // Full: move what is left to the front, and if that is most of it, make room for as much again.
-    client->input.erase(0, client->input_begin);
-    client->input_end -= client->input_begin;
-    client->input_begin = 0;
-    client->input.resize(std::max(client->input.capacity(), 2 * client->input_end));
-  }
+  make_room(*client);
   client->reading = true;
-  client->socket.async_read_some(asio::buffer(client->input.data() + client->input_end,
-                                              client->input.size() - client->input_end),
-                                 [this, client](const asio::error_code& error, std::size_t size) {
-                                   was_read(client, error, size);
-                                 });
+  if (client->home != nullptr) return client->home->read(client);
+  read_some(client, [this](const ClientPtr& of, const asio::error_code& error, std::size_t size) {
+    was_read(of, error, size);
+  });
 }
 
 inline void Server::was_read(const ClientPtr& client, const asio::error_code& error,
@@ -462,9 +536,7 @@ inline void Server::was_read(const ClientPtr& client, const asio::error_code& er
 }
 
 inline void Server::consume(const ClientPtr& client) {
-  const std::string_view input(client->input.data() + client->input_begin,
-                               client->input_end - client->input_begin);
-  client->input_begin += client->connection.consume(input);
+  client->input_begin += client->connection.consume(client->unconsumed());
 }
 
 // The end of a turn for one client: what it may consume, then one write of all its replies.
@@ -490,29 +562,24 @@ inline void Server::attend(const ClientPtr& client) {
 inline void Server::write_output(const ClientPtr& client) {
   if (client->writing || client->connection.output().empty()) return;
   client->connection.take_output(client->sending);
-  client->sent = 0;
   client->writing = true;
+  if (client->home != nullptr) return client->home->write(client);
   asio::error_code error;
-  client->sent = client->socket.write_some(asio::buffer(client->sending), error);
-  if (error && error != asio::error::would_block) return close(client);
-  if (client->sent == client->sending.size()) {
-    client->writing = false;
-    return;
-  }
-  await_writable(client);
+  const bool all_sent = send_now(*client, error);
+  if (error) return close(client);
+  client->writing = !all_sent;
+  if (all_sent) return;
+  send_rest(client, [this](const ClientPtr& of, const asio::error_code& failure) {
+    was_written(of, failure);
+  });
 }
 
-inline void Server::await_writable(const ClientPtr& client) {
-  client->socket.async_write_some(
-      asio::buffer(client->sending.data() + client->sent, client->sending.size() - client->sent),
-      [this, client](const asio::error_code& error, std::size_t size) {
-        begin_turn();
-        if (error) return close(client);
-        client->sent += size;
-        if (client->sent < client->sending.size()) return await_writable(client);
-        client->writing = false;
-        wants_attention(client->connection.session().id);
-      });
+// A write that had to wait for the client, or was another loop's.
+inline void Server::was_written(const ClientPtr& client, const asio::error_code& error) {
+  begin_turn();
+  client->writing = false;
+  if (error) return close(client);
+  wants_attention(client->connection.session().id);
 }
 
 // The connection stays until those who hold its Waiters have answered.
@@ -520,9 +587,11 @@ inline void Server::close(const ClientPtr& client) {
   if (client->closed) return;
   client->closed = true;
   client->connection.disconnected();
-  asio::error_code ignored;
-  client->socket.shutdown(Tcp::socket::shutdown_both, ignored);
-  client->socket.close(ignored);
+  if (client->home != nullptr) {
+    client->home->close(client);
+  } else {
+    close_socket(*client);
+  }
   if (client->connection.idle()) clients_.erase(client->connection.session().id);
 }
 
@@ -569,6 +638,7 @@ inline void Server::append_info(std::string_view section, std::string& out) cons
     line(out, "redis_mode", "cluster");
     line(out, "arch_bits", sizeof(void*) * 8);
     line(out, "multiplexing_api", "asio");
+    line(out, "io_threads_active", std::uint64_t{io_loops_.empty() ? 0U : 1U});
 #if __has_include(<unistd.h>)
     line(out, "process_id", static_cast<std::uint64_t>(getpid()));
 #endif

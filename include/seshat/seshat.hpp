@@ -80,6 +80,7 @@
 #include "seshat/cli.hpp"         // seshat members, seshat leave, ... (asio)
 #include "seshat/cli_client.hpp"  // ... a connection to any node
 #include "seshat/cli_table.hpp"   // ... tables for people, JSON for programs
+#include "seshat/client_io.hpp"   // sockets on loops beside the heart (asio)
 #include "seshat/connection.hpp"  // one client: requests in, replies out
 #include "seshat/server.hpp"      // sockets and the loop (asio)
 

@@ -123,7 +123,8 @@ TEST_CASE("a write that is in flight when the disk fails gets 'outcome unknown',
   // A sync that takes a second, and fails at its end.
   const TempDir dir;
   const std::filesystem::path slow = dir.path() / "disk-is-slow";
-  Cluster cluster({.nodes = 1, .started = false});
+  const std::string threads = GENERATE("1", "3");  // one loop; two beside the heart
+  Cluster cluster({.nodes = 1, .started = false, .settings = {{"node.threads", threads}}});
   cluster.set_variables(1, {{"LD_PRELOAD", shim("slow_fsync") + ":" + shim("failing_fsync")},
                             {"SESHAT_FSYNC_DELAY_MS", "1000"},
                             {"SESHAT_FSYNC_DELAY_WHILE", slow.string()},

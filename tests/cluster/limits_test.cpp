@@ -4,8 +4,13 @@
 namespace seshat::tests {
 namespace {
 
+// With one loop, and with two beside the heart.
+std::string threads() { return GENERATE("1", "3"); }
+
 TEST_CASE("the client beyond the maximum is told so, and another gets its place when one leaves") {
-  Cluster cluster({.nodes = 1, .settings = {{"limits.max_concurrent_client_connections", "10"}}});
+  Cluster cluster({.nodes = 1,
+                   .settings = {{"limits.max_concurrent_client_connections", "10"},
+                                {"node.threads", threads()}}});
   REQUIRE(cluster.cluster_client().ask("SET", "k", "v") == "+OK");
   std::vector<Client> clients;
   REQUIRE(eventually(5s, [&] {  // until the node has seen that the first one left
@@ -42,7 +47,7 @@ std::size_t send_all_it_takes(const Client& client, const std::string& request, 
 }
 
 TEST_CASE("clients that do not read their replies hold little of a node's memory and slow nobody") {
-  Cluster cluster({.nodes = 1});
+  Cluster cluster({.nodes = 1, .settings = {{"node.threads", threads()}}});
   ClusterClient other = cluster.cluster_client();
   const std::string value(65'536, 'v');
   REQUIRE(other.ask("SET", "large", value) == "+OK");
@@ -68,7 +73,7 @@ TEST_CASE("clients that do not read their replies hold little of a node's memory
 }
 
 TEST_CASE("pipelines with more replies than a client may have waiting are answered to their end") {
-  Cluster cluster({.nodes = 1});
+  Cluster cluster({.nodes = 1, .settings = {{"node.threads", threads()}}});
   const std::string value(65'536, 'v');
   REQUIRE(cluster.cluster_client().ask("SET", "large", value) == "+OK");
   Client client = cluster.client(1);
@@ -84,7 +89,7 @@ TEST_CASE("pipelines with more replies than a client may have waiting are answer
 }
 
 TEST_CASE("a client that declares much and sends little takes no memory") {
-  Cluster cluster({.nodes = 1});
+  Cluster cluster({.nodes = 1, .settings = {{"node.threads", threads()}}});
   REQUIRE(cluster.cluster_client().ask("PING") == "+PONG");
   const std::uint64_t before = cluster.figure(1, "memory", "used_memory_rss");
   std::vector<Client> clients;

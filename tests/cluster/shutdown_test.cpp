@@ -6,9 +6,12 @@ namespace {
 
 const std::vector<std::string> kNone;
 
+// With one loop, and with two beside the heart.
+std::string threads() { return GENERATE("1", "3"); }
+
 TEST_CASE(
     "SIGTERM to the leader under load: exit 0, leadership handed over, every write has an end") {
-  Cluster cluster;
+  Cluster cluster({.settings = {{"node.threads", threads()}}});
   REQUIRE(cluster.caught_up());
   const int leader = cluster.leader();
   Writers writers(cluster);
@@ -49,7 +52,7 @@ TEST_CASE("SIGTERM to a follower disturbs no write and no leader") {
 }
 
 TEST_CASE("a pipeline under way at SIGTERM: what was done is told, the rest was not done") {
-  Cluster cluster;
+  Cluster cluster({.settings = {{"node.threads", threads()}}});
   REQUIRE(cluster.caught_up());
   const int leader = cluster.leader();
   Client client = cluster.client(leader);
@@ -81,7 +84,7 @@ TEST_CASE("a pipeline under way at SIGTERM: what was done is told, the rest was 
 }
 
 TEST_CASE("a node alone that gets SIGTERM keeps what it acknowledged") {
-  Cluster cluster({.nodes = 1});
+  Cluster cluster({.nodes = 1, .settings = {{"node.threads", threads()}}});
   Writers writers(cluster);
   REQUIRE(writers.await_more(500));
   cluster.process(1).terminate();
