@@ -245,7 +245,9 @@ class CommandNames {
   // Of a name that is not empty: the same in any case.
   [[nodiscard]] static constexpr std::size_t place_of(std::string_view name);
 
-  std::array<const Command*, kPlaces> places_{};  // a name stands at its place, or soon behind it
+  CommandTable table_;
+  // A command stands at its name's place or soon behind it, by its number from 1; 0: nobody.
+  std::array<std::uint16_t, kPlaces> places_{};
 };
 
 [[nodiscard]] bool arity_fits(const Command& command, std::size_t arguments);
@@ -293,11 +295,11 @@ inline const Command* find_command(CommandTable table, std::string_view name) {
 }
 
 template <std::size_t kPlaces>
-constexpr CommandNames<kPlaces>::CommandNames(CommandTable table) {
-  for (const Command& command : table) {
-    std::size_t place = place_of(command.short_name);
-    while (places_[place] != nullptr) place = (place + 1) % kPlaces;
-    places_[place] = &command;
+constexpr CommandNames<kPlaces>::CommandNames(CommandTable table) : table_(table) {
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    std::size_t place = place_of(table[i].short_name);
+    while (places_[place] != 0) place = (place + 1) % kPlaces;
+    places_[place] = static_cast<std::uint16_t>(i + 1);
   }
 }
 
@@ -305,8 +307,9 @@ template <std::size_t kPlaces>
 constexpr const Command* CommandNames<kPlaces>::find(std::string_view name) const {
   if (name.empty()) return nullptr;
   std::size_t place = place_of(name);
-  for (; places_[place] != nullptr; place = (place + 1) % kPlaces) {
-    if (equals_ignoring_case(places_[place]->short_name, name)) return places_[place];
+  for (; places_[place] != 0; place = (place + 1) % kPlaces) {
+    const Command& command = table_[places_[place] - 1U];
+    if (equals_ignoring_case(command.short_name, name)) return &command;
   }
   return nullptr;
 }

@@ -235,6 +235,7 @@ inline constexpr std::array kCommands = {
 // clang-format on
 
 inline constexpr CommandNames<128> kCommandNames{kCommands};
+static_assert(kCommands.size() <= 64, "give the names twice as many places as there are commands");
 
 // =================================================================================================
 // Bodies
