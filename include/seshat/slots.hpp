@@ -42,8 +42,8 @@ inline constexpr unsigned kSlotCount = 16384;
 // Bodies
 // ---------------------------------------------------------------------------------------------
 
-// Entry i of table n is the CRC of byte i with n zero bytes behind it. Table 0 alone takes one byte at
-// a step; together they take four, none of which waits for another ("slicing").
+// Entry i of table n is the CRC of byte i with n zero bytes behind it. Table 0 alone takes one byte
+// at a step; together they take four, none of which waits for another ("slicing").
 using Crc16Tables = std::array<std::array<std::uint16_t, 256>, 4>;
 
 constexpr Crc16Tables make_crc16_tables() {
