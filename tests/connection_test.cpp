@@ -89,6 +89,20 @@ TEST_CASE("a local command and a read in memory are answered at once", "[connect
   CHECK(client.connection.idle());
 }
 
+TEST_CASE("values of any size are read one after another, each as it is", "[connection]") {
+  Client client;
+  const std::vector<std::size_t> sizes = {1, 65'536, 0, 4'096, 4'097, 100};
+  std::string requests;
+  std::string replies;
+  for (const std::size_t size : sizes) {
+    const std::string key = "key" + std::to_string(size);
+    client.db.memory.set(key, std::string(size, 'v'));
+    requests += "GET " + key + "\r\nGET nothing\r\n";
+    replies += "$" + std::to_string(size) + "\r\n" + std::string(size, 'v') + "\r\n$-1\r\n";
+  }
+  CHECK(client.send(requests).got() == replies);
+}
+
 TEST_CASE("a write is answered when it is applied", "[connection]") {
   Client client;
   client.send("SET k v\r\nDEL k j\r\n");
@@ -249,6 +263,8 @@ TEST_CASE("keys of several groups are refused before anything is done", "[connec
   client.db.unserved = {12182};
   CHECK(client.send("GET foo\r\nSET foo 1\r\n").got() ==
         "-CLUSTERDOWN Hash slot not served\r\n-CLUSTERDOWN Hash slot not served\r\n");
+  CHECK(client.send("DEL foo foo\r\n").got() == "-CLUSTERDOWN Hash slot not served\r\n");
+  CHECK(client.send("DEL {user1000}a foo foo\r\n").got() == crossed);
   CHECK(client.db.proposed.empty());
 }
 

@@ -3,6 +3,7 @@
 #include "seshat/kv.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <set>
 #include <string>
@@ -141,6 +142,30 @@ TEST_CASE("commands are found in any case, subcommands only behind their contain
   CHECK(Client().ask("cLiEnT iD") == ":0\r\n");
 }
 
+TEST_CASE("every command is found by its hash in any case, and no other name is", "[kv]") {
+  for (const Command& command : kv::commands()) {
+    CHECK(kv::kCommandNames.find(command.name) == &command);
+    CHECK(kv::kCommandNames.find(to_upper(command.name)) == &command);
+    const std::string longer = std::string(command.name) + "x";
+    CHECK(kv::kCommandNames.find(longer) == find_command(kv::commands(), longer));
+    CHECK(kv::kCommandNames.find(command.name.substr(1)) == nullptr);
+  }
+  CHECK(kv::kCommandNames.find("") == nullptr);
+  CHECK(kv::kCommandNames.find(std::string_view("\0", 1)) == nullptr);
+  CHECK(kv::kCommandNames.find("g\xC5t") == nullptr);
+  CHECK(kv::kCommandNames.find("client|list") == nullptr);
+}
+
+TEST_CASE("a table of names finds all also where their places collide", "[kv]") {
+  static constexpr std::array kColliding = {Command{"ab", 1}, Command{"acb", 1}, Command{"ba", 1},
+                                            Command{"x|ab2", 1}};
+  static constexpr CommandNames<5> kNames{kColliding};
+  CHECK(kNames.find("AB") == &kColliding[0]);
+  for (const Command& command : kColliding) CHECK(kNames.find(command.short_name) == &command);
+  CHECK(kNames.find("abb") == nullptr);
+  CHECK(kNames.find("x|ab2") == nullptr);
+}
+
 TEST_CASE("keys are found where the table says", "[kv]") {
   const auto keys = [](std::string_view line) {
     const Words words = split(line);
@@ -155,6 +180,10 @@ TEST_CASE("keys are found where the table says", "[kv]") {
   CHECK(keys("ping a").empty());
   Command pairs;
   pairs.keys = {1, -1, 2, "OW"};
+  Words visited;
+  const Words words = {"pairs", "a", "1", "b", "2"};
+  for_each_key(pairs, words, [&](std::string_view key) { visited.push_back(key); });
+  CHECK(visited == Words{"a", "b"});
   CHECK((is_key(pairs, 1, 5) && !is_key(pairs, 2, 5) && is_key(pairs, 3, 5)));
   CHECK_FALSE((is_key(pairs, 0, 5) || is_key(pairs, 5, 5)));
 }
@@ -200,6 +229,7 @@ TEST_CASE("a key of 256 bytes and a value of 65,536 pass, one byte more is too l
   CHECK(client.ask({"set", key, value}) == "(set)");
   CHECK(client.ask({"get", key + "k"}) == "-ERR key too large\r\n");
   CHECK(client.ask({"del", "a", key + "k"}) == "-ERR key too large\r\n");
+  CHECK(client.ask({"del", key + "k", "a"}) == "-ERR key too large\r\n");
   CHECK(client.ask({"set", key + "k", value + "v"}) == "-ERR key too large\r\n");
   CHECK(client.ask({"set", key, value + "v"}) == "-ERR value too large\r\n");
   CHECK(client.ask({"echo", value + "v"}).size() > value.size());
@@ -536,15 +566,35 @@ TEST_CASE("CLUSTER SHARDS has the shape of Redis, in both protocols", "[kv]") {
 
 // ---- Keys and values ----------------------------------------------------------------------------
 
+namespace {
+
+Lookup read(ReadFunction function, const MemoryMap& map, const Words& words, resp::Writer& reply) {
+  ReadScratch scratch;
+  return function({map, words, slot_of(words[1]), scratch}, reply);
+}
+
+}  // namespace
+
 TEST_CASE("GET and EXISTS answer from the map, and count repeats", "[kv]") {
   MemoryMap map;
   map.set("a", "1");
   std::string out;
   resp::Writer reply(out, resp::Protocol::kResp2);
-  CHECK(kv::get(map, Words{"get", "a"}, reply) == Lookup::kFound);
-  CHECK(kv::get(map, Words{"get", "x"}, reply) == Lookup::kFound);
-  CHECK(kv::exists(map, Words{"exists", "a", "x", "a"}, reply) == Lookup::kFound);
+  CHECK(read(&kv::get, map, {"get", "a"}, reply) == Lookup::kFound);
+  CHECK(read(&kv::get, map, {"get", "x"}, reply) == Lookup::kFound);
+  CHECK(read(&kv::exists, map, {"exists", "a", "x", "a"}, reply) == Lookup::kFound);
   CHECK(out == "$1\r\n1\r\n$-1\r\n:2\r\n");
+}
+
+TEST_CASE("EXISTS finds keys of several slots, an empty one among them", "[kv]") {
+  MemoryMap map;
+  for (const char* key : {"", "a", "b"}) map.set(key, "1");
+  std::string out;
+  resp::Writer reply(out, resp::Protocol::kResp2);
+  const std::string_view text = "ab";  // views that begin at the same byte, as of a quoted ""
+  const Words words = {"exists", text.substr(0, 0), text.substr(0, 1), text.substr(1), text};
+  CHECK(read(&kv::exists, map, words, reply) == Lookup::kFound);
+  CHECK(out == ":3\r\n");
 }
 
 TEST_CASE("a read that can't answer writes nothing", "[kv]") {
@@ -553,8 +603,8 @@ TEST_CASE("a read that can't answer writes nothing", "[kv]") {
     map.answer = answer;
     std::string out;
     resp::Writer reply(out, resp::Protocol::kResp2);
-    CHECK(kv::get(map, Words{"get", "a"}, reply) == answer);
-    CHECK(kv::exists(map, Words{"exists", "a", "b"}, reply) == answer);
+    CHECK(read(&kv::get, map, {"get", "a"}, reply) == answer);
+    CHECK(read(&kv::exists, map, {"exists", "a", "b"}, reply) == answer);
     CHECK(out.empty());
   }
 }

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstdlib>
 #include <limits>
 #include <new>
@@ -242,6 +243,28 @@ TEST_CASE("empty requests do not stay in the buffer when nothing follows them") 
 
 // ---- Requests: cut anywhere ---------------------------------------------------------------------
 
+TEST_CASE("a length of any number of digits is read, cut anywhere in its header or its line end") {
+  for (const std::size_t size :
+       {0, 1, 9, 10, 11, 99, 100, 101, 999, 1'000, 9'999, 10'000, 65'536, 99'999, 100'000}) {
+    const Request request = {"SET", std::string(size, 'v'), "x"};
+    const std::string wire = command(request) + command({"GET"});
+    const Seen whole{{request, {"GET"}}, ""};
+    CHECK(receive(wire) == whole);
+    for (std::size_t i = 1; i < 28; ++i) {
+      CHECK(receive(wire, Cuts{i}) == whole);
+      CHECK(receive(wire, Cuts{wire.size() - i}) == whole);
+    }
+  }
+}
+
+TEST_CASE("a request of any number of arguments is read, cut anywhere") {
+  for (const std::size_t count : {1, 9, 10, 99, 100, 101}) {
+    const Request request(count, "k");
+    const std::string wire = command(request);
+    CHECK(receive(wire, every_byte(wire.size())) == Seen{{request}, ""});
+  }
+}
+
 TEST_CASE("any pipeline cut in two anywhere parses the same, with the buffer moved between") {
   Random random(1);
   for (int round = 0; round < 300; ++round) {
@@ -353,6 +376,35 @@ TEST_CASE("a malformed request gets the text that Redis 7.0 has for it") {
   }
 }
 
+TEST_CASE("a malformed header gets the same verdict when it comes byte by byte") {
+  for (const char* header :
+       {"\r\n", "x\r\n", "1x\r\n", "12x\r\n", "123x\r\n", " 1\r\n", "+5\r\n", "01\r\n", "00\r\n",
+        "-0\r\n", "-\r\n", "--1\r\n", "-1x\r\n", "1\rX", "12\rX", "1\r\rX",
+        "9223372036854775808\r\n", "18446744073709551617\r\n", "100000000000000000001\r\n"}) {
+    INFO(header);
+    for (const std::string& wire : {"*"s + header, "*1\r\n$"s + header}) {
+      CHECK_FALSE(error_of(wire).empty());
+      CHECK(receive(wire, every_byte(wire.size())) == receive(wire));
+    }
+  }
+}
+
+TEST_CASE("an integer has one form, and 64 bits") {
+  for (const std::int64_t number : {std::int64_t{0}, std::int64_t{9}, std::int64_t{10},
+                                    std::int64_t{-1}, std::int64_t{-10}, INT64_MAX, INT64_MIN}) {
+    CHECK(parse_integer(std::to_string(number)) == number);
+  }
+  for (const char* text :
+       {"", "-", "+5", "00", "01", "-0", "-01", "--1", " 1", "1 ", "1a", "1/", "1:"}) {
+    CHECK_FALSE(parse_integer(text));
+  }
+  for (const char* text : {"9223372036854775808", "-9223372036854775809", "9999999999999999999",
+                           "10000000000000000000", "18446744073709551617"}) {
+    CHECK_FALSE(parse_integer(text));
+  }
+  CHECK_FALSE(parse_integer(std::string_view("1\0", 2)));
+}
+
 TEST_CASE("an argument that is no bulk string is named by its first byte") {
   CHECK(error_of("*1\r\nx") == "ERR Protocol error: expected '$', got 'x'");
   CHECK(error_of("*2\r\n$1\r\na\r\n:") == "ERR Protocol error: expected '$', got ':'");
@@ -381,6 +433,10 @@ TEST_CASE("a line over its limit is refused also when its end is already here") 
   CHECK(receive("12345678\n", limits).requests == std::vector<Request>{{"12345678"}});
   CHECK(error_of("123456789\n", limits) == "ERR Protocol error: too big inline request");
   CHECK(error_of("*00000001\r\n", limits) == "ERR Protocol error: too big mbulk count string");
+  const Limits tight{.max_inline_size_bytes = 2};
+  CHECK(receive("*1\r\n$1\r\na\r\n", tight).requests == std::vector<Request>{{"a"}});
+  CHECK(error_of("*10\r\n", tight) == "ERR Protocol error: too big mbulk count string");
+  CHECK(error_of("*1\r\n$10\r\n", tight) == "ERR Protocol error: too big bulk count string");
 }
 
 TEST_CASE("a request is too large as soon as its declared lengths add up to more") {
@@ -530,6 +586,25 @@ TEST_CASE("no text of an error or simple string can forge a second reply") {
         "-ERR a  +OK  \r\n");
   CHECK(written(Protocol::kResp3, [](Writer& w) { w.simple_string("a\nb\r"); }) == "+a b \r\n");
   CHECK(written(Protocol::kResp3, [](Writer& w) { w.big_number("1\r\n2"); }) == "(1  2\r\n");
+}
+
+TEST_CASE("a line leaves what stands before it as it is") {
+  const auto two = [](Writer& writer) {
+    writer.bulk("a\r\nb");
+    writer.error("c\r\nd");
+  };
+  CHECK(written(Protocol::kResp2, two) == "$4\r\na\r\nb\r\n-c  d\r\n");
+}
+
+TEST_CASE("a bulk string takes its room at once, and many do not copy the output for each") {
+  std::string out;
+  Writer writer(out, Protocol::kResp2);
+  const std::string value(65'536, 'v');
+  const std::size_t before = heap_allocations;
+  writer.bulk(value);
+  CHECK(heap_allocations - before == 1);
+  for (int i = 0; i < 100; ++i) writer.bulk(value);
+  CHECK(heap_allocations - before < 10);
 }
 
 TEST_CASE("a verbatim string keeps its length when its format is not three bytes") {

@@ -11,7 +11,7 @@
 //   admin   turns arguments into an AdminRequest; answered when the cluster has done it, or says no
 //
 // Threads: the loop, but for read functions: those run wherever the map they get allows.
-// Needs:   resp.hpp, replica.hpp (Waiter), state_machine.hpp, glob.hpp.
+// Needs:   resp.hpp, replica.hpp (Waiter), state_machine.hpp, slots.hpp, glob.hpp.
 #ifndef SESHAT_COMMAND_HPP
 #define SESHAT_COMMAND_HPP
 
@@ -30,6 +30,7 @@
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/resp.hpp"
+#include "seshat/slots.hpp"
 #include "seshat/state_machine.hpp"
 
 namespace seshat {
@@ -161,9 +162,17 @@ struct Call {
   [[nodiscard]] resp::Writer reply() const { return resp::Writer(out, session.protocol); }
 };
 
+// One request of a read command.
+struct ReadCall {
+  const OrderedMap& map;
+  Args args;
+  Slot slot;  // of the first key
+  ReadScratch& scratch;
+};
+
 using LocalFunction = void (*)(const Call& call);
 // Appends the reply and returns kFound, or returns kNotInMemory or kFailed and appends nothing.
-using ReadFunction = Lookup (*)(const OrderedMap& map, Args args, resp::Writer& reply);
+using ReadFunction = Lookup (*)(const ReadCall& call, resp::Writer& reply);
 // Fills type and arguments. An error text: nothing is proposed.
 using WriteFunction = std::optional<std::string> (*)(Args args, Operation& operation);
 // Fills the request. An error text: nothing is asked of the cluster.
@@ -196,6 +205,10 @@ struct KeyPositions {
   std::string_view access = {};
 };
 
+constexpr std::string_view name_after_bar(std::string_view name) {
+  return name.substr(name.find('|') + 1);  // all of it where there is none: npos + 1 is 0
+}
+
 struct Command {
   std::string_view name;  // lower case; of a subcommand "client|list"
   int arity = 0;          // with the name; negative: at least so many
@@ -211,15 +224,32 @@ struct Command {
   WriteFunction write = nullptr;
   AdminFunction admin = nullptr;
   std::span<const Command> subcommands = {};
+  std::string_view short_name = name_after_bar(name);  // "list" of "client|list"
 
-  [[nodiscard]] std::string_view short_name() const;  // "list" of "client|list"
   [[nodiscard]] bool is_write() const { return write != nullptr; }
 };
 
 using CommandTable = std::span<const Command>;
 
-// Names in any case; nullptr: unknown.
+// Names in any case; nullptr: unknown. Goes through the table; CommandNames does not.
 [[nodiscard]] const Command* find_command(CommandTable table, std::string_view name);
+
+// The same for a large table that every request asks: a hash table, made when compiled.
+template <std::size_t kPlaces>  // a power of two, more than there are commands
+class CommandNames {
+ public:
+  constexpr explicit CommandNames(CommandTable table);
+  [[nodiscard]] constexpr const Command* find(std::string_view name) const;
+
+ private:
+  // Of a name that is not empty: the same in any case.
+  [[nodiscard]] static constexpr std::size_t place_of(std::string_view name);
+
+  CommandTable table_;
+  // A command stands at its name's place or soon behind it, by its number from 1; 0: nobody.
+  std::array<std::uint16_t, kPlaces> places_{};
+};
+
 [[nodiscard]] bool arity_fits(const Command& command, std::size_t arguments);
 // Whether argument `index` of `count` (the name is argument 0) is a key.
 [[nodiscard]] bool is_key(const Command& command, std::size_t index, std::size_t count);
@@ -257,16 +287,37 @@ inline std::string cluster_node_name(NodeId id) {
   return name;
 }
 
-inline std::string_view Command::short_name() const {
-  const std::size_t bar = name.find('|');
-  return bar == std::string_view::npos ? name : name.substr(bar + 1);
-}
-
 inline const Command* find_command(CommandTable table, std::string_view name) {
   for (const Command& command : table) {
-    if (equals_ignoring_case(command.short_name(), name)) return &command;
+    if (equals_ignoring_case(command.short_name, name)) return &command;
   }
   return nullptr;
+}
+
+template <std::size_t kPlaces>
+constexpr CommandNames<kPlaces>::CommandNames(CommandTable table) : table_(table) {
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    std::size_t place = place_of(table[i].short_name);
+    while (places_[place] != 0) place = (place + 1) % kPlaces;
+    places_[place] = static_cast<std::uint16_t>(i + 1);
+  }
+}
+
+template <std::size_t kPlaces>
+constexpr const Command* CommandNames<kPlaces>::find(std::string_view name) const {
+  if (name.empty()) return nullptr;
+  std::size_t place = place_of(name);
+  for (; places_[place] != 0; place = (place + 1) % kPlaces) {
+    const Command& command = table_[places_[place] - 1U];
+    if (equals_ignoring_case(command.short_name, name)) return &command;
+  }
+  return nullptr;
+}
+
+template <std::size_t kPlaces>
+constexpr std::size_t CommandNames<kPlaces>::place_of(std::string_view name) {
+  const auto folded = [](char c) -> std::size_t { return static_cast<unsigned char>(to_lower(c)); };
+  return (name.size() + 5 * folded(name.front()) + 11 * folded(name.back())) % kPlaces;
 }
 
 inline bool arity_fits(const Command& command, std::size_t arguments) {
@@ -285,9 +336,12 @@ inline bool is_key(const Command& command, std::size_t index, std::size_t count)
 
 template <class Visit>
 void for_each_key(const Command& command, Args args, Visit visit) {
-  if (command.keys.first == 0) return;
-  for (std::size_t i = 1; i < args.size(); ++i) {
-    if (is_key(command, i, args.size())) visit(args[i]);
+  const KeyPositions& keys = command.keys;
+  if (keys.first == 0) return;
+  const auto size = static_cast<std::int64_t>(args.size());
+  const std::int64_t last = keys.last < 0 ? size + keys.last : keys.last;
+  for (std::int64_t i = keys.first; i <= last && i < size; i += keys.step) {
+    visit(args[static_cast<std::size_t>(i)]);
   }
 }
 
@@ -476,7 +530,7 @@ inline void help(const Command& container, resp::Writer& reply) {
   reply.simple_string(to_upper(container.name) +
                       " <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
   for (const Command& subcommand : container.subcommands) {
-    std::string line = to_upper(subcommand.short_name());
+    std::string line = to_upper(subcommand.short_name);
     for (const std::string_view argument : command_detail::split(subcommand.arguments, ' ')) {
       line += " <" + std::string(command_detail::split(argument, ':')[0]) + ">";
     }

@@ -110,12 +110,18 @@ class Connection {
 
   enum class Taken : std::uint8_t { kYes, kNotYet };
 
+  // Where the keys of a request are.
+  struct Place {
+    GroupId group;
+    Slot slot;  // of the first key
+  };
+
   [[nodiscard]] Taken execute(Args args);
   void run(const Command& command, Args args);
   void run_read(const Command& command, Args args);
   void run_write(const Command& command, Args args);
   void run_admin(const Command& command, Args args);
-  [[nodiscard]] bool read_at_once(const Command& command, GroupId group, Args args);
+  [[nodiscard]] bool read_at_once(const Command& command, Place place, Args args);
 
   void on_done(Request& request, const Outcome& outcome);
   void on_failed(Request& request, Refusal refusal);
@@ -127,13 +133,13 @@ class Connection {
   void reply_at_once(Write write);
   void reply_error(std::string_view text);
   Request& add_pending(const Command* command, std::size_t size_bytes);
-  Request& add_pending(const Command& command, GroupId group, Args args, std::size_t reply_bytes);
+  Request& add_pending(const Command& command, Place place, Args args, std::size_t reply_bytes);
   void answer(Request& request);
   void flush();
   [[nodiscard]] resp::Writer writer(std::string& out) const {
     return resp::Writer(out, session_.protocol);
   }
-  [[nodiscard]] std::optional<GroupId> group_of_keys(const Command& command, Args args);
+  [[nodiscard]] std::optional<Place> place_of_keys(const Command& command, Args args);
   [[nodiscard]] Index last_write(GroupId group) const;
 
   ConnectionHost& host_;
@@ -145,7 +151,8 @@ class Connection {
   bool write_waits_ = false;              // for those reads; it is still in the input
   std::map<GroupId, Index> last_writes_;  // reads of this connection must see them
   std::string output_;
-  std::string scratch_;
+  std::string errors_;        // of the request under way
+  ReadScratch read_scratch_;  // of the loop's reads
   bool needs_input_ = true;
   bool closing_ = false;
   bool socket_gone_ = false;
@@ -164,8 +171,11 @@ inline std::size_t size_of(Args args) {
   return size_bytes;
 }
 
-inline Slot slot_of_first_key(const Command& command, Args args) {
-  return slot_of(args[static_cast<std::size_t>(command.keys.first)]);
+// What a large value took is not kept by every connection that once read one.
+inline constexpr std::size_t kKeptScratchSizeBytes = 4096;
+
+inline void release_excess(ReadScratch& scratch) {
+  if (scratch.record.capacity() > kKeptScratchSizeBytes) std::string().swap(scratch.record);
 }
 
 // How a browser that was tricked into talking to us begins. As Redis, we hang up: its next lines
@@ -207,8 +217,8 @@ inline Connection::Taken Connection::execute(Args args) {
     closing_ = true;
     return Taken::kYes;
   }
-  scratch_.clear();
-  resp::Writer errors = writer(scratch_);
+  errors_.clear();
+  resp::Writer errors = writer(errors_);
   const Command* command = kv::check(args, host_.limits(), session_, errors);
   if (command != nullptr && command->is_write() && waiting_reads_ > 0) return Taken::kNotYet;
   session_.last_active_ms = host_.site().now_ms();
@@ -218,7 +228,7 @@ inline Connection::Taken Connection::execute(Args args) {
     run(*command, args);
     return Taken::kYes;
   }
-  reply_at_once([&](std::string& out) { out += scratch_; });
+  reply_at_once([&](std::string& out) { out += errors_; });
   return Taken::kYes;
 }
 
@@ -235,16 +245,20 @@ inline void Connection::run(const Command& command, Args args) {
 // ---- Reads --------------------------------------------------------------------------------------
 
 // All keys of a request are in one group, or it is refused before anything is done.
-inline std::optional<GroupId> Connection::group_of_keys(const Command& command, Args args) {
-  std::optional<GroupId> group;
+inline std::optional<Connection::Place> Connection::place_of_keys(const Command& command,
+                                                                  Args args) {
+  std::optional<Place> place;
   std::string_view error;
   for_each_key(command, args, [&](std::string_view key) {
-    const std::optional<GroupId> of_key = host_.database().group_of(slot_of(key));
-    if (!of_key) error = "CLUSTERDOWN Hash slot not served";
-    if (group && of_key != group) error = "CROSSSLOT Keys in request don't hash to the same slot";
-    group = of_key;
+    const Slot slot = slot_of(key);
+    const std::optional<GroupId> group = host_.database().group_of(slot);
+    if (!group) error = "CLUSTERDOWN Hash slot not served";
+    if (place && group != place->group) {
+      error = "CROSSSLOT Keys in request don't hash to the same slot";
+    }
+    if (group && !place) place = Place{*group, slot};
   });
-  if (error.empty()) return group;
+  if (error.empty()) return place;
   reply_error(error);
   return std::nullopt;
 }
@@ -255,29 +269,35 @@ inline Index Connection::last_write(GroupId group) const {
 }
 
 inline void Connection::run_read(const Command& command, Args args) {
-  const std::optional<GroupId> group = group_of_keys(command, args);
-  if (!group) return;
-  const Index after = last_write(*group);
-  const bool readable = host_.database().readable(*group, after);
-  if (readable && pending_.empty() && read_at_once(command, *group, args)) return;
+  const std::optional<Place> place = place_of_keys(command, args);
+  if (!place) return;
+  const Index after = last_write(place->group);
+  const bool readable = host_.database().readable(place->group, after);
+  if (readable && pending_.empty() && read_at_once(command, *place, args)) return;
   // The reply comes when nobody asks for room any more: the room for it is taken now.
-  Request& request = add_pending(command, *group, args, host_.limits().max_value_size_bytes);
+  Request& request = add_pending(command, *place, args, host_.limits().max_value_size_bytes);
   request.args.assign(args.begin(), args.end());
   ++waiting_reads_;
   if (readable) return serve_read(request);
-  host_.database().read(*group, after, request);
+  host_.database().read(place->group, after, request);
 }
 
 // The usual case: everything is in memory, and the reply goes straight to the output.
-inline bool Connection::read_at_once(const Command& command, GroupId group, Args args) {
+inline bool Connection::read_at_once(const Command& command, Place place, Args args) {
   resp::Writer reply = writer(output_);
-  return command.read(host_.database().cached(group), args, reply) == Lookup::kFound;
+  const OrderedMap& map = host_.database().cached(place.group);
+  const Lookup lookup = command.read({map, args, place.slot, read_scratch_}, reply);
+  connection_detail::release_excess(read_scratch_);
+  return lookup == Lookup::kFound;
 }
 
 inline void Connection::serve_read(Request& request) {
   const std::vector<std::string_view> args(request.args.begin(), request.args.end());
   resp::Writer reply = request.writer();
-  switch (request.command->read(host_.database().cached(request.group), args, reply)) {
+  const OrderedMap& map = host_.database().cached(request.group);
+  const Lookup lookup = request.command->read({map, args, request.slot, read_scratch_}, reply);
+  connection_detail::release_excess(read_scratch_);
+  switch (lookup) {
     case Lookup::kNotInMemory:
       return read_from_disk(request);
     case Lookup::kFailed:
@@ -296,7 +316,8 @@ inline void Connection::read_from_disk(Request& request) {
   database.read_from_disk(request.group, [this, &database, &request](const OrderedMap& map) {
     const std::vector<std::string_view> args(request.args.begin(), request.args.end());
     resp::Writer reply = request.writer();
-    if (request.command->read(map, args, reply) != Lookup::kFound) {
+    ReadScratch scratch;
+    if (request.command->read({map, args, request.slot, scratch}, reply) != Lookup::kFound) {
       reply.error("ERR storage failure");
     }
     database.post([this, &request] { answer(request); });
@@ -306,19 +327,19 @@ inline void Connection::read_from_disk(Request& request) {
 // ---- Writes -------------------------------------------------------------------------------------
 
 inline void Connection::run_write(const Command& command, Args args) {
-  const std::optional<GroupId> group = group_of_keys(command, args);
-  if (!group) return;
+  const std::optional<Place> place = place_of_keys(command, args);
+  if (!place) return;
   if ((command.flags & kDenyOom) != 0 && host_.database().disk_is_full()) {
     return reply_error(
         "ERR disk full: less than limits.min_free_disk_mb is left on a majority of the nodes");
   }
   Operation operation;
   if (const auto problem = command.write(args, operation)) return reply_error(*problem);
-  Request& request = add_pending(command, *group, args, 0);
-  const Index index = host_.database().propose(*group, std::move(operation), request);
+  Request& request = add_pending(command, *place, args, 0);
+  const Index index = host_.database().propose(place->group, std::move(operation), request);
   if (index == Index{}) return;  // refused, and answered
   request.index = index;
-  last_writes_[*group] = index;
+  last_writes_[place->group] = index;
 }
 
 inline void Connection::on_done(Request& request, const Outcome& outcome) {
@@ -374,11 +395,11 @@ inline Connection::Request& Connection::add_pending(const Command* command,
   return request;
 }
 
-inline Connection::Request& Connection::add_pending(const Command& command, GroupId group,
-                                                    Args args, std::size_t reply_bytes) {
+inline Connection::Request& Connection::add_pending(const Command& command, Place place, Args args,
+                                                    std::size_t reply_bytes) {
   Request& request = add_pending(&command, connection_detail::size_of(args) + reply_bytes);
-  request.group = group;
-  request.slot = connection_detail::slot_of_first_key(command, args);
+  request.group = place.group;
+  request.slot = place.slot;
   return request;
 }
 

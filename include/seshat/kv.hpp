@@ -43,8 +43,8 @@ struct Limits {
 void reply_outcome(const Outcome& outcome, resp::Writer& reply);
 
 // Of keys and values
-[[nodiscard]] Lookup get(const OrderedMap& map, Args args, resp::Writer& reply);
-[[nodiscard]] Lookup exists(const OrderedMap& map, Args args, resp::Writer& reply);
+[[nodiscard]] Lookup get(const ReadCall& call, resp::Writer& reply);
+[[nodiscard]] Lookup exists(const ReadCall& call, resp::Writer& reply);
 [[nodiscard]] std::optional<std::string> set(Args args, Operation& operation);
 [[nodiscard]] std::optional<std::string> del(Args args, Operation& operation);
 
@@ -234,6 +234,9 @@ inline constexpr std::array kCommands = {
 };
 // clang-format on
 
+inline constexpr CommandNames<128> kCommandNames{kCommands};
+static_assert(kCommands.size() <= 64, "give the names twice as many places as there are commands");
+
 // =================================================================================================
 // Bodies
 // =================================================================================================
@@ -244,16 +247,17 @@ namespace detail {
 
 // Keys have their own limit; every other argument of a write may become a value.
 inline std::string_view size_error(const Command& command, Args args, const Limits& limits) {
-  if (command.keys.first == 0) return {};
-  bool value_too_large = false;
+  bool key_too_large = false;
+  for_each_key(command, args, [&](std::string_view key) {
+    key_too_large = key_too_large || key.size() > limits.max_key_size_bytes;
+  });
+  if (key_too_large) return "ERR key too large";
+  if (!command.is_write()) return {};
   for (std::size_t i = 1; i < args.size(); ++i) {
-    if (is_key(command, i, args.size())) {
-      if (args[i].size() > limits.max_key_size_bytes) return "ERR key too large";
-    } else if (args[i].size() > limits.max_value_size_bytes) {
-      value_too_large = command.is_write();
-    }
+    const bool large = args[i].size() > limits.max_value_size_bytes;
+    if (large && !is_key(command, i, args.size())) return "ERR value too large";
   }
-  return value_too_large ? "ERR value too large" : "";
+  return {};
 }
 
 inline bool asks_for_help(const Command& container, Args args) {
@@ -274,7 +278,7 @@ inline const Command* check(Args args, const Limits& limits, const Session& sess
     reply.error(text);
     return nullptr;
   };
-  const Command* command = find_command(commands(), args[0]);
+  const Command* command = kCommandNames.find(args[0]);
   if (command == nullptr) return refuse(unknown_command_text(args));
   const Command& named = *command;
   const bool asks_for_help = detail::asks_for_help(named, args);
@@ -302,10 +306,9 @@ inline void reply_outcome(const Outcome& outcome, resp::Writer& reply) {
 
 // ---- Keys and values ----------------------------------------------------------------------------
 
-inline Lookup get(const OrderedMap& map, Args args, resp::Writer& reply) {
-  std::string storage;
+inline Lookup get(const ReadCall& call, resp::Writer& reply) {
   StoredValue value;
-  switch (read_value(map, args[1], storage, value)) {
+  switch (read_value(call.map, call.slot, call.args[1], call.scratch, value)) {
     case Lookup::kFound:
       reply.bulk(value.data);
       return Lookup::kFound;
@@ -320,12 +323,13 @@ inline Lookup get(const OrderedMap& map, Args args, resp::Writer& reply) {
   return Lookup::kFailed;
 }
 
-inline Lookup exists(const OrderedMap& map, Args args, resp::Writer& reply) {
-  std::string storage;
+inline Lookup exists(const ReadCall& call, resp::Writer& reply) {
   StoredValue value;
   std::int64_t count = 0;
-  for (const std::string_view key : args.subspan(1)) {
-    const Lookup lookup = read_value(map, key, storage, value);
+  for (std::size_t i = 1; i < call.args.size(); ++i) {
+    const std::string_view key = call.args[i];
+    const Slot slot = i == 1 ? call.slot : slot_of(key);
+    const Lookup lookup = read_value(call.map, slot, key, call.scratch, value);
     if (lookup == Lookup::kNotInMemory || lookup == Lookup::kFailed) return lookup;
     count += lookup == Lookup::kFound ? 1 : 0;
   }

@@ -277,13 +277,17 @@ inline constexpr std::string_view kTokenEnds = " \t\r\n";
 // A decimal number in its one canonical form: no plus, no leading zeros, no "-0", no blanks. So
 // does string2ll of Redis read a length.
 [[nodiscard]] inline std::optional<std::int64_t> parse_integer(std::string_view text) {
-  const std::string_view digits = text.substr(text.starts_with('-') ? 1 : 0);
-  if (digits.starts_with('0') && text != "0") return std::nullopt;
-  std::int64_t number = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stop, code] = std::from_chars(text.data(), end, number);
-  if (code != std::errc{} || stop != end) return std::nullopt;
-  return number;
+  const bool negative = text.starts_with('-');
+  const std::string_view digits = text.substr(negative ? 1 : 0);
+  if (digits.empty() || digits.size() > 19) return std::nullopt;
+  if (digits[0] == '0' && text.size() > 1) return std::nullopt;
+  std::uint64_t number = 0;  // any 19 digits fit
+  for (const char c : digits) {
+    if (c < '0' || c > '9') return std::nullopt;
+    number = 10 * number + static_cast<std::uint64_t>(c - '0');
+  }
+  if (number > std::uint64_t{INT64_MAX} + (negative ? 1 : 0)) return std::nullopt;
+  return static_cast<std::int64_t>(negative ? 0 - number : number);
 }
 
 enum class LineEnd : std::uint8_t { kFound, kNotYet, kTooLong, kNoLineFeed };
@@ -293,9 +297,8 @@ enum class LineEnd : std::uint8_t { kFound, kNotYet, kTooLong, kNoLineFeed };
 // a line over `max_size` is too long even when its end is already here.
 [[nodiscard]] inline LineEnd find_crlf(std::string_view bytes, std::size_t start,
                                        std::size_t max_size, std::size_t& scanned) {
-  while (scanned < bytes.size() && bytes[scanned] != '\r' && scanned - start <= max_size) {
-    ++scanned;
-  }
+  const std::size_t end = bytes.size() - start <= max_size ? bytes.size() : start + max_size + 1;
+  while (scanned < end && bytes[scanned] != '\r') ++scanned;
   if (scanned - start > max_size) return LineEnd::kTooLong;
   if (bytes.size() - scanned < 2) return LineEnd::kNotYet;
   return bytes[scanned + 1] == '\n' ? LineEnd::kFound : LineEnd::kNoLineFeed;
@@ -381,11 +384,9 @@ inline Status RequestParser::parse_bulk_header(std::string_view request) {
 // wrong shows at once, and not as another command somewhere inside a value.
 inline Status RequestParser::parse_bulk_body(std::string_view request) {
   const std::size_t end = position_ + bulk_size_;
-  const std::string_view line_end = "\r\n";
-  if (request.size() > end && !line_end.starts_with(request.substr(end, 2))) {
-    return fail("ERR Protocol error: expected CRLF after bulk string");
-  }
-  if (request.size() < end + 2) return Status::kIncomplete;
+  const std::string_view line_end = request.substr(std::min(end, request.size()), 2);
+  if (line_end.empty() || line_end == "\r") return Status::kIncomplete;
+  if (line_end != "\r\n") return fail("ERR Protocol error: expected CRLF after bulk string");
   extents_.push_back({position_, bulk_size_});
   position_ = scanned_ = end + 2;
   --missing_args_;
@@ -396,7 +397,7 @@ inline Status RequestParser::parse_bulk_body(std::string_view request) {
 inline void RequestParser::finish_multibulk(std::string_view request) {
   args_.resize(extents_.size());
   for (std::size_t i = 0; i < extents_.size(); ++i) {
-    args_[i] = request.substr(extents_[i].offset, extents_[i].size);
+    args_[i] = std::string_view(request.data() + extents_[i].offset, extents_[i].size);
   }
 }
 
@@ -512,7 +513,9 @@ inline Status RequestParser::fail(std::string error) {
 
 inline void Writer::line(char type, std::string_view text) {
   out_ += type;
-  for (const char c : text) out_ += c == '\r' || c == '\n' ? ' ' : c;
+  const std::size_t begin = out_.size();
+  out_ += text;
+  for (char& c : std::span(out_).subspan(begin)) c = c == '\r' || c == '\n' ? ' ' : c;
   out_ += "\r\n";
 }
 
@@ -527,8 +530,10 @@ inline void Writer::header(char type, std::int64_t number) {
 
 inline void Writer::bulk_string(char type, std::string_view bytes) {
   header(type, static_cast<std::int64_t>(bytes.size()));
-  out_ += bytes;
-  out_ += "\r\n";
+  // Room for all at once: one that grew for the bytes alone would be moved again for the line end.
+  const std::size_t size = out_.size() + bytes.size() + 2;
+  if (size > out_.capacity()) out_.reserve(std::max(size, 2 * out_.capacity()));
+  out_.append(bytes).append("\r\n", 2);
 }
 
 inline bool Writer::attribute(std::size_t count) {

@@ -25,6 +25,7 @@
 #define SESHAT_STATE_MACHINE_HPP
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -129,12 +130,21 @@ inline constexpr std::string_view kShardMapKey = "shardmap";
 
 // FNV-1a, 64 bits, of which value keys keep 48. Fixed for ever: it stands in keys on disk.
 [[nodiscard]] inline std::uint64_t key_hash(std::string_view key) { return fnv1a(key); }
-// The map's key of a user's key, into `out` (replaced).
+// The map's key of a user's key, into `out` (replaced). `slot` is slot_of(key), for who knows it.
 void value_key(std::string_view key, std::string& out);
+void value_key(Slot slot, std::string_view key, std::string& out);
 
-// The value of a user's key. `value.data` looks into `storage`.
+// What reads need room for. Kept from one to the next, it spares them every allocation.
+struct ReadScratch {
+  std::string map_key;
+  std::string record;
+};
+
+// The value of a user's key. `value.data` looks into `storage`, or into scratch.record.
 [[nodiscard]] Lookup read_value(const OrderedMap& map, std::string_view key, std::string& storage,
                                 StoredValue& value);
+[[nodiscard]] Lookup read_value(const OrderedMap& map, Slot slot, std::string_view key,
+                                ReadScratch& scratch, StoredValue& value);
 // nullopt: not there yet. An error: it is there and can't be read.
 [[nodiscard]] Result<std::optional<ClusterMembership>> read_membership(const OrderedMap& map);
 [[nodiscard]] Result<std::optional<ShardMap>> read_shard_map(const OrderedMap& map);
@@ -143,27 +153,43 @@ void value_key(std::string_view key, std::string& out);
 // Bodies
 // =================================================================================================
 
-inline void value_key(std::string_view key, std::string& out) {
-  const Slot slot = slot_of(key);
+inline void value_key(std::string_view key, std::string& out) { value_key(slot_of(key), key, out); }
+
+inline void value_key(Slot slot, std::string_view key, std::string& out) {
   const std::uint64_t hash = key_hash(key);
-  out.clear();
-  out.push_back(kValuePrefix);
-  out.push_back(static_cast<char>(slot >> 8));
-  out.push_back(static_cast<char>(slot & 0xff));
-  for (int shift = 40; shift >= 0; shift -= 8) out.push_back(static_cast<char>(hash >> shift));
+  std::array<char, 9> header = {kValuePrefix, static_cast<char>(slot >> 8),
+                                static_cast<char>(slot & 0xff)};
+  for (unsigned i = 0; i < 6; ++i) header[3 + i] = static_cast<char>(hash >> (40 - 8 * i));
+  out.reserve(header.size() + key.size());
+  out.assign(header.data(), header.size());
   out.append(key);
 }
+
+namespace detail {
+
+inline Lookup read_value_at(const OrderedMap& map, std::string_view map_key, std::string& storage,
+                            StoredValue& value) {
+  const Lookup lookup = map.get(map_key, storage);
+  if (lookup != Lookup::kFound) return lookup;
+  const auto decoded = codec::decode_stored_value(storage);
+  if (!decoded) return Lookup::kFailed;
+  value = *decoded;
+  return Lookup::kFound;
+}
+
+}  // namespace detail
 
 inline Lookup read_value(const OrderedMap& map, std::string_view key, std::string& storage,
                          StoredValue& value) {
   std::string map_key;
   value_key(key, map_key);
-  const Lookup lookup = map.get(map_key, storage);
-  if (lookup != Lookup::kFound) return lookup;
-  auto decoded = codec::decode_stored_value(storage);
-  if (!decoded) return Lookup::kFailed;
-  value = *decoded;
-  return Lookup::kFound;
+  return detail::read_value_at(map, map_key, storage, value);
+}
+
+inline Lookup read_value(const OrderedMap& map, Slot slot, std::string_view key,
+                         ReadScratch& scratch, StoredValue& value) {
+  value_key(slot, key, scratch.map_key);
+  return detail::read_value_at(map, scratch.map_key, scratch.record, value);
 }
 
 namespace detail {
