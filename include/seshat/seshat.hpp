@@ -15,6 +15,7 @@
 #include "seshat/result.hpp"       // a value, or the reason why there is none
 #include "seshat/thread_name.hpp"  // what a debugger calls a thread
 #include "seshat/version.hpp"
+#include "seshat/wire.hpp"       // protobuf's wire format by hand
 #include "seshat/work_pool.hpp"  // a few threads for slow work
 
 // Floor 0: stands alone. Copy any of them into another project.
