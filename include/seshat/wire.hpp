@@ -18,8 +18,8 @@
 // Keeps:    proto3's rule that 0 and empty bytes are left out. A Reader takes fields in any order
 //           and skips those that nobody takes; it trusts no length, and what it can't read makes
 //           it not whole(), for good.
-// Refuses:  groups, which proto3 does not have; field 0; tags above 32 bits and varints of more
-//           than 10 bytes or 64 bits, which nobody writes.
+// Refuses:  groups, which proto3 does not have; field 0; tags and numbers that do not fit, which
+//           nobody writes.
 // Threads:  none inside. Alone: copy this file; it needs only the standard library.
 #ifndef SESHAT_WIRE_HPP
 #define SESHAT_WIRE_HPP
@@ -94,7 +94,7 @@ class Reader {
   // The value of the field that next() went to. One of another type, or too large, is refused.
   void take(std::uint64_t& value);
   void take(std::uint32_t& value);
-  void take(bool& value);  // any number but 0
+  void take(bool& value);  // true: any number but 0, as large as it may be
   void take(std::string_view& value);
   // What was read makes no sense to the caller.
   void refuse() { whole_ = false; }
