@@ -1,8 +1,8 @@
 // tests/nanopb_codec.hpp - nanopb's word on the records that Seshat writes and reads by hand.
 //
-// As Seshat had it before wire.hpp: what codec.hpp writes must be these bytes, and what it reads must
-// mean the same. Each encoded() and each decode_*() stands beside the one of codec.hpp that has the
-// same name. The bytes of a view must outlive it, as there.
+// As Seshat had it before wire.hpp: what codec.hpp writes must be these bytes, and what it reads
+// must mean the same. Each decode_*() stands beside the one of codec.hpp that has its name, and
+// encoded() beside encode().
 #ifndef SESHAT_TESTS_NANOPB_CODEC_HPP
 #define SESHAT_TESTS_NANOPB_CODEC_HPP
 

@@ -1,10 +1,10 @@
-// seshat/codec.hpp - records and operations <-> bytes; peer_codec.hpp adds what nodes tell each other.
+// seshat/codec.hpp - records and operations <-> bytes; peer_codec.hpp: what nodes tell each other.
 //
 // Protocol Buffers, with neither libprotobuf nor generated C++ classes; proto/seshat.proto is the
 // format. What every command writes and reads (log entries, operations, values, hard state, how far
-// a state machine is) is written and read by hand, in wire_records.hpp and here. What is rare is left
-// to nanopb, whose tables cost nothing to keep right and ten times as much to run. A worked example,
-// a log entry with two bytes of data:
+// a state machine is) is written and read by hand, here and in wire_records.hpp: nanopb took 70 %
+// of the instructions of a SET. What is rare is left to nanopb and its tables, which need no care.
+// A worked example, a log entry with two bytes of data:
 //
 //   08 01         version     1
 //   10 07         term        7

@@ -1,9 +1,8 @@
-// seshat/wire.hpp - protobuf's wire format by hand: for records that are written and read with every
-// command.
+// seshat/wire.hpp - protobuf's wire format by hand, for what is written and read with every command.
 //
-//   08 01       field 1, a varint:   1           (a tag is the field's number << 3 | how it is written)
-//   18 ac 02    field 3, a varint:   300         (7 bits a byte, the lowest first; 80: more follow)
-//   2a 02 4f 4b field 5, bytes:      "OK"        (a length, then as many)
+//   08 01        field 1, a varint: 1     a tag is the field's number << 3 | how it is written
+//   18 ac 02     field 3, a varint: 300   7 bits a byte, the lowest first; its 80 says: more follow
+//   2a 02 4f 4b  field 5, bytes:    "OK"  a length, then as many
 //
 //   wire::Writer out(text, size_bytes);          wire::Reader in(text);
 //   out.number(1, version);                      while (in.next()) {

@@ -1,9 +1,9 @@
 // seshat/wire_records.hpp - the records of every command, field by field over wire.hpp.
 //
-// For each one put(), which writes it or counts its bytes, and read(), which is true if the bytes are
-// whole. What their numbers mean (a version, a type) is codec.hpp's to judge, and only codec.hpp and
-// peer_codec.hpp call these. A field that is added to one of these records in proto/seshat.proto is
-// added here twice; tests/wire_codec_test.cpp then finds out whether nanopb agrees.
+// For each one put(), which writes it or counts its bytes, and read(), which is true if the bytes
+// are whole. What their numbers mean (a version, a type) is for codec.hpp to judge; only codec.hpp
+// and peer_codec.hpp call these. A field that proto/seshat.proto adds to one of these records is
+// added here to both; tests/wire_codec_test.cpp then finds out whether nanopb agrees.
 //
 // Threads: none inside. Needs: records.hpp, wire.hpp; of nanopb only the numbers of fields.
 #ifndef SESHAT_WIRE_RECORDS_HPP
