@@ -42,7 +42,7 @@ PKG_CONFIG   ?= pkg-config
 # ---- Sources -------------------------------------------------------------------------------------
 
 HEADERS       := $(sort $(wildcard include/seshat/*.hpp))
-COPYABLE      := $(filter $(HEADERS),$(patsubst %,include/seshat/%.hpp,resp raft slots glob log result version))
+COPYABLE      := $(filter $(HEADERS),$(patsubst %,include/seshat/%.hpp,resp raft slots glob log result version wire))
 DAEMON_SRCS   := $(sort $(wildcard src/*.cpp))
 UNIT_SRCS     := $(sort $(wildcard tests/*_test.cpp))
 SIM_SRCS      := $(sort $(wildcard tests/sim/*.cpp))

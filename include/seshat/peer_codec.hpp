@@ -1,7 +1,8 @@
 // seshat/peer_codec.hpp - what nodes tell each other <-> bytes: frames, calls, snapshots.
 //
-// As codec.hpp, which encodes the records inside. All of these come from outside the process: what
-// can't be read is an error, never a crash, and no length is trusted.
+// As codec.hpp, which encodes the records inside: Raft messages by hand, the rest by nanopb. All of
+// these come from outside the process: what can't be read is an error, never a crash, and no length
+// is trusted.
 //
 // Threads: none inside; every function may run anywhere.
 // Needs:   codec.hpp.
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -22,6 +24,8 @@
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
+#include "seshat/wire.hpp"
+#include "seshat/wire_records.hpp"
 
 namespace seshat::codec {
 
@@ -53,24 +57,6 @@ void copy_beginning(const std::string& from, char (&to)[N]) {
   copy_text(from.substr(0, N - 1), to);
 }
 
-inline bool encode_entries(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
-  for (const raft::Entry& entry : *static_cast<const std::vector<raft::Entry>*>(*arg)) {
-    std::string scratch;
-    const std::string_view data = data_of(entry, scratch);
-    const seshat_proto_VersionedLogEntry record = to_proto(entry, data);
-    if (!pb_encode_tag_for_field(stream, field)) return false;
-    if (!pb_encode_submessage(stream, seshat_proto_VersionedLogEntry_fields, &record)) return false;
-  }
-  return true;
-}
-
-inline bool decode_entries(pb_istream_t* stream, const pb_field_t*, void** arg) {
-  Result<raft::Entry> entry = decode_entry(take_rest(stream));
-  if (!entry) PB_RETURN_ERROR(stream, "an entry can't be read");
-  static_cast<std::vector<raft::Entry>*>(*arg)->push_back(std::move(*entry));
-  return true;
-}
-
 // ---- Raft messages: a struct for each on our side, one flat message on the wire
 
 inline void fill(seshat_proto_RaftMessage& out, const raft::RequestVote& body) {
@@ -94,7 +80,6 @@ inline void fill(seshat_proto_RaftMessage& out, const raft::AppendEntries& body)
   out.commit_index = body.commit_index.value;
   out.round = body.round;
   out.compactable_index = body.compactable_index.value;
-  out.entries = encoder(&encode_entries, body.entries);
 }
 
 inline void fill(seshat_proto_RaftMessage& out, const raft::AppendEntriesReply& body) {
@@ -120,7 +105,7 @@ inline void fill(seshat_proto_RaftMessage& out, const raft::InstallSnapshot& bod
   out.configuration_index = body.snapshot.configuration_index.value;
 }
 
-// Looks into `message`, which must stay until it is encoded.
+// All but entries. Looks into `message`, which must stay until it is encoded.
 inline seshat_proto_RaftMessage to_proto(const PeerMessage& message) {
   seshat_proto_RaftMessage out = seshat_proto_RaftMessage_init_zero;
   out.group = message.group.value;
@@ -148,9 +133,9 @@ struct RaftMessageParts {
   raft::Configuration configuration;
 };
 
+// For nanopb. Entries are skipped.
 inline seshat_proto_RaftMessage message_decoder(RaftMessageParts& parts) {
   seshat_proto_RaftMessage in = seshat_proto_RaftMessage_init_zero;
-  in.entries = decoder(&decode_entries, parts.entries);
   in.configuration = configuration_decoder(parts.configuration);
   return in;
 }
@@ -191,26 +176,149 @@ inline bool from_proto(const seshat_proto_RaftMessage& in, RaftMessageParts part
   }
 }
 
-inline bool encode_messages(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
-  for (const PeerMessage& message : *static_cast<const std::vector<PeerMessage>*>(*arg)) {
-    const seshat_proto_RaftMessage out = to_proto(message);
-    if (!pb_encode_tag_for_field(stream, field)) return false;
-    if (!pb_encode_submessage(stream, seshat_proto_RaftMessage_fields, &out)) return false;
-  }
-  return true;
+// ---- Raft messages by hand
+
+// A message as it is written.
+struct FlatMessage {
+  seshat_proto_RaftMessage fields;           // the numbers
+  const std::vector<raft::Entry>* entries;   // null: none
+  const raft::Configuration* configuration;  // null: none
+};
+
+// Looks into `message`.
+inline FlatMessage flat(const PeerMessage& message) {
+  const auto* append = std::get_if<raft::AppendEntries>(&message.message.body);
+  const auto* install = std::get_if<raft::InstallSnapshot>(&message.message.body);
+  return {to_proto(message), append ? &append->entries : nullptr,
+          install ? &install->snapshot.configuration : nullptr};
 }
 
-inline bool decode_messages(pb_istream_t* stream, const pb_field_t*, void** arg) {
+template <class Out>
+void put_numbers(Out& out, const seshat_proto_RaftMessage& fields) {
+  out.number(seshat_proto_RaftMessage_type_tag, number_of(fields.type));
+  out.number(seshat_proto_RaftMessage_group_tag, fields.group);
+  out.number(seshat_proto_RaftMessage_from_tag, fields.from);
+  out.number(seshat_proto_RaftMessage_to_tag, fields.to);
+  out.number(seshat_proto_RaftMessage_term_tag, fields.term);
+  out.number(seshat_proto_RaftMessage_log_index_tag, fields.log_index);
+  out.number(seshat_proto_RaftMessage_log_term_tag, fields.log_term);
+  out.number(seshat_proto_RaftMessage_commit_index_tag, fields.commit_index);
+  out.number(seshat_proto_RaftMessage_round_tag, fields.round);
+  out.number(seshat_proto_RaftMessage_withhold_ms_tag, fields.withhold_ms);
+  out.number(seshat_proto_RaftMessage_conflict_index_tag, fields.conflict_index);
+  out.number(seshat_proto_RaftMessage_success_tag, fields.success);
+  out.number(seshat_proto_RaftMessage_pre_vote_tag, fields.pre_vote);
+  out.number(seshat_proto_RaftMessage_transfer_tag, fields.transfer);
+}
+
+template <class Out>
+void put(Out& out, const FlatMessage& message) {
+  put_numbers(out, message.fields);
+  if (message.entries != nullptr) {
+    for (const raft::Entry& entry : *message.entries) {
+      std::string scratch;
+      const std::string_view data = data_of(entry, scratch);
+      out.head(seshat_proto_RaftMessage_entries_tag, size_of(entry, data));
+      put(out, entry, data);
+    }
+  }
+  out.number(seshat_proto_RaftMessage_compactable_index_tag, message.fields.compactable_index);
+  if (message.configuration != nullptr) {
+    std::string configuration;
+    append_configuration(configuration, *message.configuration);
+    out.element(seshat_proto_RaftMessage_configuration_tag, configuration);
+  }
+  out.number(seshat_proto_RaftMessage_configuration_index_tag, message.fields.configuration_index);
+}
+
+inline void append_messages(std::string& out, const std::vector<PeerMessage>& messages) {
+  for (const PeerMessage& message : messages) {
+    const FlatMessage fields = flat(message);
+    const std::size_t size_bytes = size_of(fields);
+    wire::Size head;
+    head.head(seshat_proto_Frame_messages_tag, size_bytes);
+    wire::Writer writer(out, head.size_bytes() + size_bytes);
+    writer.head(seshat_proto_Frame_messages_tag, size_bytes);
+    put(writer, fields);
+  }
+}
+
+inline void take_entry(wire::Reader& in, std::vector<raft::Entry>& entries) {
+  std::string_view bytes;
+  in.take(bytes);
+  if (!in.whole()) return;
+  Result<raft::Entry> entry = decode_entry(bytes);
+  if (!entry) return in.refuse();
+  entries.push_back(std::move(*entry));
+}
+
+template <class Enum>
+void take_enum(wire::Reader& in, Enum& value) {
+  static_assert(sizeof(Enum) == sizeof(std::uint32_t));
+  std::uint32_t number = 0;
+  in.take(number);
+  std::memcpy(&value, &number, sizeof(number));  // read by number_of() alone
+}
+
+// The field that `in` stands at.
+inline void take_field(wire::Reader& in, seshat_proto_RaftMessage& fields,
+                       RaftMessageParts& parts) {
+  switch (in.field()) {
+    case seshat_proto_RaftMessage_type_tag:
+      return take_enum(in, fields.type);
+    case seshat_proto_RaftMessage_group_tag:
+      return in.take(fields.group);
+    case seshat_proto_RaftMessage_from_tag:
+      return in.take(fields.from);
+    case seshat_proto_RaftMessage_to_tag:
+      return in.take(fields.to);
+    case seshat_proto_RaftMessage_term_tag:
+      return in.take(fields.term);
+    case seshat_proto_RaftMessage_log_index_tag:
+      return in.take(fields.log_index);
+    case seshat_proto_RaftMessage_log_term_tag:
+      return in.take(fields.log_term);
+    case seshat_proto_RaftMessage_commit_index_tag:
+      return in.take(fields.commit_index);
+    case seshat_proto_RaftMessage_round_tag:
+      return in.take(fields.round);
+    case seshat_proto_RaftMessage_withhold_ms_tag:
+      return in.take(fields.withhold_ms);
+    case seshat_proto_RaftMessage_conflict_index_tag:
+      return in.take(fields.conflict_index);
+    case seshat_proto_RaftMessage_success_tag:
+      return in.take(fields.success);
+    case seshat_proto_RaftMessage_pre_vote_tag:
+      return in.take(fields.pre_vote);
+    case seshat_proto_RaftMessage_transfer_tag:
+      return in.take(fields.transfer);
+    case seshat_proto_RaftMessage_entries_tag:
+      return take_entry(in, parts.entries);
+    case seshat_proto_RaftMessage_compactable_index_tag:
+      return in.take(fields.compactable_index);
+    case seshat_proto_RaftMessage_configuration_tag:
+      return take(in, parts.configuration);
+    case seshat_proto_RaftMessage_configuration_index_tag:
+      return in.take(fields.configuration_index);
+  }
+}
+
+// The message that `frame` stands at.
+inline void take_message(wire::Reader& frame, std::vector<PeerMessage>& messages) {
+  std::string_view bytes;
+  frame.take(bytes);
+  if (!frame.whole()) return;
+  seshat_proto_RaftMessage fields = seshat_proto_RaftMessage_init_zero;
   RaftMessageParts parts;
-  seshat_proto_RaftMessage in = message_decoder(parts);
-  if (!pb_decode(stream, seshat_proto_RaftMessage_fields, &in)) return false;
+  wire::Reader in(bytes);
+  while (in.next()) take_field(in, fields, parts);
+  if (!in.whole()) return frame.refuse();
   PeerMessage message;
   // A type from a newer node is skipped: the protocol version says what both understand.
-  if (from_proto(in, std::move(parts), message)) {
-    static_cast<std::vector<PeerMessage>*>(*arg)->push_back(std::move(message));
-  }
-  return true;
+  if (from_proto(fields, std::move(parts), message)) messages.push_back(std::move(message));
 }
+
+// ---- Handshakes
 
 inline seshat_proto_Hello to_proto(const Hello& hello) {
   seshat_proto_Hello out = seshat_proto_Hello_init_zero;
@@ -298,48 +406,72 @@ inline seshat_proto_NodeStatus to_proto(const NodeStatus& status) {
   return out;
 }
 
-}  // namespace detail
+// ---- Frames: what is no message
 
-// ---- Frames -------------------------------------------------------------------------------------
-
-inline void encode(const Frame& frame, std::string& out) {
+inline void append_handshake(std::string& out, const Frame& frame) {
   seshat_proto_Frame record = seshat_proto_Frame_init_zero;
   record.has_hello = frame.hello.has_value();
-  if (frame.hello) record.hello = detail::to_proto(*frame.hello);
+  if (frame.hello) record.hello = to_proto(*frame.hello);
   record.has_hello_reply = frame.hello_reply.has_value();
   if (frame.hello_reply) {
     record.hello_reply.accepted = frame.hello_reply->accepted;
-    const std::size_t longest = sizeof(record.hello_reply.reason) - 1;
-    detail::copy_text(frame.hello_reply->reason.substr(0, longest), record.hello_reply.reason);
+    copy_beginning(frame.hello_reply->reason, record.hello_reply.reason);
     record.hello_reply.removed = frame.hello_reply->removed;
     record.hello_reply.has_self = true;
-    record.hello_reply.self = detail::to_proto(frame.hello_reply->self);
+    record.hello_reply.self = to_proto(frame.hello_reply->self);
   }
-  record.messages = detail::encoder(&detail::encode_messages, frame.messages);
-  record.has_status = frame.status.has_value();
-  if (frame.status) record.status = detail::to_proto(*frame.status);
-  detail::append_message(out, seshat_proto_Frame_fields, &record);
+  append_message(out, seshat_proto_Frame_fields, &record);
 }
 
-inline Result<Frame> decode_frame(std::string_view bytes) {
+inline void append_status(std::string& out, const NodeStatus& status) {
   seshat_proto_Frame record = seshat_proto_Frame_init_zero;
-  Frame frame;
-  record.messages = detail::decoder(&detail::decode_messages, frame.messages);
+  record.has_status = true;
+  record.status = to_proto(status);
+  append_message(out, seshat_proto_Frame_fields, &record);
+}
+
+// Messages, which have no decoder here, are skipped.
+inline bool read_but_messages(std::string_view bytes, Frame& frame) {
+  seshat_proto_Frame record = seshat_proto_Frame_init_zero;
   NodeStatus status;
-  record.status.groups = detail::decoder(&detail::decode_group_statuses, status.groups);
-  if (!detail::decode_message(bytes, seshat_proto_Frame_fields, &record)) {
-    return detail::undecodable("Frame", "it is not a whole message");
-  }
-  if (record.has_hello) frame.hello = detail::from_proto(record.hello);
+  record.status.groups = decoder(&decode_group_statuses, status.groups);
+  if (!decode_message(bytes, seshat_proto_Frame_fields, &record)) return false;
+  if (record.has_hello) frame.hello = from_proto(record.hello);
   if (record.has_hello_reply) {
-    frame.hello_reply =
-        HelloReply{record.hello_reply.accepted, record.hello_reply.reason,
-                   detail::from_proto(record.hello_reply.self), record.hello_reply.removed};
+    frame.hello_reply = HelloReply{record.hello_reply.accepted, record.hello_reply.reason,
+                                   from_proto(record.hello_reply.self), record.hello_reply.removed};
   }
   if (record.has_status) {
     status.disk_low = record.status.disk_low;
     status.version = record.status.version;
     frame.status = std::move(status);
+  }
+  return true;
+}
+
+}  // namespace detail
+
+// ---- Frames -------------------------------------------------------------------------------------
+
+inline void encode(const Frame& frame, std::string& out) {
+  if (frame.hello || frame.hello_reply) detail::append_handshake(out, frame);
+  detail::append_messages(out, frame.messages);
+  if (frame.status) detail::append_status(out, *frame.status);
+}
+
+inline Result<Frame> decode_frame(std::string_view bytes) {
+  Frame frame;
+  bool rare = false;  // it holds something else than messages
+  wire::Reader in(bytes);
+  while (in.next()) {
+    if (in.field() == seshat_proto_Frame_messages_tag) {
+      detail::take_message(in, frame.messages);
+    } else {
+      rare = true;
+    }
+  }
+  if (!in.whole() || (rare && !detail::read_but_messages(bytes, frame))) {
+    return detail::undecodable("Frame", "it is not a whole message");
   }
   return frame;
 }

@@ -15,6 +15,7 @@
 #include "seshat/result.hpp"       // a value, or the reason why there is none
 #include "seshat/thread_name.hpp"  // what a debugger calls a thread
 #include "seshat/version.hpp"
+#include "seshat/wire.hpp"       // protobuf's wire format by hand
 #include "seshat/work_pool.hpp"  // a few threads for slow work
 
 // Floor 0: stands alone. Copy any of them into another project.
@@ -23,11 +24,12 @@
 #include "seshat/slots.hpp"  // hash slots
 
 // Floor 1: one Raft group, and its bytes.
-#include "seshat/codec.hpp"       // records and messages <-> bytes (nanopb)
-#include "seshat/peer_codec.hpp"  // ... and what nodes tell each other
-#include "seshat/records.hpp"     // what is stored and what nodes tell each other
-#include "seshat/replica.hpp"     // one group on one node; the interfaces it needs
-#include "seshat/snapshot.hpp"    // a group's state as rows
+#include "seshat/codec.hpp"         // records and operations <-> bytes
+#include "seshat/peer_codec.hpp"    // ... and what nodes tell each other
+#include "seshat/records.hpp"       // what is stored and what nodes tell each other
+#include "seshat/replica.hpp"       // one group on one node; the interfaces it needs
+#include "seshat/snapshot.hpp"      // a group's state as rows
+#include "seshat/wire_records.hpp"  // the bytes of the records of every command
 
 // Floor 2: what a key-value store is.
 #include "seshat/admin_commands.hpp"       // SESHAT.MEMBERS, SESHAT.LEAVE, ...
