@@ -37,9 +37,11 @@
 namespace seshat {
 
 // Loops, when nobody says how many: one a core, up to 4; what one loop executes is seldom more than
-// what three can read and write.
+// what three can read and write. Two cores have enough to do without: storage and peers have threads
+// of their own, and what is handed over then only costs (docs/architecture.md has the figures).
 [[nodiscard]] inline std::uint64_t default_threads() {
-  return std::clamp<std::uint64_t>(std::thread::hardware_concurrency(), 1, 4);
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores <= 2 ? 1 : std::min(cores, 4U);
 }
 
 struct Config {
