@@ -13,6 +13,7 @@
 #include "seshat/log.hpp"          // log lines with fields, text or JSON
 #include "seshat/mailbox.hpp"      // many threads post, one owner takes
 #include "seshat/result.hpp"       // a value, or the reason why there is none
+#include "seshat/row_table.hpp"    // rows in memory, found by one hash
 #include "seshat/thread_name.hpp"  // what a debugger calls a thread
 #include "seshat/version.hpp"
 #include "seshat/wire.hpp"       // protobuf's wire format by hand
@@ -57,6 +58,7 @@
 #include "seshat/peer_snapshot_sender.hpp"    // ... and those that go out
 #include "seshat/peer_stream.hpp"             // ... the stream that goes out
 #include "seshat/store.hpp"                   // log, votes and values on disk (RocksDB)
+#include "seshat/store_buffer.hpp"            // what was applied and is not in RocksDB yet
 #include "seshat/store_database.hpp"
 #include "seshat/store_events.hpp"
 #include "seshat/store_generation.hpp"
@@ -68,6 +70,7 @@
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
 #include "seshat/store_snapshot.hpp"
+#include "seshat/store_writer.hpp"
 #include "seshat/wal_check.hpp"  // damage in RocksDB's write-ahead log
 
 // Floor 4: one node.

@@ -222,6 +222,7 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] bool write_log(Turn& turn);
   void fail_write(const std::string& what);
   [[nodiscard]] Result<void> add_cuts(Turn& turn, rocksdb::WriteBatch& batch);
+  void cut_at_the_end();
   [[nodiscard]] std::vector<Cut> take_cuts(std::vector<Cut> asked);
   [[nodiscard]] static std::vector<Written> written_by(const Turn& turn);
   void apply_to_machine(ApplyWork& work);
@@ -529,6 +530,20 @@ inline void Store::run_storage() {
     }
     if (!failed()) write_due_ = writer_.begin_due(db(), groups_);
   }
+  if (!failed() && !waiting_cuts_.empty()) cut_at_the_end();
+}
+
+// What cuts wait for is written now.
+inline void Store::cut_at_the_end() {
+  for (Group& group : groups_) {
+    writer_.finish(group);
+    const rocksdb::Status status = writer_.write_now(db(), group);
+    if (!status.ok())
+      return fail_write("what was applied could not be written: " + status.ToString());
+  }
+  Turn turn;
+  turn.cuts = take_cuts({});
+  if (write_log(turn)) sync({}, turn.cuts);
 }
 
 // Waits for work; false: there is none left, and the store stops.

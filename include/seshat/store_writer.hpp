@@ -7,8 +7,8 @@
 // leaves is whole. It is written on a thread of its own, beside the storage thread's log writes.
 //
 // Threads: note_applied(): whoever applies. begin_due(), make_room() and finish(): the storage
-//          thread. write_out(): any other. give_up(): any. start(), stop() and write_now(): the
-//          owner, the last one when no thread of the store runs. The callbacks: any of them.
+//          thread. write_out(): any other. give_up(): any. start() and stop(): the owner. write_now():
+//          whoever alone applies no more, after finish(). The callbacks: any of them.
 // Needs:   store_group.hpp, store_buffer.hpp, work_pool.hpp; RocksDB.
 #ifndef SESHAT_STORE_WRITER_HPP
 #define SESHAT_STORE_WRITER_HPP
