@@ -86,7 +86,7 @@ endif
 # What pkg-config says takes it a second (gRPC needs 100 libraries), so it is kept in a file. Targets that
 # build nothing themselves do without: `make deps` must work before pkg-config is there.
 PACKAGES  := rocksdb grpc++ tomlplusplus
-NO_BUILD  := help deps run cluster bench check lint lint-format lint-floors asan tsan fuzz format uninstall clean
+NO_BUILD  := help deps run cluster bench bench-scale check lint lint-format lint-floors asan tsan fuzz format uninstall clean
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 include build/packages.mk
 endif
@@ -278,6 +278,12 @@ bench: ## beside Redis and etcd, as far as they are installed: goals, build/benc
 	@scripts/deps.sh --build-only
 	@$(MAKE) $(if $(SESHAT_BIN),,all) $(B)/bench_load
 	@QUICK=$(QUICK) BENCH_LOAD=$(CURDIR)/$(B)/bench_load scripts/bench $(ARGS)
+
+.PHONY: bench-scale
+bench-scale: ## cost as keys, values, connections and nodes grow: build/bench/scale.svg; QUICK=1
+	@scripts/deps.sh --build-only
+	@$(MAKE) $(if $(SESHAT_BIN),,all) $(B)/bench_load
+	@QUICK=$(QUICK) BENCH_LOAD=$(CURDIR)/$(B)/bench_load scripts/bench-scale $(ARGS)
 
 # ARGS=--profile says where the instructions go, ARGS=--update takes what is counted now as the budget.
 .PHONY: budget micro

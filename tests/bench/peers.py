@@ -68,6 +68,12 @@ def info(port, section):
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
+def memory_mib(pid):
+    """What a process holds in memory."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS:"))
+
+
 class Peer:
     protocol = "resp"
     set_operation = "set"
@@ -139,11 +145,7 @@ class Peer:
 
     def memory_mib(self):
         """What the largest node holds in memory."""
-        sizes = []
-        for pid in self.pids():
-            with open(f"/proc/{pid}/status") as status:
-                sizes += [int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS:")]
-        return max(sizes)
+        return max(memory_mib(pid) for pid in self.pids())
 
     def cpu_seconds(self):
         """Of all processes together: fields 14 to 17 of /proc/PID/stat."""
@@ -182,6 +184,8 @@ class Seshat(Peer):
     program = None  # set by scripts/bench
     fails_over = True
     read_mode = "lease"
+    nodes = 3
+    flags = ()  # more of the daemon's
 
     @classmethod
     def check(cls):
@@ -189,20 +193,21 @@ class Seshat(Peer):
             raise Missing(f"{cls.program} is not there: run `make`")
 
     def start(self):
-        self.ports = [free_port() for _ in range(3)]
-        peer_ports = [free_port() for _ in range(3)]
-        members = ",".join(f"{i + 1}=127.0.0.1:{port}" for i, port in enumerate(peer_ports))
-        for i in range(3):
+        self.ports = [free_port() for _ in range(self.nodes)]
+        self.peer_ports = [free_port() for _ in range(self.nodes)]
+        members = ",".join(f"{i + 1}=127.0.0.1:{port}" for i, port in enumerate(self.peer_ports))
+        for i in range(self.nodes):
             self.run(
                 f"node-{i + 1}",
                 [
                     self.program,
                     f"--node.id={i + 1}",
                     f"--node.client_addr=127.0.0.1:{self.ports[i]}",
-                    f"--node.internal_addr=127.0.0.1:{peer_ports[i]}",
+                    f"--node.internal_addr=127.0.0.1:{self.peer_ports[i]}",
                     f"--node.data_dir={self.data_dir}/node-{i + 1}",
                     f"--cluster.initial_members={members}",
                     f"--raft.read_mode={self.read_mode}",
+                    *self.flags,
                 ],
             )
         self.port = eventually("leader", self.leader)

@@ -96,15 +96,15 @@ def goals():
 # Goals that this program does not measure; they stand in the table so that nobody takes it for whole.
 NOT_MEASURED = [
     "elections in 10 minutes at c=256",
-    "throughput with 3 million keys / with 10,000",
-    "throughput with 10,000 idle connections / with none",
+    "throughput with 3 million keys / with 10,000 (scripts/bench-scale)",
+    "throughput with 10,000 idle connections / with none (scripts/bench-scale)",
 ]
 
 
-def judged(rounds):
-    """The rows of the table of goals, as they stand in results.json."""
+def judged(rounds, which=None):
+    """The rows of the table of goals, as they stand in results.json; without `which`, of all of them."""
     rows = []
-    for goal in goals():
+    for goal in goals() if which is None else which:
         values = goal.values(rounds)
         row = {"goal": goal.what, "must": goal.must, "stretch": goal.stretch, "unit": goal.unit}
         row["direction"] = "at least" if goal.more_is_better else "at most"
@@ -136,7 +136,7 @@ def table(header, rows):
     return "\n".join(lines)
 
 
-def goals_text(rows):
+def goals_text(rows, not_measured=NOT_MEASURED):
     lines = []
     for row in rows:
         unit = row["unit"]
@@ -150,7 +150,7 @@ def goals_text(rows):
             f"{row['stretch']:g}{unit}",
             row["verdict"],
         ])  # fmt: skip
-    lines += [[what, "-", "-", "-", "-", "not by this program"] for what in NOT_MEASURED]
+    lines += [[what, "-", "-", "-", "-", "not by this program"] for what in not_measured]
     return table(["goal", "median", "range", "must", "stretch", "reached"], lines)
 
 
@@ -190,6 +190,9 @@ COLOURS = {
     "redis-wait": "#2a7f3f",
     "redis-aof": "#8a6d1f",
     "redis": "#6b7280",
+    # The series of scripts/bench-scale.
+    "set": "#c1121f",
+    "get": "#1d70b7",
 }
 PANEL_WIDTH, PANEL_HEIGHT = 330, 250
 LEFT, TOP, RIGHT, BOTTOM = 66, 34, 14, 34  # margins in a panel
@@ -268,23 +271,32 @@ class Panel:
 def plot(rounds, loads, peers, caption):
     """An SVG: a row of panels for each operation, a column for each metric."""
     operations = sorted({name.split(" ")[0] for name in loads}, reverse=True)
-    width, top = PANEL_WIDTH * len(METRICS), 66
-    height = top + PANEL_HEIGHT * len(operations) + 10
+    panels = []
+    for operation in operations:
+        names = [name for name in loads if name.startswith(operation + " ")]
+        panels += [
+            Panel(rounds, peers, names, metric, f"{operation.upper()}: {title}") for metric, title in METRICS
+        ]
+    return drawing(panels, len(METRICS), peers, caption)
+
+
+def drawing(panels, columns, series, caption):
+    """An SVG of panels, row by row, under a caption and the names of the series."""
+    width, top = PANEL_WIDTH * columns, 66
+    height = top + PANEL_HEIGHT * math.ceil(len(panels) / columns) + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif">',
         '<rect width="100%" height="100%" fill="white"/>',
         text(LEFT, 24, caption, size=12),
     ]
-    for i, (peer, title) in enumerate(peers.items()):
-        x = 20 + i * (width - 20) / len(peers)
-        parts.append(f'<circle cx="{x:.1f}" cy="46" r="5" fill="{COLOURS[peer]}"/>')
+    for i, (name, title) in enumerate(series.items()):
+        x = 20 + i * (width - 20) / len(series)
+        parts.append(f'<circle cx="{x:.1f}" cy="46" r="5" fill="{COLOURS[name]}"/>')
         parts.append(text(x + 9, 50, title, size=11))
-    for row, operation in enumerate(operations):
-        names = [name for name in loads if name.startswith(operation + " ")]
-        for column, (metric, title) in enumerate(METRICS):
-            panel = Panel(rounds, peers, names, metric, f"{operation.upper()}: {title}")
-            parts.append(f'<g transform="translate({column * PANEL_WIDTH},{top + row * PANEL_HEIGHT})">')
-            parts += [panel.svg(), "</g>"]
+    for i, panel in enumerate(panels):
+        row, column = divmod(i, columns)
+        parts.append(f'<g transform="translate({column * PANEL_WIDTH},{top + row * PANEL_HEIGHT})">')
+        parts += [panel.svg(), "</g>"]
     parts.append("</svg>")
     return "\n".join(parts) + "\n"

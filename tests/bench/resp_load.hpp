@@ -9,9 +9,11 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
@@ -94,6 +96,17 @@ namespace detail {
   throw std::system_error(errno, std::generic_category(), what);
 }
 
+// As many files as clients need, where the shell's limit is lower and the hard one allows it.
+inline void raise_file_limit(std::size_t clients) {
+  constexpr rlim_t kOtherFiles = 64;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = std::min<rlim_t>(clients + kOtherFiles, limit.rlim_max);
+  if (limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = wanted;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);  // if it fails, connecting says so
+}
+
 // A connected socket that does not block.
 inline Descriptor connected(const Options& options) {
   addrinfo hints{};
@@ -117,6 +130,7 @@ inline Descriptor connected(const Options& options) {
 inline RespLoad::RespLoad(const Options& options)
     : options_(options), workload_(options), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
   if (epoll_.get() < 0) detail::fail("epoll_create1");
+  detail::raise_file_limit(options.clients);
   for (std::size_t i = 0; i < options.clients; ++i) {
     connections_.push_back(std::make_unique<Connection>(detail::connected(options)));
     watch(*connections_.back(), EPOLL_CTL_ADD, EPOLLIN);
