@@ -200,7 +200,22 @@ TEST_CASE("entries whose keys are in memory are applied at once, others not at a
   CHECK(value_of(node->cached(kData), "key77") == "3");
 }
 
-TEST_CASE("the system group's entries, and very many, are left to the storage thread",
+TEST_CASE("entries that are applied at once follow those of the storage thread in their own batch",
+          "[store][buffer]") {
+  MemoryDisk disk;
+  Node node(disk);
+  constexpr std::uint64_t kRounds = 3000;
+  for (std::uint64_t round = 0; round < kRounds; ++round) {
+    const std::uint64_t index = 2 * round + 1;
+    const std::string value = std::to_string(round);
+    node.apply(kData, {set(index, "first", value)});
+    REQUIRE(node->apply_now(kData, {set(index + 1, "second", value)}));
+    REQUIRE(value_of(node->cached(kData), "first") == value);
+    REQUIRE(value_of(node->cached(kData), "second") == value);
+  }
+}
+
+TEST_CASE("the system group's entries, very many and large ones are left to the storage thread",
           "[store][buffer]") {
   MemoryDisk disk;
   Node node(disk);
@@ -210,6 +225,7 @@ TEST_CASE("the system group's entries, and very many, are left to the storage th
   CHECK_FALSE(node->apply_now(kSystem, {entry(1, 1, "", raft::EntryType::kNoOp)}));
   log.pop_back();
   CHECK(node->apply_now(kData, log));
+  CHECK_FALSE(node->apply_now(kData, {set(513, "a", std::string(300'000, 'v'))}));
 }
 
 TEST_CASE("a snapshot has all that was applied, written or not", "[store][buffer][snapshot]") {

@@ -199,7 +199,7 @@ struct Config {
 
   std::uint64_t tick_interval_ms = 25;
   std::uint64_t heartbeat_interval_ms = 100;
-  // Where nothing was asked for a second, half as many heartbeats do, and an idle machine sleeps: if
+  // Where nothing was written for a second, half as many heartbeats do, and an idle machine sleeps: if
   // two intervals leave the lease, and the followers' patience, room enough.
   bool rests = false;
   std::uint64_t election_timeout_min_ms = 500;
@@ -523,6 +523,7 @@ class Raft {
   [[nodiscard]] bool is_voter() const { return configuration().is_voter(config_.id); }
   [[nodiscard]] bool is_only_voter() const;
   [[nodiscard]] std::uint64_t heartbeat_interval_ms() const;
+  [[nodiscard]] bool is_idle() const;
   void adopt(Index index, Configuration configuration);
   void follow_configuration();
   void forget_configurations_from(Index from);
@@ -889,23 +890,27 @@ inline void Raft::tick(std::uint64_t now_ms) {
   next_tick_ms_ = max_tick_ms();
 }
 
-// Seldom while leadership is settled and was confirmed of late: the next message or heartbeat comes
-// first.
+// Seldom while nothing is written, leadership is settled and was confirmed of late: the next message or
+// heartbeat comes first.
 inline std::uint64_t Raft::max_tick_ms() const {
-  const bool calm = leader_ != NodeId{} && !leader_stream_broken_ && !transfer_ &&
+  const bool calm = leader_ != NodeId{} && !leader_stream_broken_ && !transfer_ && is_idle() &&
                     election_elapsed_ms_ <= 2 * config_.heartbeat_interval_ms;
   if (!calm) return config_.tick_interval_ms;
-  if (role_ == Role::kLeader) return heartbeat_interval_ms();
-  return (config_.rests ? 2 : 1) * config_.heartbeat_interval_ms;
+  return role_ == Role::kLeader ? heartbeat_interval_ms() : config_.heartbeat_interval_ms;
 }
 
 inline std::uint64_t Raft::heartbeat_interval_ms() const {
   const std::uint64_t longer_ms = 2 * config_.heartbeat_interval_ms;
-  const bool may_rest = config_.rests && ticked_ms_ - asked_ms_ > kRestAfterMs &&
-                        commit_index_ == log_.last_index() &&
-                        longer_ms + longer_ms / 5 < config_.lease_ms &&
-                        2 * longer_ms <= config_.election_timeout_min_ms;
+  const bool may_rest = is_idle() && longer_ms + longer_ms / 5 < config_.lease_ms;
   return may_rest ? longer_ms : config_.heartbeat_interval_ms;
+}
+
+// A tick counts whole, also where a timer was set anew just before it: what is left of the election
+// timeout must be longer than two heartbeats.
+inline bool Raft::is_idle() const {
+  return config_.rests && last_applied_ == log_.last_index() &&
+         5 * config_.heartbeat_interval_ms <= config_.election_timeout_min_ms &&
+         ticked_ms_ - asked_ms_ > kRestAfterMs;
 }
 
 inline void Raft::tick_follower(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
@@ -1254,6 +1259,7 @@ inline void Raft::append_from_leader(const AppendEntries& request) {
       if (log_memory_is_full() && last_applied_ < commit_index_) break;
       if (entry.index <= log_.last_index()) truncate_conflict(entry.index);
       log_.append(entry);
+      asked_ms_ = ticked_ms_;
       if (entry.configuration) adopt(entry.index, *entry.configuration);
     }
     verified = entry.index;
@@ -1318,6 +1324,7 @@ inline Proposed Raft::change_members(std::uint64_t, std::vector<NodeId> voters,
 }
 
 inline void Raft::append_configuration(Configuration configuration) {
+  asked_ms_ = ticked_ms_;
   const auto shared = std::make_shared<const Configuration>(std::move(configuration));
   log_.append(
       Entry{current_term_, log_.last_index() + 1, EntryType::kConfigChange, nullptr, shared});

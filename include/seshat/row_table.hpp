@@ -4,11 +4,12 @@
 //                │              │
 //   rows   [ 1 | 2 | 3 ]  each one string: its key, then its value
 //
-// What is cleared keeps its memory: a table that is filled again and again with rows of about the same
-// size asks for none.
+// A table of few and small rows that is cleared keeps their memory: filled again and again, it asks for
+// none.
 //
 // Threads: none inside; several may read while nobody changes it.
 // Bounds:  4,294,967,294 rows, and keys of less than 4 GB.
+// Limits:  the hash has no secret: whoever chooses the keys can make some that collide.
 // Needs:   nothing but the standard library.
 #ifndef SESHAT_ROW_TABLE_HPP
 #define SESHAT_ROW_TABLE_HPP
@@ -65,8 +66,7 @@ class RowTable {
   Row& replace(Row& row, bool* made = nullptr);
   [[nodiscard]] Row* begin() { return rows_.data(); }
   [[nodiscard]] Row* end() { return rows_.data() + size_; }
-  // Gives back all memory, too, if `keep_memory` is false.
-  void clear(bool keep_memory = true);
+  void clear();
 
   friend void swap(RowTable& left, RowTable& right) noexcept {
     std::swap(left.rows_, right.rows_);
@@ -76,6 +76,9 @@ class RowTable {
 
  private:
   static constexpr std::size_t kMinSlots = 16;
+  // What a cleared table keeps: so many rows, of so many bytes each.
+  static constexpr std::size_t kKeptRows = 512;
+  static constexpr std::size_t kKeptRowBytes = 1024;
   static constexpr std::uint64_t kRowMask = 0xffff'ffff;
 
   [[nodiscard]] static std::uint64_t hash_of(std::string_view key) {
@@ -145,11 +148,17 @@ inline void RowTable::grow() {
   }
 }
 
-inline void RowTable::clear(bool keep_memory) {
+inline void RowTable::clear() {
+  if (size_ == 0) return;
+  if (rows_.size() > kKeptRows) {
+    rows_ = {};
+    slots_ = {};
+  }
+  for (Row& row : rows_) {
+    if (row.bytes_.capacity() > kKeptRowBytes) std::string().swap(row.bytes_);
+  }
+  std::fill(slots_.begin(), slots_.end(), 0);
   size_ = 0;
-  if (keep_memory) return std::fill(slots_.begin(), slots_.end(), 0);
-  rows_ = {};
-  slots_ = {};
 }
 
 }  // namespace seshat

@@ -149,6 +149,7 @@ class Server final : private ConnectionHost, private Site {
   asio::io_context io_{1};
   Tcp::acceptor acceptor_{io_};
   std::uint64_t tick_interval_ms_ = 0;  // as the timer was set
+  std::chrono::steady_clock::time_point ticked_at_ = std::chrono::steady_clock::now();
   asio::steady_timer timer_{io_};
   asio::signal_set signals_{io_};
   std::unique_ptr<Node> node_;
@@ -349,10 +350,11 @@ inline void Server::await_signals() {
 
 inline void Server::schedule_tick() {
   tick_interval_ms_ = node_->tick_interval_ms();
-  timer_.expires_after(std::chrono::milliseconds(tick_interval_ms_));
+  timer_.expires_at(ticked_at_ + std::chrono::milliseconds(tick_interval_ms_));
   timer_.async_wait([this](const asio::error_code& error) {
     if (error) return;
     begin_turn();
+    ticked_at_ = std::chrono::steady_clock::now();
     node_->tick();
     // A cluster of one opens its door when it can serve, a few milliseconds after the start.
     const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;

@@ -121,6 +121,7 @@ class SnapshotExchange final : public SnapshotSender {
 
   void consider_cut(GroupId group, Replica& replica);
   [[nodiscard]] bool is_worth_a_cut(GroupId group, Index cut, Index to, bool too_long) const;
+  [[nodiscard]] std::uint64_t interval_bytes() const;
   [[nodiscard]] std::uint64_t max_log_size_bytes(GroupId group) const;
   void release_served();
   [[nodiscard]] bool is_held_for(Route route, Served& served) const;
@@ -223,6 +224,9 @@ inline void SnapshotExchange::consider_cut(GroupId group, Replica& replica) {
   const std::uint64_t most_bytes = max_log_size_bytes(group);
   const bool too_long = log.size_bytes > most_bytes;
   if (too_long) to = std::max(to, environment_.store.cut_point(group, most_bytes));
+  if (to > log.applied_durable && log.size_bytes > interval_bytes()) {
+    environment_.store.write_soon(group);
+  }
   to = std::min(to, log.applied_durable);
   if (to <= cut || !is_worth_a_cut(group, cut, to, too_long)) return;
   cut_asked_[group] = to;
@@ -233,13 +237,17 @@ inline void SnapshotExchange::consider_cut(GroupId group, Replica& replica) {
 inline bool SnapshotExchange::is_worth_a_cut(GroupId group, Index cut, Index to,
                                              bool too_long) const {
   if (to - cut >= options_.snapshot_interval_entries) return true;
-  const std::uint64_t interval_bytes =
-      std::min(options_.snapshot_interval_bytes, options_.max_log_size_bytes);
   const Store& store = environment_.store;
   if (!too_long && store.log_stats(group).size_bytes <= options_.snapshot_interval_bytes) {
     return false;
   }
-  return store.log_size_until(group, to) - store.log_size_until(group, cut) >= interval_bytes / 10;
+  return store.log_size_until(group, to) - store.log_size_until(group, cut) >=
+         interval_bytes() / 10;
+}
+
+// A log that is longer is to be cut.
+inline std::uint64_t SnapshotExchange::interval_bytes() const {
+  return std::min(options_.snapshot_interval_bytes, options_.max_log_size_bytes);
 }
 
 inline std::uint64_t SnapshotExchange::max_log_size_bytes(GroupId group) const {

@@ -1,28 +1,31 @@
 // seshat/store.hpp - a node's disk: the logs, votes and state machines of its groups in one RocksDB.
 //
-//              append            ┌─────────┐ written ┌──────┐ SyncWAL ── on_synced
-//    loop ───> apply ──────────> │ storage │ ──────> │ sync │ ── on_log_cut
-//              cut_log           └─────────┘         └──────┘ ── the durable mark, the free space
-//              set_cluster_id         └── on_applied
-//              install_snapshot       └── on_installed
+//              append            ┌─────────┐ SyncWAL ── on_synced, on_log_cut, the durable mark
+//    loop ───> apply ──────────> │ storage │ ── on_applied
+//      │       cut_log           └─────────┘ ── on_installed
+//      │       set_cluster_id         │ what is due
+//      │       install_snapshot       v
+//      │                         ┌────────┐
+//      └─────> apply_now: buffer │ writer │ ── buffer to RocksDB
+//                                └────────┘
 //              fetch ──────────> ┌──────┐ ── on_fetched
 //              read_from_disk ─> │ pool │ ── the caller's own work
 //                                └──────┘
 //
-// A write: the storage thread puts all log writes that wait, of all groups, into one unsynced
-// batch; the sync thread then makes everything that was written meanwhile durable with one SyncWAL,
-// and reports it: under load, one fsync carries many writes (group commit). No write is synced by
-// itself, for a synced write would hold up every unsynced one for the length of its fsync.
+// A write: the storage thread puts all log writes that wait, of all groups, into one unsynced batch,
+// makes it durable with SyncWAL, and reports it; what comes meanwhile is the next batch: under load,
+// one fsync carries many writes (group commit). No write is synced by itself, for a synced write would
+// hold up every unsynced one for the length of its fsync.
 //
 // Applying: what a state machine changes goes to a buffer in memory, where reads find it, and from
 // there to RocksDB, with the index it stands for, in one unsynced batch a second (store_writer.hpp).
-// Neither needs a sync: what a crash takes is applied again from the log, which is durable. Log
-// writes go first, as the whole cluster waits for them; then one piece of work of the appliers, so
-// that neither starves.
+// Neither needs a sync: what a crash takes is applied again from the log, which is durable. The loop
+// applies by itself what needs no disk (apply_now); the rest is the storage thread's, after the log
+// writes, for which the whole cluster waits.
 //
 // Cutting a log: one record says where it begins now. It waits until what was applied up to there is
-// written, comes after it in RocksDB's log, and so never survives a power cut that takes the latter; when it is durable, the entries
-// before it leave the disk (store_log_cut.hpp).
+// written, comes after it in RocksDB's log, and so never survives a power cut that takes the latter;
+// when it is durable, the entries before it leave the disk (store_log_cut.hpp).
 //
 // A snapshot comes in as a new generation of the state beside the old one, on the pool; then one
 // synced write on the storage thread puts it in force and empties the log. Snapshots are built on a
@@ -37,11 +40,13 @@
 // Threads:  open, restore, start, the destructor, set_cluster_id, identity: the owner (the loop).
 //           append, fetch, apply, read_from_disk, cut_log, all of snapshots: the owner; they queue
 //           and return. cached(), stats(), log_stats(), cut_point(), log_size_until(),
-//           newest_snapshot(), disk_low(), is_new(): any, and never wait for the disk. StoreEvents are called on the store's own
-//           threads, "seshat-storage", "seshat-sync" and "seshat-pool", one at a time.
+//           newest_snapshot(), disk_low(), is_new(): any, and never wait for the disk. apply_now: the
+//           owner, and not while something it gave to apply() is under way. StoreEvents are called on
+//           the store's own threads, one at a time.
 // Bounds:   the queues hold what Raft handed out: log writes up to max_log_memory_size_bytes, one
-//           batch of applied entries a group, one fetch a peer. What clients ask of the pool is
-//           bounded by whoever admits clients.
+//           batch of applied entries a group, one fetch a peer. A buffer has four times a quarter of
+//           a write buffer, and a batch; then whoever applies waits for the writer. What clients ask
+//           of the pool is bounded by whoever admits clients.
 // Limits:   one data group. Writes wait for an fsync or two while a generation is made, filled and
 //           put in force. On a disk that stands still the destructor waits; a process that must
 //           end anyway ends by _exit. Records of a newer version deep in the data are found only
@@ -140,6 +145,8 @@ class Store final : public LogStore, public Applier {
   // written; then on_log_cut.
   // After start().
   void cut_log(GroupId group, Index to);
+  // What the group has applied is written without waiting for more, so that it can be cut off soon.
+  void write_soon(GroupId group) { writer_.ask(find(group)); }
   [[nodiscard]] LogStats log_stats(GroupId group) const { return find(group).log_stats(); }
   // Up to where to cut so that about `keep_size_bytes` of the log remain.
   [[nodiscard]] Index cut_point(GroupId group, std::uint64_t keep_size_bytes) const {
@@ -180,7 +187,8 @@ class Store final : public LogStore, public Applier {
 
   static constexpr std::size_t kMaxBatchSizeBytes = 8 << 20;      // of log writes in one batch
   static constexpr std::size_t kRestoredTailSizeBytes = 4 << 20;  // applied, yet kept for followers
-  static constexpr std::size_t kMaxAppliedNow = 512;              // entries in one turn of the loop
+  static constexpr std::size_t kMaxAppliedNow = 512;  // entries in one turn of the loop, and bytes
+  static constexpr std::size_t kMaxAppliedNowBytes = 256 << 10;
   static constexpr std::size_t kPoolThreads = 2;
   static constexpr std::chrono::seconds kHousekeepingInterval{1};
 
@@ -226,6 +234,8 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] std::vector<Cut> take_cuts(std::vector<Cut> asked);
   [[nodiscard]] static std::vector<Written> written_by(const Turn& turn);
   void apply_to_machine(ApplyWork& work);
+  [[nodiscard]] std::optional<std::vector<Outcome>> apply_from_disk(
+      Group& group, const std::vector<raft::Entry>& entries);
   void was_applied(Group& group, StoreBatch& batch, Index last);
   void put_in_force(ApplyWork& work);
 
@@ -408,7 +418,7 @@ inline void Store::stop() {
 inline void Store::flush() {
   rocksdb::Status status;
   for (Group& group : groups_) {
-    if (status.ok()) status = writer_.write_now(db(), group);
+    if (status.ok()) status = writer_.write_now(database_, group);
   }
   std::vector<std::shared_ptr<const StoreGeneration>> generations;  // kept meanwhile
   if (status.ok()) status = db().Flush(rocksdb::FlushOptions(), all_families(generations));
@@ -471,7 +481,9 @@ inline std::optional<std::vector<Outcome>> Store::apply_now(
   Group& group = find(id);
   raft::require(group.machine != nullptr, "entries were to be applied before restore()");
   if (id == kSystemGroup || entries.size() > kMaxAppliedNow || failed()) return std::nullopt;
-  if (writer_.is_full(group)) return std::nullopt;
+  std::size_t size_bytes = 0;
+  for (const raft::Entry& entry : entries) size_bytes += entry.size_bytes();
+  if (size_bytes > kMaxAppliedNowBytes || writer_.is_full(group)) return std::nullopt;
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
   StoreBatch batch(generation->buffer(), generation->cached().below(), group.changes);
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, entries);
@@ -528,7 +540,7 @@ inline void Store::run_storage() {
         apply_to_machine(*turn.apply);
       }
     }
-    if (!failed()) write_due_ = writer_.begin_due(db(), groups_);
+    if (!failed()) write_due_ = writer_.begin_due(database_, groups_);
   }
   if (!failed() && !waiting_cuts_.empty()) cut_at_the_end();
 }
@@ -537,7 +549,7 @@ inline void Store::run_storage() {
 inline void Store::cut_at_the_end() {
   for (Group& group : groups_) {
     writer_.finish(group);
-    const rocksdb::Status status = writer_.write_now(db(), group);
+    const rocksdb::Status status = writer_.write_now(database_, group);
     if (!status.ok())
       return fail_write("what was applied could not be written: " + status.ToString());
   }
@@ -608,7 +620,7 @@ inline bool Store::write_log(Turn& turn) {
   }
   rocksdb::WriteOptions options;
   options.memtable_insert_hint_per_batch = true;  // each entry goes behind the last one
-  if (status.ok()) status = db().Write(options, &batch);
+  if (status.ok()) status = database_.write(options, batch);
   if (!status.ok()) fail_write("the log could not be written: " + status.ToString());
   StoreCounters::count(counters_.batches);
   return status.ok();
@@ -646,37 +658,51 @@ inline std::vector<Store::Written> Store::written_by(const Turn& turn) {
   return written;
 }
 
+// Whoever hears of it may apply the next entries at once: nothing of the machine, and nothing that a
+// batch uses, may be touched after the report.
 inline void Store::apply_to_machine(ApplyWork& work) {
   Group& group = *work.group;
   const Index last = work.entries.back().index;
+  std::optional<std::vector<Outcome>> outcomes = apply_from_disk(group, work.entries);
+  if (!outcomes) return;
+  report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
+  writer_.make_room(database_, group);
+}
+
+inline std::optional<std::vector<Outcome>> Store::apply_from_disk(
+    Group& group, const std::vector<raft::Entry>& entries) {
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
   StoreBatch batch(generation->buffer(), generation->on_disk().below(), group.changes);
-  Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, work.entries);
-  if (!batch.failure().ok()) return fail_read(group.id, batch.failure());
-  if (!outcomes) {
-    return fail("group " + std::to_string(group.id.value) + ": " + outcomes.error().text);
+  Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, entries);
+  if (!batch.failure().ok()) {
+    fail_read(group.id, batch.failure());
+    return std::nullopt;
   }
-  was_applied(group, batch, last);
-  report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
-  writer_.make_room(db(), group);
+  if (!outcomes) {
+    fail("group " + std::to_string(group.id.value) + ": " + outcomes.error().text);
+    return std::nullopt;
+  }
+  was_applied(group, batch, entries.back().index);
+  return std::move(*outcomes);
 }
 
 // One write, synced at once: a crash leaves the old state and its log, or the new one and no log.
 inline void Store::put_in_force(ApplyWork& work) {
   Group& group = *work.group;
   writer_.finish(group);
+  if (failed()) return;
   Result<MachineState> state = group.machine->restore(work.generation->on_disk());
   if (!state) return fail("group " + std::to_string(group.id.value) + ": " + state.error().text);
   raft::require(state->applied_index.value >= group.applied,
                 "an older snapshot was to be installed");
   rocksdb::WriteBatch batch;
   rocksdb::Status status = group.put_in_force(*work.generation, *state, batch);
-  if (status.ok()) status = db().Write(rocksdb::WriteOptions(), &batch);
+  if (status.ok()) status = database_.write(rocksdb::WriteOptions(), batch);
   if (!status.ok()) return fail_write("a snapshot could not be installed: " + status.ToString());
   if (!sync_wal()) return;
   group.log.cut_is_durable(state->applied_index + 1);
-  group.applied = group.written = group.applied_durable = state->applied_index.value;
-  group.unwritten_since_ns = 0;
+  group.applied = group.applied_durable = state->applied_index.value;
+  writer_.set_written(group, state->applied_index);
   is_new_ = false;
   drop(group.data.switch_to(std::move(work.generation)));
   reclaim_later(group);
@@ -723,7 +749,7 @@ inline void Store::sync(const std::vector<Written>& written, const std::vector<C
   for (const Group& group : groups_) applied.push_back(group.written);
   if (!sync_wal_alone()) return;
   const std::uint64_t took_ms = now_ms() - started_ms;
-  counters_.oldest_unsynced_ms = 0;
+  if (!written.empty() || !cuts.empty()) counters_.oldest_unsynced_ms = 0;
   StoreCounters::count(counters_.syncs);
   counters_.last_sync_ms = took_ms;
   if (took_ms > counters_.longest_sync_ms) counters_.longest_sync_ms = took_ms;
@@ -887,7 +913,7 @@ inline void Store::ingest(Group& group, IncomingSnapshot& snapshot) {
 inline void Store::drop(std::shared_ptr<const StoreGeneration> generation) {
   slow_pool_.post([this, generation = std::move(generation)] {
     if (failed() || stopping_) return;
-    db().DropColumnFamily(&generation->family()).PermitUncheckedError();
+    database_.drop(generation->family());
   });
 }
 

@@ -54,8 +54,6 @@ class StoreBuffer {
  private:
   // Of a row, beyond its bytes.
   static constexpr std::size_t kOverheadBytes = 80;
-  // A table that held more gives its memory back.
-  static constexpr std::size_t kKeptSizeBytes = 8 << 20;
 
   [[nodiscard]] static std::optional<Lookup> find(const RowTable& rows, std::string_view key,
                                                   std::string& value);
@@ -64,7 +62,6 @@ class StoreBuffer {
   RowTable active_;
   Index last_;
   RowTable frozen_;
-  std::size_t frozen_bytes_ = 0;
   bool writing_ = false;  // frozen_ is not in RocksDB yet
   std::atomic<std::size_t> active_bytes_{0};
 };
@@ -104,11 +101,11 @@ inline void StoreBuffer::merge(RowTable& changes, Index last) {
 
 // What was frozen before has been written, and was only a cache since.
 inline std::optional<StoreBuffer::Frozen> StoreBuffer::freeze() {
+  RowTable before;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
   if (writing_ || active_.empty()) return std::nullopt;
+  swap(before, frozen_);
   swap(active_, frozen_);
-  active_.clear(/*keep_memory=*/frozen_bytes_ <= kKeptSizeBytes);
-  frozen_bytes_ = active_bytes_;
   active_bytes_ = 0;
   writing_ = true;
   return Frozen{&frozen_, last_};

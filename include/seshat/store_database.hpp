@@ -6,7 +6,7 @@
 //
 // Keeps:   what is refused stays as it is. An Error says what is wrong and what to do.
 // Threads: open() and the destructor: one owner. After open() nothing here changes but through
-//          RocksDB, which may be called from any thread; mark() belongs to the one that syncs.
+//          RocksDB, which may be called from any thread; mark() to one at a time.
 // Needs:   data_dir.hpp, durable_mark.hpp, wal_check.hpp, store_generation.hpp, store_log_cut.hpp,
 //          codec.hpp; RocksDB.
 #ifndef SESHAT_STORE_DATABASE_HPP
@@ -16,6 +16,7 @@
 #include <rocksdb/iterator.h>
 #include <rocksdb/listener.h>
 #include <rocksdb/options.h>
+#include <rocksdb/write_batch.h>
 
 #include <algorithm>
 #include <array>
@@ -23,8 +24,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <random>
+#include <shared_mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -91,6 +94,17 @@ class StoreDatabase {
   // A new family for a state: empty, and not in force. May be called by any thread, and waits for
   // the disk.
   [[nodiscard]] Result<rocksdb::ColumnFamilyHandle*> make_generation(store_detail::Family family);
+  // Any thread. While families come and go nobody writes: with unordered_write, a batch looks for its
+  // families without a lock of RocksDB's.
+  [[nodiscard]] rocksdb::Status write(const rocksdb::WriteOptions& options,
+                                      rocksdb::WriteBatch& batch) {
+    const std::shared_lock lock(families_mutex_);
+    return db_->Write(options, &batch);
+  }
+  void drop(rocksdb::ColumnFamilyHandle& family) {
+    const std::unique_lock lock(families_mutex_);
+    db_->DropColumnFamily(&family).PermitUncheckedError();
+  }
   [[nodiscard]] const rocksdb::ColumnFamilyOptions& state_options(
       store_detail::Family family) const {
     return family == store_detail::kSystemData ? system_options_ : data_options_;
@@ -136,6 +150,7 @@ class StoreDatabase {
   std::shared_ptr<LogFloor> system_floor_ = std::make_shared<LogFloor>();
   std::shared_ptr<LogFloor> data_floor_ = std::make_shared<LogFloor>();
   std::unique_ptr<rocksdb::DB> db_;
+  std::shared_mutex families_mutex_;
   std::array<rocksdb::ColumnFamilyHandle*, store_detail::kFamilyNames.size()> families_{};
   std::vector<rocksdb::ColumnFamilyHandle*> unused_;
   rocksdb::ColumnFamilyOptions system_options_;
@@ -310,6 +325,7 @@ inline Result<rocksdb::ColumnFamilyHandle*> StoreDatabase::make_generation(
     store_detail::Family family) {
   const std::string name = store_detail::generation_name(family, next_generation_.fetch_add(1));
   rocksdb::ColumnFamilyHandle* handle = nullptr;
+  const std::unique_lock lock(families_mutex_);
   const rocksdb::Status status = db_->CreateColumnFamily(state_options(family), name, &handle);
   if (!status.ok()) return Error{name + " can't be made: " + status.ToString()};
   return handle;

@@ -1,8 +1,8 @@
 // seshat/store_group.hpp - one group's part of the store: its log, its state, how far it is.
 //
 // Threads: log: see store_log.hpp, where "the thread that writes" is the storage thread. data: any
-//          thread reads, the storage thread switches. applied is written by the storage thread,
-//          written by it and the writer, applied_durable by it and the sync thread; any reads.
+//          thread reads, the storage thread switches. applied is written by whoever applies,
+//          written by the writer and the storage thread, applied_durable by whoever syncs; any reads.
 //          reclaim_queued: any. The rest: the owner's, before threads start.
 // Needs:   store_database.hpp, store_generation.hpp, store_log.hpp; RocksDB.
 #ifndef SESHAT_STORE_GROUP_HPP

@@ -108,8 +108,9 @@ inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
       options.write_buffer_size_bytes + options.write_buffer_size_bytes / 2);
   db.max_total_wal_size = options.write_buffer_size_bytes / 4 * 3;
   db.max_background_jobs = 2;
-  // A batch of the writer does not hold up the log: only the order in the WAL is common to both. It
-  // gives up that a snapshot of RocksDB is whole while a batch is under way; none is taken then.
+  // A batch of the writer does not hold up the log, but where a memtable or a WAL is full: else only
+  // the order in the WAL is common to both. It gives up that a snapshot of RocksDB is whole while a
+  // batch is under way; a checkpoint is, for it flushes, and that waits for such batches.
   db.unordered_write = true;
   // A flush writes as it goes, so that its fsync at the end does not hold up SyncWAL.
   db.bytes_per_sync = 1 << 20;

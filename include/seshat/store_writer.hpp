@@ -9,7 +9,7 @@
 // Threads: note_applied(): whoever applies. begin_due(), make_room() and finish(): the storage
 //          thread. write_out(): any other. give_up(): any. start() and stop(): the owner. write_now():
 //          whoever alone applies no more, after finish(). The callbacks: any of them.
-// Needs:   store_group.hpp, store_buffer.hpp, work_pool.hpp; RocksDB.
+// Needs:   store_database.hpp, store_group.hpp, store_buffer.hpp, work_pool.hpp; RocksDB.
 #ifndef SESHAT_STORE_WRITER_HPP
 #define SESHAT_STORE_WRITER_HPP
 
@@ -33,6 +33,7 @@
 #include "seshat/records.hpp"
 #include "seshat/row_table.hpp"
 #include "seshat/store_buffer.hpp"
+#include "seshat/store_database.hpp"
 #include "seshat/store_generation.hpp"
 #include "seshat/store_group.hpp"
 #include "seshat/store_map.hpp"
@@ -65,21 +66,26 @@ class StoreWriter {
 
   // `group` has just applied.
   void note_applied(StoreGroup& group);
+  // What `group` has applied is due now. Any thread.
+  void ask(StoreGroup& group);
   // Whether so much waits that whoever applies has to wait, too: for a disk that is slower than the
   // clients.
   [[nodiscard]] bool is_full(const StoreGroup& group) const {
     return group.data.now()->buffer().size_bytes() >= kPatience * options_.limit_bytes;
   }
-  void make_room(rocksdb::DB& db, StoreGroup& group);
+  void make_room(StoreDatabase& database, StoreGroup& group);
   // Begins to write what has waited long enough. Gives when to call again, at the latest.
-  [[nodiscard]] Clock::time_point begin_due(rocksdb::DB& db, std::deque<StoreGroup>& groups);
+  [[nodiscard]] Clock::time_point begin_due(StoreDatabase& database,
+                                            std::deque<StoreGroup>& groups);
   // Waits until nothing of `group` is being written.
   void finish(const StoreGroup& group);
   // Waits until all that `group` has applied by now is written. False: the writer gave up.
   [[nodiscard]] bool write_out(StoreGroup& group);
+  // A snapshot was put in force: there is nothing to write up to `index`.
+  void set_written(StoreGroup& group, Index index);
   // Whoever waits, waits no longer: the store has failed, or ends.
   void give_up();
-  [[nodiscard]] rocksdb::Status write_now(rocksdb::DB& db, StoreGroup& group);
+  [[nodiscard]] rocksdb::Status write_now(StoreDatabase& database, StoreGroup& group);
 
  private:
   // So many times the limit may gather while the batch before is written.
@@ -87,11 +93,11 @@ class StoreWriter {
   static constexpr std::size_t kRowHeadBytes = 16;  // in a batch, at most
 
   [[nodiscard]] static std::int64_t now_ns();
-  void begin(rocksdb::DB& db, StoreGroup& group);
-  void write(rocksdb::DB& db, StoreGroup& group, const StoreGeneration& generation,
+  void begin(StoreDatabase& database, StoreGroup& group);
+  void write(StoreDatabase& database, StoreGroup& group, const StoreGeneration& generation,
              const RowTable& rows, Index last);
-  [[nodiscard]] static rocksdb::Status put(rocksdb::DB& db, const StoreGeneration& generation,
-                                           const RowTable& rows);
+  [[nodiscard]] static rocksdb::Status put(StoreDatabase& database,
+                                           const StoreGeneration& generation, const RowTable& rows);
 
   Options options_;
   Callbacks callbacks_;
@@ -115,20 +121,22 @@ inline void StoreWriter::note_applied(StoreGroup& group) {
     group.unwritten_since_ns = now_ns();
     due = true;  // it has to be known when
   }
-  if (group.data.now()->buffer().size_bytes() >= options_.limit_bytes) {
-    due |= !group.write_asked.exchange(true);
-  }
   if (due) callbacks_.ask();
+  if (group.data.now()->buffer().size_bytes() >= options_.limit_bytes) ask(group);
 }
 
-inline void StoreWriter::make_room(rocksdb::DB& db, StoreGroup& group) {
+inline void StoreWriter::ask(StoreGroup& group) {
+  if (!group.write_asked.exchange(true)) callbacks_.ask();
+}
+
+inline void StoreWriter::make_room(StoreDatabase& database, StoreGroup& group) {
   if (!is_full(group)) return;
   finish(group);
-  begin(db, group);
+  begin(database, group);
 }
 
 // The system group changes rarely, and what it says is asked for before a log is replayed.
-inline StoreWriter::Clock::time_point StoreWriter::begin_due(rocksdb::DB& db,
+inline StoreWriter::Clock::time_point StoreWriter::begin_due(StoreDatabase& database,
                                                              std::deque<StoreGroup>& groups) {
   const Clock::time_point now = Clock::now();
   Clock::time_point next = now + kNever;
@@ -141,14 +149,14 @@ inline StoreWriter::Clock::time_point StoreWriter::begin_due(rocksdb::DB& db,
     if (now < due) {
       next = std::min(next, due);
     } else {
-      begin(db, group);
+      begin(database, group);
     }
   }
   return next;
 }
 
 // Not while the batch before is being written: its end makes the storage thread look again.
-inline void StoreWriter::begin(rocksdb::DB& db, StoreGroup& group) {
+inline void StoreWriter::begin(StoreDatabase& database, StoreGroup& group) {
   {
     const std::lock_guard lock(mutex_);
     if (group.writing) return;
@@ -163,15 +171,15 @@ inline void StoreWriter::begin(rocksdb::DB& db, StoreGroup& group) {
     group.writing = false;
     return;
   }
-  pool_.post([this, &db, &group, generation, frozen] {
-    write(db, group, *generation, *frozen->rows, frozen->last);
+  pool_.post([this, &database, &group, generation, frozen] {
+    write(database, group, *generation, *frozen->rows, frozen->last);
   });
 }
 
-inline void StoreWriter::write(rocksdb::DB& db, StoreGroup& group,
+inline void StoreWriter::write(StoreDatabase& database, StoreGroup& group,
                                const StoreGeneration& generation, const RowTable& rows,
                                Index last) {
-  const rocksdb::Status status = put(db, generation, rows);
+  const rocksdb::Status status = put(database, generation, rows);
   if (status.ok()) {
     generation.buffer().written();
     group.written = last.value;
@@ -186,9 +194,8 @@ inline void StoreWriter::write(rocksdb::DB& db, StoreGroup& group,
   if (status.ok()) callbacks_.on_written(rows.size());
 }
 
-// In order: each key is put beside the last one. A family that was dropped meanwhile (a snapshot was
-// installed) needs nothing any more.
-inline rocksdb::Status StoreWriter::put(rocksdb::DB& db, const StoreGeneration& generation,
+// In order: each key is put beside the last one.
+inline rocksdb::Status StoreWriter::put(StoreDatabase& database, const StoreGeneration& generation,
                                         const RowTable& rows) {
   std::vector<const RowTable::Row*> sorted;
   sorted.reserve(rows.size());
@@ -208,9 +215,8 @@ inline rocksdb::Status StoreWriter::put(rocksdb::DB& db, const StoreGeneration& 
     if (!status.ok()) return status;
   }
   rocksdb::WriteOptions options;
-  options.ignore_missing_column_families = true;
   options.memtable_insert_hint_per_batch = true;
-  return db.Write(options, &batch);
+  return database.write(options, batch);
 }
 
 inline void StoreWriter::finish(const StoreGroup& group) {
@@ -228,6 +234,15 @@ inline bool StoreWriter::write_out(StoreGroup& group) {
   return group.written >= target;
 }
 
+inline void StoreWriter::set_written(StoreGroup& group, Index index) {
+  {
+    const std::lock_guard lock(mutex_);
+    group.unwritten_since_ns = 0;
+    group.written = index.value;
+  }
+  changed_.notify_all();
+}
+
 inline void StoreWriter::give_up() {
   {
     const std::lock_guard lock(mutex_);
@@ -236,12 +251,14 @@ inline void StoreWriter::give_up() {
   changed_.notify_all();
 }
 
-inline rocksdb::Status StoreWriter::write_now(rocksdb::DB& db, StoreGroup& group) {
+inline rocksdb::Status StoreWriter::write_now(StoreDatabase& database, StoreGroup& group) {
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
   const auto frozen = generation->buffer().freeze();
   if (!frozen) return {};
-  rocksdb::Status status = put(db, *generation, *frozen->rows);
-  if (status.ok()) group.written = frozen->last.value;
+  rocksdb::Status status = put(database, *generation, *frozen->rows);
+  if (!status.ok()) return status;
+  generation->buffer().written();
+  set_written(group, frozen->last);
   return status;
 }
 
