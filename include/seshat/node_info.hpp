@@ -67,6 +67,7 @@ inline void append_group(std::string& out, const Replica& replica, const LogStat
   add("commit_index", raft.commit_index().value);
   add("durable_index", raft.durable_index().value);
   add("applied_index", raft.last_applied().value);
+  add("applied_durable_index", log.applied_durable.value);
   add("apply_lag", raft.commit_index() - raft.last_applied());
   add("compactable_index", raft.compactable_index().value);
   add("log_disk_bytes", log.size_bytes);

@@ -278,7 +278,7 @@ struct SlowSnapshot {
         cluster, BulkOptions{.keys = 20'000, .value_bytes = 400, .connections = 1, .batch = 16});
     REQUIRE(load->await_more(2'000, kLong));
     // What is applied reaches the disk within a second: it shall have a state to begin from.
-    REQUIRE(eventually(20s, [&] { return of_disk(cluster, away, "store_written_rows") > 0; }));
+    REQUIRE(eventually(20s, [&] { return of_data(cluster, away, "applied_durable_index") > 0; }));
     cluster.kill(away);
     // More than the leader keeps in memory.
     REQUIRE(load->await_total(sized(70'000, 500'000), kLong));
