@@ -384,6 +384,12 @@ TEST_CASE("a leader that no majority answers steps down within the longest timeo
   }
 }
 
+TEST_CASE("timeouts keep time where each tick is a little late", "[raft]") {
+  Solo leader = leader_of_3();
+  for (int tick = 0; tick < 25; ++tick) leader.raft.tick(leader.now += 40);
+  CHECK(leader.raft.lost_quorum());
+}
+
 TEST_CASE("a broken stream to the leader gives an early pre-vote, after the withholding",
           "[raft]") {
   Solo node = follower_of_2({}, [](Config& config) { config.election_timeout_min_ms = 900; });

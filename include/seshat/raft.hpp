@@ -353,7 +353,8 @@ class Raft {
   Raft(Config config, Restored restored, std::uint64_t now_ms);
 
   // ---- inputs
-  // To be called every max_tick_ms(). Longer pauses count as one tick.
+  // To be called every max_tick_ms(). A call that comes late by more than a tick_interval_ms counts as
+  // late by that.
   void tick(std::uint64_t now_ms);
   void step(std::uint64_t now_ms, const Message& message);
   [[nodiscard]] Proposed propose(std::uint64_t now_ms, Payload data);
@@ -878,8 +879,10 @@ void Raft::send_when_saved(NodeId to, Body body) {
 // ---- Time ---------------------------------------------------------------------------------------------
 
 inline void Raft::tick(std::uint64_t now_ms) {
-  // After a pause, the leader's messages may wait unread: a late tick counts once.
-  const std::uint64_t elapsed_ms = std::min(now_ms - last_tick_ms_, next_tick_ms_);
+  // After a pause, the leader's messages may wait unread: a late tick counts once. What a busy machine
+  // is late counts, or its timeouts would be longer than they say.
+  const std::uint64_t elapsed_ms =
+      std::min(now_ms - last_tick_ms_, next_tick_ms_ + config_.tick_interval_ms);
   last_tick_ms_ = now_ms;
   ticked_ms_ += elapsed_ms;
   if (role_ == Role::kLeader) {

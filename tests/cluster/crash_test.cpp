@@ -7,10 +7,10 @@ namespace {
 
 const std::vector<std::string> kNone;
 
-// raft.election_timeout_max_ms, and what may come on top when nothing else runs: ticks count 25 ms
-// at most each, and timers come late; one heartbeat interval for when the last answer was counted.
+// raft.election_timeout_max_ms, and what may come on top: one heartbeat interval for when the last
+// answer was counted, and what a machine that is busy with other work is late.
 constexpr Milliseconds kMaxElectionTimeout = 1000ms;
-constexpr Milliseconds kMargin = 250ms;
+constexpr Milliseconds kMargin = 500ms;
 
 TEST_CASE(
     "kill -9 of the leader under load: writes within 2 s, none lost, the dead one catches up") {
