@@ -159,7 +159,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   void make_joining();
   void check_cluster();
   void make_replicas(std::map<GroupId, raft::Restored> restored);
-  [[nodiscard]] raft::Config raft_config(GroupId group) const;
+  [[nodiscard]] raft::Config raft_config() const;
 
   // The loop: a handler each; drain() is their table of contents.
   void handle(node_event::Synced& event);
@@ -239,6 +239,8 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   bool has_voted_ = false;
   bool may_vote_ = false;
 
+  // One for all groups: so the same node tends to lead them, and its heartbeats go together.
+  const std::uint64_t election_seed_;
   std::uint64_t next_status_ms_ = 0;
   std::uint64_t last_stamp_ms_ = 0;
   bool stopping_ = false;
@@ -257,6 +259,11 @@ namespace node_detail {
 // Peers' frames that may wait for the loop; beyond it they are lost, and Raft repeats them.
 inline constexpr std::size_t kMaxWaitingFrames = 4096;
 inline constexpr std::uint64_t kStatusIntervalMs = 1000;
+
+inline std::uint64_t random_seed() {
+  std::random_device device;
+  return std::uint64_t{device()} << 32 ^ device();
+}
 
 inline std::string random_hex_32() {
   std::random_device device;
@@ -322,7 +329,8 @@ inline Node::Node(const Config& config, const Logger& logger, std::function<void
       mailbox_(std::move(wake), node_detail::kMaxWaitingFrames),
       store_(std::move(store)),
       membership_(std::move(membership)),
-      fresh_cluster_id_(node_detail::random_hex_32()) {}
+      fresh_cluster_id_(node_detail::random_hex_32()),
+      election_seed_(node_detail::random_seed()) {}
 
 // The peers first, so that nothing comes in; then the store, which finishes what it was given.
 inline Node::~Node() {
@@ -428,7 +436,7 @@ inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
   std::map<GroupId, Replica*> replicas;
   for (auto& [id, group] : groups_) {
     const Replica::Environment environment{clock_, *store_, transport, *store_, *exchange_, *this};
-    group.replica = std::make_unique<Replica>(id, raft_config(id), std::move(restored[id]),
+    group.replica = std::make_unique<Replica>(id, raft_config(), std::move(restored[id]),
                                               timeout_ms, environment);
     replicas[id] = group.replica.get();
   }
@@ -440,14 +448,13 @@ inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
   refresh_self();  // before the first message: may_vote_ holds from the start
 }
 
-inline raft::Config Node::raft_config(GroupId group) const {
+inline raft::Config Node::raft_config() const {
   raft::Config config;
   config.id = id();
   for (const auto& [member, addr] : membership_.initial_members()) {
     config.voters.push_back(member);
   }
-  std::random_device device;
-  config.seed = (std::uint64_t{device()} << 32) ^ device() ^ group.value;
+  config.seed = election_seed_;
   config.lease_reads = config_.raft.read_mode == Config::ReadMode::kLease;
   config.tick_interval_ms = kTickIntervalMs;
   config.heartbeat_interval_ms = config_.raft.heartbeat_interval_ms;

@@ -506,9 +506,11 @@ class Raft {
   void become_leader(std::uint64_t now_ms);
   void forget_leadership();
   void set_leader(std::uint64_t now_ms, NodeId leader);
-  void reset_election_timer();
+  void reset_election_timer(std::uint64_t now_ms);
   void tick_leader(std::uint64_t now_ms, std::uint64_t elapsed_ms);
-  void tick_follower(std::uint64_t now_ms, std::uint64_t elapsed_ms);
+  void tick_follower(std::uint64_t now_ms);
+  [[nodiscard]] std::uint64_t timer_ms(std::uint64_t now_ms) const;
+  [[nodiscard]] bool election_timed_out() const;
 
   // Elections (§5.2, §5.4.1)
   [[nodiscard]] bool log_is_up_to_date(const RequestVote& request) const;
@@ -616,10 +618,10 @@ class Raft {
 
   // Time
   std::uint64_t last_tick_ms_;
-  std::uint64_t ticked_ms_ = 0;            // since the start, pauses left out
-  std::uint64_t election_elapsed_ms_ = 0;  // leader: since a majority last answered
+  std::uint64_t ticked_ms_ = 0;          // since the start, pauses left out
+  std::uint64_t election_since_ms_ = 0;  // by timer_ms(); leader: when a majority last answered
   std::uint64_t election_timeout_ms_ = 0;
-  std::uint64_t heartbeat_elapsed_ms_ = 0;
+  std::uint64_t heartbeat_sent_ms_ = 0;  // by timer_ms()
   std::uint64_t withhold_until_ms_;
   bool leader_stream_broken_ = false;
   std::uint64_t next_tick_ms_ = config_.tick_interval_ms;  // as the last tick said
@@ -800,7 +802,7 @@ inline Raft::Raft(Config config, Restored restored, std::uint64_t now_ms)
     }
   }
   follow_configuration();
-  reset_election_timer();
+  reset_election_timer(now_ms);
 }
 
 inline bool Raft::has_ready() const {
@@ -879,27 +881,40 @@ void Raft::send_when_saved(NodeId to, Body body) {
 // ---- Time ---------------------------------------------------------------------------------------------
 
 inline void Raft::tick(std::uint64_t now_ms) {
-  // After a pause, the leader's messages may wait unread: a late tick counts once. What a busy machine
-  // is late counts, or its timeouts would be longer than they say.
-  const std::uint64_t elapsed_ms =
-      std::min(now_ms - last_tick_ms_, next_tick_ms_ + config_.tick_interval_ms);
-  last_tick_ms_ = now_ms;
+  const std::uint64_t elapsed_ms = timer_ms(now_ms) - ticked_ms_;
   ticked_ms_ += elapsed_ms;
+  last_tick_ms_ = now_ms;
   if (role_ == Role::kLeader) {
     tick_leader(now_ms, elapsed_ms);
   } else {
-    tick_follower(now_ms, elapsed_ms);
+    tick_follower(now_ms);
   }
   next_tick_ms_ = max_tick_ms();
 }
 
-// Seldom while nothing is written, leadership is settled and was confirmed of late: the next message or
-// heartbeat comes first.
+// What timers go by. After a pause, the leader's messages may wait unread: a late tick counts as one
+// that is a little late, as ticks are on a busy machine.
+inline std::uint64_t Raft::timer_ms(std::uint64_t now_ms) const {
+  const std::uint64_t since_tick_ms = now_ms > last_tick_ms_ ? now_ms - last_tick_ms_ : 0;
+  return ticked_ms_ + std::min(since_tick_ms, next_tick_ms_ + config_.tick_interval_ms);
+}
+
+// Seldom while nothing is written and leadership is settled. However late such a tick comes, it does
+// not end an election timeout: a heartbeat interval is left for what waits unread.
 inline std::uint64_t Raft::max_tick_ms() const {
-  const bool calm = leader_ != NodeId{} && !leader_stream_broken_ && !transfer_ && is_idle() &&
-                    election_elapsed_ms_ <= 2 * config_.heartbeat_interval_ms;
+  const bool calm = leader_ != NodeId{} && !leader_stream_broken_ && !transfer_ && is_idle();
   if (!calm) return config_.tick_interval_ms;
-  return role_ == Role::kLeader ? heartbeat_interval_ms() : config_.heartbeat_interval_ms;
+  const std::uint64_t counted_ms =
+      ticked_ms_ - std::min(election_since_ms_, ticked_ms_) + config_.heartbeat_interval_ms;
+  if (counted_ms >= config_.election_timeout_min_ms) return config_.tick_interval_ms;
+  const std::uint64_t room_ms = config_.election_timeout_min_ms - counted_ms;
+  // A follower's is longer than the leader's pause, so that a heartbeat comes first.
+  std::uint64_t next_ms = 5 * config_.heartbeat_interval_ms / 2;
+  if (role_ == Role::kLeader) {
+    const std::uint64_t due_ms = heartbeat_sent_ms_ + heartbeat_interval_ms();
+    next_ms = due_ms > ticked_ms_ ? due_ms - ticked_ms_ : 1;
+  }
+  return std::max(std::min(next_ms, room_ms), std::min(next_ms, config_.tick_interval_ms));
 }
 
 inline std::uint64_t Raft::heartbeat_interval_ms() const {
@@ -908,30 +923,26 @@ inline std::uint64_t Raft::heartbeat_interval_ms() const {
   return may_rest ? longer_ms : config_.heartbeat_interval_ms;
 }
 
-// A tick counts whole, also where a timer was set anew just before it: what is left of the election
-// timeout must be longer than two heartbeats.
 inline bool Raft::is_idle() const {
   return config_.rests && last_applied_ == log_.last_index() &&
          5 * config_.heartbeat_interval_ms <= config_.election_timeout_min_ms &&
          ticked_ms_ - asked_ms_ > kRestAfterMs;
 }
 
-inline void Raft::tick_follower(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
+inline void Raft::tick_follower(std::uint64_t now_ms) {
   if (is_only_voter()) {  // it need not wait for anyone
     if (role_ == Role::kFollower && may_campaign(now_ms)) become_candidate(now_ms, false);
     return;
   }
-  election_elapsed_ms_ += elapsed_ms;
   const bool early = leader_stream_broken_ && !withholds_votes(now_ms) &&
                      now_ms >= early_vote_at_ms_ && role_ == Role::kFollower;
-  if (early || election_elapsed_ms_ >= election_timeout_ms_) become_pre_candidate(now_ms);
+  if (early || election_timed_out()) become_pre_candidate(now_ms);
 }
 
 inline void Raft::tick_leader(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
-  election_elapsed_ms_ = is_only_voter() ? 0 : election_elapsed_ms_ + elapsed_ms;
-  heartbeat_elapsed_ms_ += elapsed_ms;
+  if (is_only_voter()) election_since_ms_ = ticked_ms_;
   // Check quorum (thesis 6.2): a leader cut off makes way, and its clients learn it in time.
-  if (election_elapsed_ms_ >= election_timeout_ms_) {
+  if (election_timed_out()) {
     become_follower(now_ms, current_term_, {});
     lost_quorum_ = true;
     return;
@@ -943,7 +954,11 @@ inline void Raft::tick_leader(std::uint64_t now_ms, std::uint64_t elapsed_ms) {
     if (transfer_failed_) return become_follower(now_ms, current_term_, {});
     transfer_leadership(now_ms);
   }
-  if (heartbeat_elapsed_ms_ >= heartbeat_interval_ms()) heartbeat(now_ms);
+  if (ticked_ms_ >= heartbeat_sent_ms_ + heartbeat_interval_ms()) heartbeat(now_ms);
+}
+
+inline bool Raft::election_timed_out() const {
+  return ticked_ms_ >= election_since_ms_ + election_timeout_ms_;
 }
 
 // Counted in ticks: after a pause of the whole process, the disk's answer may wait unread too.
@@ -952,8 +967,8 @@ inline bool Raft::disk_stalled() const {
          ticked_ms_ - pending_writes_.front().since_ms > config_.election_timeout_max_ms;
 }
 
-inline void Raft::reset_election_timer() {
-  election_elapsed_ms_ = 0;
+inline void Raft::reset_election_timer(std::uint64_t now_ms) {
+  election_since_ms_ = timer_ms(now_ms);
   const std::uint64_t spread =
       config_.election_timeout_max_ms - config_.election_timeout_min_ms + 1;
   election_timeout_ms_ = config_.election_timeout_min_ms + random_() % spread;
@@ -1018,11 +1033,11 @@ inline void Raft::become_follower(std::uint64_t now_ms, Term term, NodeId leader
   round_received_ = 0;
   leader_stream_broken_ = false;
   set_leader(now_ms, leader);
-  reset_election_timer();
+  reset_election_timer(now_ms);
 }
 
 inline void Raft::become_pre_candidate(std::uint64_t now_ms) {
-  reset_election_timer();
+  reset_election_timer(now_ms);
   set_leader(now_ms, {});
   leader_stream_broken_ = false;
   role_ = Role::kFollower;
@@ -1033,7 +1048,7 @@ inline void Raft::become_pre_candidate(std::uint64_t now_ms) {
 }
 
 inline void Raft::become_candidate(std::uint64_t now_ms, bool transfer) {
-  reset_election_timer();
+  reset_election_timer(now_ms);
   set_leader(now_ms, {});
   role_ = Role::kCandidate;
   ++current_term_;
@@ -1047,8 +1062,8 @@ inline void Raft::become_leader(std::uint64_t now_ms) {
   role_ = Role::kLeader;
   set_leader(now_ms, config_.id);
   lost_quorum_ = false;
-  reset_election_timer();
-  heartbeat_elapsed_ms_ = 0;
+  reset_election_timer(now_ms);
+  heartbeat_sent_ms_ = timer_ms(now_ms);
   round_ = 0;
   rounds_.clear();
   lease_until_ms_ = 0;
@@ -1148,7 +1163,7 @@ inline void Raft::handle(std::uint64_t now_ms, const Message& message, const Req
                   log_is_up_to_date(request);
   if (reply.granted) {
     role_ = Role::kFollower;  // a pre-candidate makes way
-    election_elapsed_ms_ = 0;
+    election_since_ms_ = timer_ms(now_ms);
     vote_for(message.from);
   }
   send_when_saved(message.from, reply);
@@ -1217,7 +1232,7 @@ inline void Raft::hear_leader(std::uint64_t now_ms, NodeId leader, std::uint64_t
   if (voted_for_ == NodeId{}) vote_for(leader);
   lost_quorum_ = false;
   leader_stream_broken_ = false;
-  election_elapsed_ms_ = 0;
+  election_since_ms_ = timer_ms(now_ms);
   withhold_until_ms_ = now_ms + config_.vote_withhold_ms;
   round_received_ = std::max(round_received_, round);
 }
@@ -1340,7 +1355,7 @@ inline void Raft::append_as_leader(EntryType type, Payload data) {
 }
 
 inline void Raft::heartbeat(std::uint64_t now_ms) {
-  heartbeat_elapsed_ms_ = 0;
+  heartbeat_sent_ms_ = timer_ms(now_ms);
   rounds_.push_back({++round_, now_ms});
   auto read = waiting_reads_.rbegin();
   while (read != waiting_reads_.rend() && read->round == 0) (read++)->round = round_;
@@ -1769,7 +1784,7 @@ inline void Raft::count_round(std::uint64_t now_ms) {
   quorum_round_sent_ms_ = rounds_.front().sent_ms;
   rounds_.pop_front();
   lease_until_ms_ = quorum_round_sent_ms_ + std::min(config_.lease_ms, withhold_ms * 85 / 100);
-  election_elapsed_ms_ = 0;
+  election_since_ms_ = timer_ms(now_ms);
   confirm_reads(now_ms, round);
 }
 

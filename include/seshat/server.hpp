@@ -106,6 +106,8 @@ class Server final : private ConnectionHost, private Site {
   void accepted(Tcp::socket socket, IoLoop* home);
   [[nodiscard]] IoLoop* next_home() const;
   void schedule_tick();
+  void tick();
+  [[nodiscard]] bool is_calm() const { return tick_interval_ms_ > kTickIntervalMs; }
   void await_signals();
   void begin_turn();
   void end_turn();
@@ -354,19 +356,23 @@ inline void Server::schedule_tick() {
   timer_.async_wait([this](const asio::error_code& error) {
     if (error) return;
     begin_turn();
-    ticked_at_ = std::chrono::steady_clock::now();
-    node_->tick();
-    // A cluster of one opens its door when it can serve, a few milliseconds after the start.
-    const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;
-    const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
-    if (!announced_ && (!alone || waited || node_->has_leader())) {
-      announced_ = true;
-      logger_.info("ready for clients",
-                   {{"address", config_.node.client_addr}, {"data", config_.node.data_dir}});
-    }
-    if (announced_ && !accepting_ && !shutting_down_) accept_next();
-    schedule_tick();
+    tick();
   });
+}
+
+inline void Server::tick() {
+  ticked_at_ = std::chrono::steady_clock::now();
+  node_->tick();
+  // A cluster of one opens its door when it can serve, a few milliseconds after the start.
+  const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;
+  const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
+  if (!announced_ && (!alone || waited || node_->has_leader())) {
+    announced_ = true;
+    logger_.info("ready for clients",
+                 {{"address", config_.node.client_addr}, {"data", config_.node.data_dir}});
+  }
+  if (announced_ && !accepting_ && !shutting_down_) accept_next();
+  schedule_tick();
 }
 
 inline void Server::begin_shutdown() {
@@ -399,6 +405,10 @@ inline void Server::begin_turn() {
 // ---- The loop ----------------------------------------------------------------------------------------
 
 inline void Server::end_turn() {
+  // In a calm, what wakes this thread ticks as well, where it can: the timer then seldom has to.
+  if (is_calm() && turn_start_ - ticked_at_ >= std::chrono::milliseconds(tick_interval_ms_) / 2) {
+    tick();
+  }
   node_->end_turn();
   std::swap(attention_, attending_);
   for (const ClientPtr& client : attending_) attend(client);
@@ -406,7 +416,7 @@ inline void Server::end_turn() {
   for (const auto& loop : io_loops_) loop->hand_over();
   // Replies that were sent let in what waited behind them: that leaves with this turn as well.
   node_->end_turn();
-  if (tick_interval_ms_ > node_->tick_interval_ms()) schedule_tick();  // it is calm no more
+  if (is_calm() && node_->tick_interval_ms() < tick_interval_ms_) schedule_tick();  // no more
   // Who still has something to consume comes next turn, after everybody else's sockets.
   if (!attention_.empty()) asio::post(io_, [] {});
   if (io_events_allowed_ == 0) asio::post(io_, [this] { drain_io_events(); });

@@ -232,7 +232,9 @@ class Process final : private StorageEvents,
   void wake();
   void drain();
   void end_turn();
-  void schedule_tick();
+  [[nodiscard]] std::uint64_t tick_interval_ms() const;
+  void schedule_tick(std::uint64_t since_tick_ms);
+  [[nodiscard]] bool is_calm() const { return tick_interval_ms_ > scenario_.raft.tick_interval_ms; }
   void tick();
   void check();
   void check_quorum(GroupId id, Group& group);
@@ -304,6 +306,9 @@ class Process final : private StorageEvents,
   std::vector<std::function<void()>> mailbox_;
   bool awake_ = false;
   bool tick_waits_ = false;
+  std::uint64_t timer_ = 0;  // the number of the one that counts
+  std::uint64_t tick_interval_ms_ = 0;
+  std::uint64_t ticked_at_ms_ = 0;
   std::uint64_t ticks_ = 0;
   std::list<Pending> pending_;
   std::map<std::uint64_t, Index> last_writes_;  // of each connection
@@ -381,7 +386,7 @@ inline void Process::start() {
     trace("starts, group " + std::to_string(id.value) + ": " + describe_state(raft));
   }
   refresh_self();
-  schedule_tick();
+  schedule_tick(0);
   wake();
 }
 
@@ -420,6 +425,11 @@ inline void Process::drain() {
 inline void Process::end_turn() {
   awake_ = false;
   if (failed_) return;
+  // As in server.hpp: in a calm, what comes in ticks as well, and ticks are sooner again after it.
+  if (is_calm() && 2 * (machine_.clock.now_ms() - ticked_at_ms_) >= tick_interval_ms_) {
+    tick();
+    schedule_tick(0);
+  }
   for (auto& [id, group] : groups_) {
     group.replica->pump();
     checks_.pumped(machine_.id, group.replica->raft());
@@ -427,23 +437,34 @@ inline void Process::end_turn() {
   refresh_self();
   flush();
   check();
+  if (is_calm() && tick_interval_ms() < tick_interval_ms_) {
+    schedule_tick(machine_.clock.now_ms() - ticked_at_ms_);
+  }
   if (!mailbox_.empty()) wake();
 }
 
-inline void Process::schedule_tick() {
+inline std::uint64_t Process::tick_interval_ms() const {
   std::uint64_t interval_ms = scenario_.raft.election_timeout_max_ms;
   for (const auto& [id, group] : groups_) {
     interval_ms = std::min(interval_ms, group.replica->raft().max_tick_ms());
   }
-  const std::uint64_t interval_us = interval_ms * kMillisecond;
-  after(machine_.clock.real_us(interval_us), [this] {
+  return interval_ms;
+}
+
+inline void Process::schedule_tick(std::uint64_t since_tick_ms) {
+  tick_interval_ms_ = tick_interval_ms();
+  const std::uint64_t left_ms =
+      tick_interval_ms_ > since_tick_ms ? tick_interval_ms_ - since_tick_ms : 0;
+  after(machine_.clock.real_us(left_ms * kMillisecond), [this, timer = ++timer_] {
+    if (timer != timer_) return;  // set anew
     if (!std::exchange(tick_waits_, true)) post([this] { tick(); });
-    schedule_tick();
+    schedule_tick(0);
   });
 }
 
 inline void Process::tick() {
   tick_waits_ = false;
+  ticked_at_ms_ = machine_.clock.now_ms();
   ++ticks_;
   for (auto& [id, group] : groups_) group.replica->tick();
   transfers_.tick();
