@@ -9,7 +9,7 @@
 // Keeps:    a key that is not in the table does not exist; a default out of its own range fails
 //           a test. To add a key: a field, a row, a line in seshat.toml.example.
 // Threads:  none inside. A Config is a value; after start-up nobody changes it.
-// Alone:    needs log.hpp for its two enums. Rules over several keys:
+// Alone:    needs log.hpp for its two enums, machine_memory.hpp for a default. Rules over several keys:
 //           config_rules.hpp. Where the values come from: config.hpp.
 #ifndef SESHAT_CONFIG_KEYS_HPP
 #define SESHAT_CONFIG_KEYS_HPP
@@ -33,6 +33,7 @@
 #include <vector>
 
 #include "seshat/log.hpp"
+#include "seshat/machine_memory.hpp"
 
 namespace seshat {
 
@@ -42,6 +43,12 @@ namespace seshat {
 [[nodiscard]] inline std::uint64_t default_threads() {
   const unsigned cores = std::thread::hardware_concurrency();
   return cores <= 2 ? 1 : std::min(cores, 4U);
+}
+
+// Memory for rows, when nobody says how much: an eighth of what there is. What is asked for most is
+// answered from there; the rest of the memory is the system's, as a cache of files, and other nodes'.
+[[nodiscard]] inline std::uint64_t default_row_cache_mb() {
+  return std::clamp<std::uint64_t>(machine_memory_bytes() >> 20 >> 3, 16, 65'536);
 }
 
 struct Config {
@@ -117,6 +124,7 @@ struct Config {
   } limits;
 
   struct Storage {
+    std::uint64_t row_cache_mb = default_row_cache_mb();
     std::uint64_t block_cache_mb = 256;
     friend bool operator==(const Storage&, const Storage&) = default;
   } storage;
@@ -400,6 +408,8 @@ inline constexpr auto kKeys = std::to_array<Key>({
         "limits.request_timeout_secs", 1, 3600, "s", "a request that takes longer gets an error"),
     integer<&Config::limits, &Config::Limits::raft_rpc_timeout_secs>(
         "limits.raft_rpc_timeout_secs", 1, 3600, "s", "a call to a peer that takes longer fails"),
+    integer<&Config::storage, &Config::Storage::row_cache_mb>(
+        "storage.row_cache_mb", 0, kMebi, "MB", "memory for rows read or written lately"),
     integer<&Config::storage, &Config::Storage::block_cache_mb>(
         "storage.block_cache_mb", 1, kMebi, "MB", "memory for blocks read from disk"),
 });

@@ -291,6 +291,7 @@ inline StoreOptions store_options(const Config& config) {
   options.data_dir = config.node.data_dir;
   options.node_id = NodeId{config.node.id};
   options.groups = {kSystemGroup, kFirstDataGroup};
+  options.row_cache_size_bytes = config.storage.row_cache_mb << 20;
   options.block_cache_size_bytes = config.storage.block_cache_mb << 20;
   options.min_free_disk_mb = config.limits.min_free_disk_mb;
   options.ends_on_damage = config.joins() || config.cluster.initial_members.size() > 1;

@@ -93,6 +93,7 @@ inline void append_store(std::string& out, const StoreStats& stats, bool disk_lo
   line(out, "store_batches", stats.batches);
   line(out, "store_syncs", stats.syncs);
   line(out, "store_written_rows", stats.written_rows);
+  line(out, "store_row_cache_bytes", stats.row_cache_bytes);
   line(out, "store_log_cuts", stats.log_cuts);
   line(out, "store_snapshots_built", stats.snapshots_built);
   line(out, "store_snapshots_received", stats.snapshots_received);

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -58,10 +59,23 @@ class RowTable {
   [[nodiscard]] const Row* begin() const { return rows_.data(); }
   [[nodiscard]] const Row* end() const { return rows_.data() + size_; }
 
+  [[nodiscard]] static std::uint64_t hash_of(std::string_view key) {
+    return std::hash<std::string_view>{}(key);
+  }
   // Null: there is no row of this key. Until the table changes.
-  [[nodiscard]] const Row* find(std::string_view key) const;
+  [[nodiscard]] const Row* find(std::string_view key) const { return find(hash_of(key), key); }
+  [[nodiscard]] const Row* find(std::uint64_t hash, std::string_view key) const;
+  // What the row of this key says: nullopt: there is none; true: `value` is its value; false: there
+  // is no such key.
+  [[nodiscard]] std::optional<bool> get(std::uint64_t hash, std::string_view key,
+                                        std::string& value) const;
+  // In memory, beyond its bytes: roughly.
+  static constexpr std::size_t kRowOverheadBytes = 96;
   // The row of this key, which is made, erased, if there is none. `made`, if not null, says which.
-  [[nodiscard]] Row& at(std::string_view key, bool* made = nullptr);
+  [[nodiscard]] Row& at(std::string_view key, bool* made = nullptr) {
+    return at(hash_of(key), key, made);
+  }
+  [[nodiscard]] Row& at(std::uint64_t hash, std::string_view key, bool* made = nullptr);
   // The row of the same key becomes what `row` is; `row` is left as something that has a value.
   Row& replace(Row& row, bool* made = nullptr);
   [[nodiscard]] Row* begin() { return rows_.data(); }
@@ -81,9 +95,6 @@ class RowTable {
   static constexpr std::size_t kKeptRowBytes = 1024;
   static constexpr std::uint64_t kRowMask = 0xffff'ffff;
 
-  [[nodiscard]] static std::uint64_t hash_of(std::string_view key) {
-    return std::hash<std::string_view>{}(key);
-  }
   // Where the row of `key` is, or would be. There is at least one empty slot.
   [[nodiscard]] std::size_t slot_of(std::uint64_t hash, std::string_view key) const;
   void grow();
@@ -107,15 +118,22 @@ inline std::size_t RowTable::slot_of(std::uint64_t hash, std::string_view key) c
   }
 }
 
-inline const RowTable::Row* RowTable::find(std::string_view key) const {
+inline const RowTable::Row* RowTable::find(std::uint64_t hash, std::string_view key) const {
   if (size_ == 0) return nullptr;
-  const std::uint64_t slot = slots_[slot_of(hash_of(key), key)];
+  const std::uint64_t slot = slots_[slot_of(hash, key)];
   return slot == 0 ? nullptr : &rows_[(slot & kRowMask) - 1];
 }
 
-inline RowTable::Row& RowTable::at(std::string_view key, bool* made) {
+inline std::optional<bool> RowTable::get(std::uint64_t hash, std::string_view key,
+                                         std::string& value) const {
+  const Row* row = find(hash, key);
+  if (row == nullptr) return std::nullopt;
+  if (!row->erased()) value.assign(row->value());
+  return !row->erased();
+}
+
+inline RowTable::Row& RowTable::at(std::uint64_t hash, std::string_view key, bool* made) {
   if (2 * (size_ + 1) > slots_.size()) grow();
-  const std::uint64_t hash = hash_of(key);
   std::uint64_t& slot = slots_[slot_of(hash, key)];
   if (made != nullptr) *made = slot == 0;
   if (slot != 0) return rows_[(slot & kRowMask) - 1];
@@ -153,8 +171,9 @@ inline void RowTable::clear() {
   if (rows_.size() > kKeptRows) {
     rows_ = {};
     slots_ = {};
+    size_ = 0;
   }
-  for (Row& row : rows_) {
+  for (Row& row : *this) {
     if (row.bytes_.capacity() > kKeptRowBytes) std::string().swap(row.bytes_);
   }
   std::fill(slots_.begin(), slots_.end(), 0);

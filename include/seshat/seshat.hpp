@@ -8,13 +8,15 @@
 #define SESHAT_SESHAT_HPP
 
 // Usable from anywhere: the standard library only.
-#include "seshat/fnv1a.hpp"        // the FNV-1a hash
-#include "seshat/glob.hpp"         // Redis' glob patterns
-#include "seshat/log.hpp"          // log lines with fields, text or JSON
-#include "seshat/mailbox.hpp"      // many threads post, one owner takes
-#include "seshat/result.hpp"       // a value, or the reason why there is none
-#include "seshat/row_table.hpp"    // rows in memory, found by one hash
-#include "seshat/thread_name.hpp"  // what a debugger calls a thread
+#include "seshat/fnv1a.hpp"           // the FNV-1a hash
+#include "seshat/glob.hpp"            // Redis' glob patterns
+#include "seshat/log.hpp"             // log lines with fields, text or JSON
+#include "seshat/machine_memory.hpp"  // how much there is
+#include "seshat/mailbox.hpp"         // many threads post, one owner takes
+#include "seshat/result.hpp"          // a value, or the reason why there is none
+#include "seshat/row_cache.hpp"       // rows of a disk that were used of late
+#include "seshat/row_table.hpp"       // rows in memory, found by one hash
+#include "seshat/thread_name.hpp"     // what a debugger calls a thread
 #include "seshat/version.hpp"
 #include "seshat/wire.hpp"       // protobuf's wire format by hand
 #include "seshat/work_pool.hpp"  // a few threads for slow work

@@ -485,7 +485,7 @@ inline std::optional<std::vector<Outcome>> Store::apply_now(
   for (const raft::Entry& entry : entries) size_bytes += entry.size_bytes();
   if (size_bytes > kMaxAppliedNowBytes || writer_.is_full(group)) return std::nullopt;
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
-  StoreBatch batch(generation->buffer(), generation->cached().below(), group.changes);
+  StoreBatch batch(generation->buffer(), generation->cached(), group.changes);
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, entries);
   if (batch.missed() || !outcomes) return std::nullopt;  // an error comes once more, and is told
   was_applied(group, batch, entries.back().index);
@@ -672,7 +672,7 @@ inline void Store::apply_to_machine(ApplyWork& work) {
 inline std::optional<std::vector<Outcome>> Store::apply_from_disk(
     Group& group, const std::vector<raft::Entry>& entries) {
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
-  StoreBatch batch(generation->buffer(), generation->on_disk().below(), group.changes);
+  StoreBatch batch(generation->buffer(), generation->on_disk(), group.changes);
   Result<std::vector<Outcome>> outcomes = group.machine->apply(batch, entries);
   if (!batch.failure().ok()) {
     fail_read(group.id, batch.failure());
@@ -829,6 +829,9 @@ inline void Store::measure() {
   }
   std::vector<std::shared_ptr<const StoreGeneration>> generations;  // kept meanwhile
   counters_.size_bytes = database_.size_bytes(all_families(generations));
+  std::uint64_t row_cache_bytes = 0;
+  for (const auto& generation : generations) row_cache_bytes += generation->cache().size_bytes();
+  counters_.row_cache_bytes = row_cache_bytes;
 }
 
 // ---- The pool ---------------------------------------------------------------------------------------------

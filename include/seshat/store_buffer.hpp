@@ -1,15 +1,13 @@
 // seshat/store_buffer.hpp - what was applied and is not in RocksDB yet.
 //
 //   apply ──merge──> [ active ] ──freeze──> [ frozen ] ──one batch──> RocksDB
-//   get ───────────> active, else frozen, else RocksDB
+//   get ───────────> active, else frozen, else what is below: row_cache.hpp, RocksDB
 //
 // The log is durable before anything is applied, so that what is applied need not reach the disk at
 // once: a crash applies it again. So changes gather here and go to RocksDB in large batches, each
 // with the applied index it stands for. A key that changes a hundred times meanwhile is written
 // once, what is read and written all the time is found by one hash, and the keys of a batch are in
 // order, which a memtable takes in several times as fast as single ones.
-//
-// What was frozen stays, when it is written, as a cache for reads, until the next freeze.
 //
 // Threads: get() any; the rest as said. Nothing here waits for the disk.
 // Needs:   row_table.hpp, state_machine.hpp (Lookup), raft.hpp (Index).
@@ -18,6 +16,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -48,16 +47,10 @@ class StoreBuffer {
   // What was merged since the last time, for RocksDB; nullopt: nothing was, or that of the last time
   // is not written yet. Any thread.
   [[nodiscard]] std::optional<Frozen> freeze();
-  // What freeze() gave is in RocksDB. Any thread.
+  // What freeze() gave is in RocksDB, and found there from now on. Any thread.
   void written();
 
  private:
-  // Of a row, beyond its bytes.
-  static constexpr std::size_t kOverheadBytes = 80;
-
-  [[nodiscard]] static std::optional<Lookup> find(const RowTable& rows, std::string_view key,
-                                                  std::string& value);
-
   mutable std::mutex mutex_;  // guards all below it
   RowTable active_;
   Index last_;
@@ -70,19 +63,13 @@ class StoreBuffer {
 // Bodies
 // =================================================================================================
 
-inline std::optional<Lookup> StoreBuffer::find(const RowTable& rows, std::string_view key,
-                                               std::string& value) {
-  const RowTable::Row* row = rows.find(key);
-  if (row == nullptr) return std::nullopt;
-  if (row->erased()) return Lookup::kAbsent;
-  value.assign(row->value());
-  return Lookup::kFound;
-}
-
 inline std::optional<Lookup> StoreBuffer::get(std::string_view key, std::string& value) const {
+  const std::uint64_t hash = RowTable::hash_of(key);
   const std::lock_guard lock(mutex_);
-  const std::optional<Lookup> lookup = find(active_, key, value);
-  return lookup ? lookup : find(frozen_, key, value);
+  std::optional<bool> found = active_.get(hash, key, value);
+  if (!found) found = frozen_.get(hash, key, value);
+  if (!found) return std::nullopt;
+  return *found ? Lookup::kFound : Lookup::kAbsent;
 }
 
 inline void StoreBuffer::merge(RowTable& changes, Index last) {
@@ -92,19 +79,16 @@ inline void StoreBuffer::merge(RowTable& changes, Index last) {
   for (RowTable::Row& row : changes) {
     bool made = false;
     const RowTable::Row& now = active_.replace(row, &made);
-    size_bytes += now.size_bytes() + (made ? kOverheadBytes : 0);
+    size_bytes += now.size_bytes() + (made ? RowTable::kRowOverheadBytes : 0);
     if (!made) size_bytes -= row.size_bytes();  // which holds what was there before
   }
   active_bytes_ = size_bytes;
   changes.clear();
 }
 
-// What was frozen before has been written, and was only a cache since.
 inline std::optional<StoreBuffer::Frozen> StoreBuffer::freeze() {
-  RowTable before;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
   if (writing_ || active_.empty()) return std::nullopt;
-  swap(before, frozen_);
   swap(active_, frozen_);
   active_bytes_ = 0;
   writing_ = true;
@@ -112,7 +96,9 @@ inline std::optional<StoreBuffer::Frozen> StoreBuffer::freeze() {
 }
 
 inline void StoreBuffer::written() {
+  RowTable done;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
+  swap(done, frozen_);
   writing_ = false;
 }
 

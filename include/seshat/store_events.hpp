@@ -40,8 +40,9 @@ struct StoreStats {
   std::uint64_t batches = 0;          // of log writes, since the start
   std::uint64_t syncs = 0;            // ... and the syncs that made them durable
   std::uint64_t applied_batches = 0;
-  std::uint64_t written_rows = 0;  // ... and how many changes of them went to RocksDB
-  std::uint64_t last_sync_ms = 0;  // how long it took
+  std::uint64_t written_rows = 0;     // ... and how many changes of them went to RocksDB
+  std::uint64_t row_cache_bytes = 0;  // as of the last second
+  std::uint64_t last_sync_ms = 0;     // how long it took
   std::uint64_t longest_sync_ms = 0;
   std::uint64_t log_cuts = 0;
   std::uint64_t reclaims = 0;  // passes over what they cut off
@@ -54,9 +55,9 @@ struct StoreStats {
 // The same, while it is counted; any thread.
 struct StoreCounters {
   std::atomic<std::uint64_t> size_bytes{0}, free_disk_bytes{0}, oldest_unsynced_ms{0}, batches{0},
-      syncs{0}, applied_batches{0}, written_rows{0}, last_sync_ms{0}, longest_sync_ms{0},
-      log_cuts{0}, reclaims{0}, snapshots_built{0}, snapshots_received{0}, snapshots_installed{0},
-      last_build_ms{0};
+      syncs{0}, applied_batches{0}, written_rows{0}, row_cache_bytes{0}, last_sync_ms{0},
+      longest_sync_ms{0}, log_cuts{0}, reclaims{0}, snapshots_built{0}, snapshots_received{0},
+      snapshots_installed{0}, last_build_ms{0};
 
   static void count(std::atomic<std::uint64_t>& counter) {
     counter.fetch_add(1, std::memory_order_relaxed);
@@ -72,6 +73,7 @@ inline StoreStats StoreCounters::stats(std::uint64_t now_ms) const {
   stats.syncs = syncs;
   stats.applied_batches = applied_batches;
   stats.written_rows = written_rows;
+  stats.row_cache_bytes = row_cache_bytes;
   stats.last_sync_ms = last_sync_ms;
   stats.longest_sync_ms = longest_sync_ms;
   stats.log_cuts = log_cuts;

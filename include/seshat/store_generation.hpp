@@ -38,11 +38,12 @@ namespace seshat {
 class StoreGeneration {
  public:
   StoreGeneration(rocksdb::DB& db, rocksdb::ColumnFamilyHandle& family,
-                  StoreMap::OnDamage on_damage = nullptr)
+                  std::size_t row_cache_size_bytes, StoreMap::OnDamage on_damage = nullptr)
       : db_(db),
         family_(family),
-        cached_(buffer_, StoreMap(db, family, ReadFrom::kMemory)),
-        on_disk_(buffer_, StoreMap(db, family, ReadFrom::kDisk, std::move(on_damage))) {}
+        cache_(row_cache_size_bytes),
+        cached_(buffer_, cache_, StoreMap(db, family, ReadFrom::kMemory)),
+        on_disk_(buffer_, cache_, StoreMap(db, family, ReadFrom::kDisk, std::move(on_damage))) {}
   StoreGeneration(const StoreGeneration&) = delete;
   StoreGeneration& operator=(const StoreGeneration&) = delete;
   ~StoreGeneration() { db_.DestroyColumnFamilyHandle(&family_).PermitUncheckedError(); }
@@ -50,7 +51,9 @@ class StoreGeneration {
   [[nodiscard]] rocksdb::ColumnFamilyHandle& family() const { return family_; }
   // What was applied and is not in the family yet.
   [[nodiscard]] StoreBuffer& buffer() const { return buffer_; }
-  // Both with the buffer before them.
+  // Rows of the family, in memory.
+  [[nodiscard]] RowCache& cache() const { return cache_; }
+  // Both with the buffer and the cache before them.
   [[nodiscard]] const BufferedMap& cached() const { return cached_; }
   [[nodiscard]] const BufferedMap& on_disk() const { return on_disk_; }
 
@@ -58,6 +61,7 @@ class StoreGeneration {
   rocksdb::DB& db_;
   rocksdb::ColumnFamilyHandle& family_;
   mutable StoreBuffer buffer_;
+  mutable RowCache cache_;
   BufferedMap cached_;
   BufferedMap on_disk_;
 };

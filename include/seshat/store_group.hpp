@@ -99,7 +99,8 @@ inline StoreGroup::StoreGroup(GroupId group, StoreDatabase& database, StoreMap::
       database_(database),
       on_damage_(std::move(on_damage)) {
   rocksdb::ColumnFamilyHandle* family = database.take_generation(store_detail::data_family(group));
-  data.switch_to(std::make_shared<const StoreGeneration>(database.db(), *family, on_damage_));
+  data.switch_to(std::make_shared<const StoreGeneration>(
+      database.db(), *family, database.options().row_cache_size_bytes, on_damage_));
 }
 
 inline Result<void> StoreGroup::load() {
@@ -138,7 +139,8 @@ inline LogStats StoreGroup::log_stats() const {
 inline Result<std::shared_ptr<const StoreGeneration>> StoreGroup::make_generation() {
   const auto family = database_.make_generation(store_detail::data_family(id));
   if (!family) return family.error();
-  return std::make_shared<const StoreGeneration>(database_.db(), **family, on_damage_);
+  return std::make_shared<const StoreGeneration>(
+      database_.db(), **family, database_.options().row_cache_size_bytes, on_damage_);
 }
 
 inline rocksdb::Status StoreGroup::put_in_force(const StoreGeneration& generation,

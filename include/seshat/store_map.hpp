@@ -1,7 +1,7 @@
 // seshat/store_map.hpp - a RocksDB column family as the ordered map a state machine lives in.
 //
 // Threads: the maps may be read by any thread; a StoreBatch belongs to the one that applies.
-// Needs:   store_buffer.hpp, state_machine.hpp (OrderedMap, Batch); RocksDB.
+// Needs:   store_buffer.hpp, row_cache.hpp, state_machine.hpp (OrderedMap, Batch); RocksDB.
 #ifndef SESHAT_STORE_MAP_HPP
 #define SESHAT_STORE_MAP_HPP
 
@@ -15,6 +15,7 @@
 #include <string_view>
 #include <utility>
 
+#include "seshat/row_cache.hpp"
 #include "seshat/row_table.hpp"
 #include "seshat/state_machine.hpp"
 #include "seshat/store_buffer.hpp"
@@ -69,49 +70,56 @@ class StoreMap final : public OrderedMap {
   OnDamage on_damage_;
 };
 
-// A family, and before it what was applied and is not written to it yet.
+// A family, and before it what was applied and is not written to it yet, and what was read of late.
 class BufferedMap final : public OrderedMap {
  public:
-  BufferedMap(const StoreBuffer& buffer, StoreMap below)
-      : buffer_(buffer), below_(std::move(below)) {}
+  BufferedMap(const StoreBuffer& buffer, RowCache& cache, StoreMap below)
+      : buffer_(buffer), cache_(cache), below_(std::move(below)) {}
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
-    const std::optional<Lookup> found = buffer_.get(key, value);
-    return found ? *found : below_.get(key, value);
+    rocksdb::Status status;
+    return get(key, value, status);
   }
-  [[nodiscard]] const StoreMap& below() const { return below_; }
+  // `status`: what RocksDB said, if it was asked.
+  [[nodiscard]] Lookup get(std::string_view key, std::string& value,
+                           rocksdb::Status& status) const {
+    if (const std::optional<Lookup> found = buffer_.get(key, value)) return *found;
+    if (cache_.get(key, value)) return Lookup::kFound;
+    const std::uint64_t version = cache_.version();
+    const Lookup lookup = below_.get(key, value, status);
+    if (lookup == Lookup::kFound) cache_.keep(key, value, version);
+    return lookup;
+  }
 
  private:
   const StoreBuffer& buffer_;
+  RowCache& cache_;
   StoreMap below_;
 };
 
 // What applying changes: it becomes visible together, in commit(). Reads see those made so far.
 class StoreBatch final : public Batch {
  public:
-  // `changes` is empty, and used for its memory.
-  StoreBatch(StoreBuffer& buffer, const StoreMap& below, RowTable& changes)
-      : buffer_(buffer), below_(below), changes_(changes) {}
+  // `before`: what was applied so far, of which `buffer` is the top. `changes` is empty, and used for
+  // its memory.
+  StoreBatch(StoreBuffer& buffer, const BufferedMap& before, RowTable& changes)
+      : buffer_(buffer), before_(before), changes_(changes) {}
   StoreBatch(const StoreBatch&) = delete;
   StoreBatch& operator=(const StoreBatch&) = delete;
   ~StoreBatch() override { changes_.clear(); }
 
   // Why the last read that answered kFailed did so; ok if none did.
   [[nodiscard]] const rocksdb::Status& failure() const { return failure_; }
-  // A read would have had to wait for the disk, and `below` may not: nothing counts.
+  // A read would have had to wait for the disk, and `before` may not: nothing counts.
   [[nodiscard]] bool missed() const { return missed_; }
   // All changes, of the entries up to `last`, count.
   void commit(Index last) { buffer_.merge(changes_, last); }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
-    if (const RowTable::Row* row = changes_.find(key)) {
-      if (row->erased()) return Lookup::kAbsent;
-      value.assign(row->value());
-      return Lookup::kFound;
-    }
-    if (const std::optional<Lookup> found = buffer_.get(key, value)) return *found;
+    const std::optional<bool> changed = changes_.get(RowTable::hash_of(key), key, value);
+    if (changed) return *changed ? Lookup::kFound : Lookup::kAbsent;
     rocksdb::Status status;
-    const Lookup lookup = below_.get(key, value, status);
+    const Lookup lookup = before_.get(key, value, status);
     if (lookup == Lookup::kFailed) failure_ = status;
     if (lookup == Lookup::kNotInMemory) missed_ = true;
     return lookup;
@@ -121,7 +129,7 @@ class StoreBatch final : public Batch {
 
  private:
   StoreBuffer& buffer_;
-  const StoreMap& below_;
+  const BufferedMap& before_;
   RowTable& changes_;
   mutable rocksdb::Status failure_;
   mutable bool missed_ = false;

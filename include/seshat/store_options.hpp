@@ -36,7 +36,8 @@ namespace seshat {
 struct StoreOptions {
   std::string data_dir;  // made if absent; one node's alone
   NodeId node_id;
-  std::vector<GroupId> groups;  // kSystemGroup and data groups; today {0, 1}
+  std::vector<GroupId> groups;                   // kSystemGroup and data groups; today {0, 1}
+  std::size_t row_cache_size_bytes = 16u << 20;  // of each group's state
   std::size_t block_cache_size_bytes = 256u << 20;
   std::uint64_t min_free_disk_mb = 512;  // less than this is disk_low()
   // Other nodes have the same data: better that one of them serves than this one with damage.
@@ -106,7 +107,10 @@ inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
   // are flushed, so that it takes no more disk than a log window, nor longer to replay.
   db.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(
       options.write_buffer_size_bytes + options.write_buffer_size_bytes / 2);
-  db.max_total_wal_size = options.write_buffer_size_bytes / 4 * 3;
+  // Each node somewhat earlier than the next one: all have the same to write, and while one of them
+  // flushes, which holds up its syncs, the others are a majority.
+  db.max_total_wal_size = options.write_buffer_size_bytes / 4 * 3 -
+                          options.node_id.value % 3 * (options.write_buffer_size_bytes / 16);
   db.max_background_jobs = 2;
   // A batch of the writer does not hold up the log, but where a memtable or a WAL is full: else only
   // the order in the WAL is common to both. It gives up that a snapshot of RocksDB is whole while a
@@ -148,6 +152,9 @@ inline constexpr std::uint64_t kRoomToReserveBytes = 512u << 20;
   table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
   if (family == kDataKv) {
+    // Keys are spread by their hash, so that each compaction of level 0 writes the level below it
+    // anew: half as often, for filters to ask in up to twice as many tables.
+    cf.level0_file_num_compaction_trigger = 8;
     // Point reads of keys that may be absent: SET asks for the key before it writes it.
     table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
     table.whole_key_filtering = true;

@@ -26,6 +26,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -96,6 +97,8 @@ class StoreWriter {
   void begin(StoreDatabase& database, StoreGroup& group);
   void write(StoreDatabase& database, StoreGroup& group, const StoreGeneration& generation,
              const RowTable& rows, Index last);
+  [[nodiscard]] static std::uint64_t sort_prefix(std::string_view key);
+  // What is written is found below the buffer from then on, and `rows` are gone.
   [[nodiscard]] static rocksdb::Status put(StoreDatabase& database,
                                            const StoreGeneration& generation, const RowTable& rows);
 
@@ -179,9 +182,9 @@ inline void StoreWriter::begin(StoreDatabase& database, StoreGroup& group) {
 inline void StoreWriter::write(StoreDatabase& database, StoreGroup& group,
                                const StoreGeneration& generation, const RowTable& rows,
                                Index last) {
+  const std::size_t rows_count = rows.size();
   const rocksdb::Status status = put(database, generation, rows);
   if (status.ok()) {
-    generation.buffer().written();
     group.written = last.value;
   } else {
     callbacks_.on_failed(status);
@@ -191,24 +194,36 @@ inline void StoreWriter::write(StoreDatabase& database, StoreGroup& group,
     group.writing = false;
   }
   changed_.notify_all();
-  if (status.ok()) callbacks_.on_written(rows.size());
+  if (status.ok()) callbacks_.on_written(rows_count);
+}
+
+// As numbers compare, so do the first bytes of keys, which decide nearly always: slot and hash are
+// among them (state_machine.hpp).
+inline std::uint64_t StoreWriter::sort_prefix(std::string_view key) {
+  std::uint64_t prefix = 0;
+  for (std::size_t i = 0; i < 8; ++i) {
+    prefix = prefix << 8 | (i < key.size() ? static_cast<unsigned char>(key[i]) : 0U);
+  }
+  return prefix;
 }
 
 // In order: each key is put beside the last one.
 inline rocksdb::Status StoreWriter::put(StoreDatabase& database, const StoreGeneration& generation,
                                         const RowTable& rows) {
-  std::vector<const RowTable::Row*> sorted;
+  std::vector<std::pair<std::uint64_t, const RowTable::Row*>> sorted;
   sorted.reserve(rows.size());
   std::size_t size_bytes = 0;
   for (const RowTable::Row& row : rows) {
-    sorted.push_back(&row);
+    sorted.emplace_back(sort_prefix(row.key()), &row);
     size_bytes += row.size_bytes() + kRowHeadBytes;
   }
-  std::sort(sorted.begin(), sorted.end(),
-            [](const auto* left, const auto* right) { return left->key() < right->key(); });
+  std::sort(sorted.begin(), sorted.end(), [](const auto& left, const auto& right) {
+    if (left.first != right.first) return left.first < right.first;
+    return left.second->key() < right.second->key();
+  });
   rocksdb::WriteBatch batch(size_bytes);
   rocksdb::Status status;
-  for (const RowTable::Row* row : sorted) {
+  for (const auto& [prefix, row] : sorted) {
     const rocksdb::Slice key = StoreMap::slice(row->key());
     status = row->erased() ? batch.Delete(&generation.family(), key)
                            : batch.Put(&generation.family(), key, StoreMap::slice(row->value()));
@@ -216,7 +231,11 @@ inline rocksdb::Status StoreWriter::put(StoreDatabase& database, const StoreGene
   }
   rocksdb::WriteOptions options;
   options.memtable_insert_hint_per_batch = true;
-  return database.write(options, batch);
+  status = database.write(options, batch);
+  if (!status.ok()) return status;
+  generation.cache().wrote(rows);  // while readers still find them in the buffer
+  generation.buffer().written();
+  return status;
 }
 
 inline void StoreWriter::finish(const StoreGroup& group) {
@@ -256,9 +275,7 @@ inline rocksdb::Status StoreWriter::write_now(StoreDatabase& database, StoreGrou
   const auto frozen = generation->buffer().freeze();
   if (!frozen) return {};
   rocksdb::Status status = put(database, *generation, *frozen->rows);
-  if (!status.ok()) return status;
-  generation->buffer().written();
-  set_written(group, frozen->last);
+  if (status.ok()) set_written(group, frozen->last);
   return status;
 }
 
