@@ -158,7 +158,7 @@ resp::Value value_of(std::string_view bytes) {
 class Host final : public ConnectionHost {
  public:
   [[nodiscard]] Database& database() override { return db; }
-  [[nodiscard]] const Site& site() const override { return fixed_site; }
+  [[nodiscard]] Site& site() override { return fixed_site; }
   [[nodiscard]] const kv::Limits& limits() const override { return kv_limits; }
   void wants_attention(std::uint64_t) override {}
   void count_command() override {}

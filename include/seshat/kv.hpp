@@ -7,7 +7,7 @@
 // is applied stands in state_machine.hpp.
 //
 // Threads: the loop, but for read functions: those run wherever the map they get allows.
-// Needs:   command.hpp, admin_commands.hpp, connection_commands.hpp, server_commands.hpp.
+// Needs:   command.hpp, and the headers with the functions of the other commands.
 #ifndef SESHAT_KV_HPP
 #define SESHAT_KV_HPP
 
@@ -19,8 +19,10 @@
 #include <string_view>
 
 #include "seshat/admin_commands.hpp"
+#include "seshat/client_commands.hpp"
 #include "seshat/command.hpp"
 #include "seshat/connection_commands.hpp"
+#include "seshat/operator_commands.hpp"
 #include "seshat/server_commands.hpp"
 
 namespace seshat::kv {
@@ -77,11 +79,16 @@ inline void command_list(const Call& call) {
   resp::Writer reply = call.reply();
   server_commands::command_list(commands(), call.args.subspan(2), reply);
 }
+inline void command_get_keys_and_flags(const Call& call) {
+  resp::Writer reply = call.reply();
+  server_commands::command_get_keys_and_flags(commands(), call.args.subspan(2), reply);
+}
 
 inline constexpr std::uint32_t kAbout = kLoading | kStale | kAboutConnection;
 inline constexpr std::uint32_t kClient = kNoScript | kAbout;
 inline constexpr std::uint32_t kAlways = kClient | kFast | kNoAuth | kAllowBusy;
 inline constexpr std::uint32_t kTransaction = kNoScript | kLoading | kStale;
+inline constexpr std::uint32_t kOperator = kAdmin | kLoading | kStale;
 inline constexpr std::uint32_t kAdminOfCluster =
     kAdmin | kDangerous | kNoScript | kLoading | kStale;
 
@@ -94,19 +101,44 @@ inline constexpr std::uint32_t kAdminOfCluster =
 inline constexpr std::array kClientCommands = {
     Command{"client|getname", 2, detail::kClient, {}, "connection", "2.6.9", "O(1)",
             "Gets the name of the connection", "", &connection_commands::client_get_name},
+    Command{"client|getredir", 2, detail::kClient, {}, "connection", "6.0.0", "O(1)",
+            "Tells that no client is told of this one's keys", "", &client_commands::get_redir},
     Command{"client|id", 2, detail::kClient, {}, "connection", "5.0.0", "O(1)",
             "Gets the id of the connection", "", &connection_commands::client_id},
     Command{"client|info", 2, detail::kClient, {}, "connection", "6.2.0", "O(1)",
             "Tells about the connection", "", &connection_commands::client_info},
+    Command{"client|kill", -3, detail::kClient | kAdmin, {}, "connection", "2.4.0",
+            "O(N) where N is the number of connections",
+            "Closes connections of this node", "address-or-option:string value:string:optional:multiple",
+            &client_commands::kill},
     Command{"client|list", -2, detail::kClient | kAdmin, {}, "connection", "2.4.0",
             "O(N) where N is the number of connections",
-            "Lists the connections of this node", "", &connection_commands::client_list},
+            "Lists the connections of this node", "option:string:optional value:string:optional:multiple",
+            &client_commands::list},
+    Command{"client|no-evict", 3, detail::kClient | kAdmin, {}, "connection", "7.0.0", "O(1)",
+            "Is remembered: nobody is ever evicted", "on-or-off:string",
+            &client_commands::no_evict},
+    Command{"client|pause", -3, detail::kClient | kAdmin, {}, "connection", "3.0.0", "O(1)",
+            "Holds the commands of all clients back, or those that write",
+            "timeout:integer write-or-all:string:optional", &client_commands::pause},
+    Command{"client|reply", 3, detail::kClient, {}, "connection", "3.2.0", "O(1)",
+            "Turns replies on or off, or skips one", "on-off-or-skip:string",
+            &client_commands::reply},
     Command{"client|setinfo", 4, detail::kClient, {}, "connection", "7.2.0", "O(1)",
             "Sets the name or version of the client library", "attribute:string value:string",
             &connection_commands::client_set_info},
     Command{"client|setname", 3, detail::kClient, {}, "connection", "2.6.9", "O(1)",
             "Sets the name of the connection", "connection-name:string",
             &connection_commands::client_set_name},
+    Command{"client|trackinginfo", 2, detail::kClient, {}, "connection", "6.2.0", "O(1)",
+            "Tells that no keys are tracked for the connection", "",
+            &client_commands::tracking_info},
+    Command{"client|unblock", -3, detail::kClient | kAdmin, {}, "connection", "5.0.0", "O(1)",
+            "Wakes a client that waits in a command, of which there are none",
+            "client-id:integer timeout-or-error:string:optional", &client_commands::unblock},
+    Command{"client|unpause", 2, detail::kClient | kAdmin, {}, "connection", "6.2.0",
+            "O(N) where N is the number of connections",
+            "Ends a pause", "", &client_commands::unpause},
 };
 
 inline constexpr std::array kClusterCommands = {
@@ -115,6 +147,9 @@ inline constexpr std::array kClusterCommands = {
     Command{"cluster|keyslot", 3, kStale, {}, "cluster", "3.0.0",
             "O(N) where N is the length of the key",
             "Gets the hash slot of a key", "key:string", &server_commands::cluster_key_slot},
+    Command{"cluster|links", 2, kStale, {}, "cluster", "7.0.0",
+            "O(N) where N is the number of nodes",
+            "Lists the nodes that this one is connected to", "", &server_commands::cluster_links},
     Command{"cluster|myid", 2, kStale, {}, "cluster", "3.0.0", "O(1)",
             "Gets the id of this node", "", &server_commands::cluster_my_id},
     Command{"cluster|nodes", 2, kStale, {}, "cluster", "3.0.0",
@@ -138,23 +173,66 @@ inline constexpr std::array kCommandCommands = {
             "O(N) where N is the number of arguments",
             "Finds the keys in a command", "command:string arg:string:optional:multiple",
             &detail::command_get_keys},
+    Command{"command|getkeysandflags", -4, detail::kAbout, {}, "server", "7.0.0",
+            "O(N) where N is the number of arguments",
+            "Finds the keys in a command and what it does with them",
+            "command:string arg:string:optional:multiple", &detail::command_get_keys_and_flags},
     Command{"command|info", -2, detail::kAbout, {}, "server", "2.8.13",
             "O(N) where N is the number of commands",
             "Describes commands", "command-name:string:optional:multiple", &detail::command_info},
     Command{"command|list", -2, detail::kAbout, {}, "server", "7.0.0",
             "O(N) where N is the number of commands",
-            "Lists the names of the commands", "", &detail::command_list},
+            "Lists the names of the commands",
+            "filterby:string:optional kind:string:optional value:string:optional",
+            &detail::command_list},
 };
 
 inline constexpr std::array kConfigCommands = {
     Command{"config|get", -3, kNoScript | kLoading | kStale | kAdmin, {}, "server", "2.0.0",
             "O(N) where N is the number of settings",
             "Gets settings by pattern", "parameter:string:multiple", &server_commands::config_get},
+    Command{"config|resetstat", 2, kNoScript | detail::kOperator, {}, "server", "2.0.0", "O(1)",
+            "Begins to count anew what INFO tells", "", &operator_commands::config_reset_stat},
+    Command{"config|rewrite", 2, kNoScript | detail::kOperator, {}, "server", "2.8.0", "O(1)",
+            "Is refused: the configuration file is yours", "",
+            &operator_commands::config_rewrite},
+    Command{"config|set", -4, kNoScript | detail::kOperator, {}, "server", "2.0.0",
+            "O(N) where N is the number of settings",
+            "Changes settings until this node ends, all that are given or none",
+            "parameter:string:multiple value:string:multiple", &operator_commands::config_set},
+};
+
+inline constexpr std::array kLatencyCommands = {
+    Command{"latency|doctor", 2, kNoScript | detail::kOperator, {}, "server", "2.8.13", "O(1)",
+            "Tells what took long", "", &operator_commands::latency_doctor},
+    Command{"latency|history", 3, kNoScript | detail::kOperator, {}, "server", "2.8.13", "O(1)",
+            "Lists when an event took long", "event:string", &operator_commands::latency_history},
+    Command{"latency|latest", 2, kNoScript | detail::kOperator, {}, "server", "2.8.13", "O(1)",
+            "Lists what took long, and when that was last", "",
+            &operator_commands::latency_latest},
+    Command{"latency|reset", -2, kNoScript | detail::kOperator, {}, "server", "2.8.13", "O(1)",
+            "Forgets what took long", "event:string:optional:multiple",
+            &operator_commands::latency_reset},
+};
+
+inline constexpr std::array kSlowLogCommands = {
+    Command{"slowlog|get", -2, detail::kOperator, {}, "server", "2.2.12",
+            "O(N) where N is the number of entries",
+            "Lists the last commands that took long", "count:integer:optional",
+            &operator_commands::slow_log_get},
+    Command{"slowlog|len", 2, detail::kOperator, {}, "server", "2.2.12", "O(1)",
+            "Counts the entries of the slow log", "", &operator_commands::slow_log_len},
+    Command{"slowlog|reset", 2, detail::kOperator, {}, "server", "2.2.12",
+            "O(N) where N is the number of entries",
+            "Empties the slow log", "", &operator_commands::slow_log_reset},
 };
 
 inline constexpr std::array kCommands = {
     Command{"asking", 1, kFast | kAboutConnection, {}, "cluster", "3.0.0", "O(1)",
             "Announces that the next command follows an ASK", "", &connection_commands::asking},
+    Command{"auth", -2, detail::kAlways, {}, "connection", "1.0.0", "O(1)",
+            "Says the password", "username:string:optional password:string",
+            &connection_commands::auth},
     Command{"client", -2, 0, {}, "connection", "2.4.0", "Depends on subcommand.",
             "A container for connection commands", "", nullptr, nullptr, nullptr, nullptr,
             kClientCommands},
@@ -189,6 +267,9 @@ inline constexpr std::array kCommands = {
             &connection_commands::hello},
     Command{"info", -1, kLoading | kStale | kDangerous, {}, "server", "1.0.0", "O(1)",
             "Tells about the node", "section:string:optional:multiple", &server_commands::info},
+    Command{"latency", -2, 0, {}, "server", "2.8.13", "Depends on subcommand.",
+            "A container for commands about what took long", "", nullptr, nullptr, nullptr, nullptr,
+            kLatencyCommands},
     Command{"multi", 1, detail::kTransaction | kFast | kAllowBusy, {}, "transactions", "1.2.0",
             "O(1)",
             "Is refused: transactions are not supported yet", "", &connection_commands::multi},
@@ -231,6 +312,18 @@ inline constexpr std::array kCommands = {
             nullptr, nullptr, nullptr, &admin_commands::transfer_leader},
     Command{"set", -3, kWrite | kDenyOom, {1, 1, 1, "OW update"}, "string", "1.0.0", "O(1)",
             "Sets the value of a key", "key:key value:string", nullptr, nullptr, &set},
+    Command{"shutdown", -1, kNoScript | detail::kOperator | kNoMulti | kAllowBusy, {}, "server",
+            "1.0.0", "Waits for what is under way",
+            "Ends this node in good order", "option:string:optional:multiple",
+            &operator_commands::shutdown},
+    Command{"slowlog", -2, 0, {}, "server", "2.2.12", "Depends on subcommand.",
+            "A container for commands about the slow log", "", nullptr, nullptr, nullptr, nullptr,
+            kSlowLogCommands},
+    Command{"time", 1, kLoading | kStale | kFast, {}, "server", "2.6.0", "O(1)",
+            "Tells the time of this machine", "", &operator_commands::time},
+    Command{"wait", 3, kNoScript | kWaitsForReplies, {}, "generic", "3.0.0", "O(1)",
+            "Counts the other voters that are known to have all that was acknowledged",
+            "numreplicas:integer timeout:integer", &operator_commands::wait},
 };
 // clang-format on
 
@@ -287,6 +380,7 @@ inline const Command* check(Args args, const Limits& limits, const Session& sess
     if (command == nullptr) return refuse(unknown_subcommand_text(args));
   }
   if (!arity_fits(*command, args.size())) return refuse(wrong_arity_text(*command));
+  if (!session.authenticated && (command->flags & kNoAuth) == 0) return refuse(kNoAuthText);
   if (session.refusing_transaction && !detail::ends_transaction(*command)) {
     return refuse(
         "ERR refused: it came after a MULTI that was refused, and before its EXEC or DISCARD");

@@ -36,13 +36,17 @@
 
 // Floor 2: what a key-value store is.
 #include "seshat/admin_commands.hpp"       // SESHAT.MEMBERS, SESHAT.LEAVE, ...
+#include "seshat/client_commands.hpp"      // CLIENT LIST, CLIENT KILL, CLIENT PAUSE, ...
 #include "seshat/cluster_changes.hpp"      // how nodes come and go
 #include "seshat/command.hpp"              // what a command is
 #include "seshat/connection_commands.hpp"  // PING, HELLO, CLIENT, ...
+#include "seshat/door.hpp"                 // passwords, protected mode, pauses, statistics
 #include "seshat/joining.hpp"              // a new node asks its way in
 #include "seshat/kv.hpp"                   // the table of commands; GET, SET, ...
 #include "seshat/membership.hpp"           // who is in the cluster, who may vote
+#include "seshat/operator_commands.hpp"    // CONFIG SET, SLOWLOG, LATENCY, WAIT, SHUTDOWN, ...
 #include "seshat/server_commands.hpp"      // INFO, CLUSTER, COMMAND, ...
+#include "seshat/slow_log.hpp"             // what took long
 #include "seshat/state_machine.hpp"        // what committed entries do
 
 // Floor 3: adapters, one library each.
@@ -51,6 +55,7 @@
 #include "seshat/config_rules.hpp"            // ... what must hold between them
 #include "seshat/data_dir.hpp"                // a data directory: whose it is, who has it open
 #include "seshat/durable_mark.hpp"            // what the disk has promised to keep
+#include "seshat/live_settings.hpp"           // settings that may change while a node runs
 #include "seshat/peer.hpp"                    // the channel between nodes (gRPC)
 #include "seshat/peer_call.hpp"               // ... a question and an answer, outside the streams
 #include "seshat/peer_incoming.hpp"           // ... how streams to us end

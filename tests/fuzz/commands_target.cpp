@@ -209,7 +209,7 @@ class Host final : public ConnectionHost {
     if (options.tight) limits_ = {.max_key_size_bytes = 4, .max_value_size_bytes = 8};
   }
   [[nodiscard]] Database& database() override { return node; }
-  [[nodiscard]] const Site& site() const override { return fixed_site; }
+  [[nodiscard]] Site& site() override { return fixed_site; }
   [[nodiscard]] const kv::Limits& limits() const override { return limits_; }
   void wants_attention(std::uint64_t) override {}
   void count_command() override {}
