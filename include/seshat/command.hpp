@@ -433,7 +433,7 @@ inline std::vector<std::string_view> categories(const Command& command) {
   const auto add_if = [&](bool holds, std::string_view name) {
     if (holds) names.push_back(name);
   };
-  add_if(command.group == "generic", "@keyspace");
+  add_if(command.group == "generic" && !has(kAboutConnection), "@keyspace");
   add_if(has(kReadOnly), "@read");
   add_if(has(kWrite), "@write");
   add_if(command.group == "string", "@string");

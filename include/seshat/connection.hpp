@@ -117,7 +117,8 @@ class Connection {
     std::vector<std::string> args;  // of a read that has to wait
     std::size_t size_bytes = 0;     // counted in pending_size_bytes_
     bool muted = false;             // CLIENT REPLY: nobody wants to know
-    // Once its command is under way, for Door::count and the slow log
+    // For when its command ends, if it did not at once: Door::count and the slow log
+    bool is_measured = false;
     std::uint64_t began_us = 0;
     std::string first_argument;  // shortened
     std::size_t argument_count = 0;
@@ -281,7 +282,8 @@ inline void Connection::run_measured(const Command& command, Args args, std::uin
   run(command, args);
   if (pending_.size() > waiting && !pending_.back().answered) {
     Request& request = pending_.back();
-    request.began_us = std::max<std::uint64_t>(began_us, 1);
+    request.is_measured = true;
+    request.began_us = began_us;
     if (args.size() > 1) request.first_argument = shortened_argument(args[1]);
     request.argument_count = args.size();
     return;
@@ -497,7 +499,7 @@ inline std::vector<std::string> Connection::logged_arguments(const Request& requ
 // `request` may be gone then.
 inline void Connection::answer(Request& request) {
   request.answered = true;
-  if (request.began_us != 0) {
+  if (request.is_measured) {
     count(*request.command, host_.site().now_us() - request.began_us, request.reply,
           [&] { return logged_arguments(request); });
   }

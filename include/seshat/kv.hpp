@@ -321,7 +321,7 @@ inline constexpr std::array kCommands = {
             kSlowLogCommands},
     Command{"time", 1, kLoading | kStale | kFast, {}, "server", "2.6.0", "O(1)",
             "Tells the time of this machine", "", &operator_commands::time},
-    Command{"wait", 3, kNoScript | kWaitsForReplies, {}, "generic", "3.0.0", "O(1)",
+    Command{"wait", 3, kNoScript | kAboutConnection | kWaitsForReplies, {}, "generic", "3.0.0", "O(1)",
             "Counts the other voters that are known to have all that was acknowledged",
             "numreplicas:integer timeout:integer", &operator_commands::wait},
 };
