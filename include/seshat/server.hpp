@@ -32,8 +32,6 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -59,10 +57,10 @@
 #include "seshat/kv.hpp"
 #include "seshat/live_settings.hpp"
 #include "seshat/log.hpp"
-#include "seshat/machine_memory.hpp"
 #include "seshat/mailbox.hpp"
 #include "seshat/node.hpp"
 #include "seshat/node_info.hpp"
+#include "seshat/process_info.hpp"
 #include "seshat/result.hpp"
 #include "seshat/version.hpp"
 
@@ -95,7 +93,8 @@ class Server final : private ConnectionHost, private Site {
 
     IoLoop* home;  // has the socket; null: this loop has it
     Connection connection;
-    std::uint64_t last_io_ms = 0;  // when bytes came or were taken last
+    std::uint64_t last_io_ms = 0;       // when bytes came, or were seen to have been taken, last
+    std::uint64_t seen_sent_bytes = 0;  // ... up to here
     bool reading = false;
     bool writing = false;
     bool wants_attention = false;
@@ -125,7 +124,7 @@ class Server final : private ConnectionHost, private Site {
   void schedule_idle_check();
   void close_idle_clients();
   void schedule_pause_end();
-  void sample_rates();
+  void take_samples();
 
   // The loops beside it
   void drain_io_events();
@@ -173,9 +172,7 @@ class Server final : private ConnectionHost, private Site {
   // The sections of INFO that are this class' own
   void append_server_info(std::string& out) const;
   void append_clients_info(std::string& out) const;
-  void append_memory_info(std::string& out) const;
   void append_stats_info(std::string& out) const;
-  static void append_cpu_info(std::string& out);
 
   const Config& config_;  // as it was at the start
   Config live_;           // ... with what was changed since
@@ -220,12 +217,7 @@ class Server final : private ConnectionHost, private Site {
   std::uint64_t bytes_read_ = 0;
   std::uint64_t bytes_written_ = 0;
   std::uint64_t longest_turn_us_ = 0;
-  // What the rate of INFO comes from: the last one or two seconds.
-  struct RateSample {
-    std::uint64_t at_ms;
-    std::uint64_t commands;
-  };
-  std::deque<RateSample> rate_samples_;
+  process_info::Rate command_rate_;
   std::uint64_t used_memory_peak_bytes_ = 0;
   std::uint64_t memory_sampled_ms_ = 0;
   bool in_turn_ = false;
@@ -246,47 +238,6 @@ inline constexpr std::uint64_t kOtherFiles = 1024;
 
 inline std::string address_of(const asio::ip::tcp::endpoint& endpoint) {
   return join_address(endpoint.address().to_string(), endpoint.port());
-}
-
-struct Memory {
-  std::uint64_t resident_bytes = 0;
-  std::uint64_t used_bytes = 0;  // of those, what is not a page of a file
-};
-
-// Linux tells what is now; elsewhere the largest so far, where that is known.
-inline Memory memory() {
-  std::ifstream statm("/proc/self/statm");
-  std::uint64_t total_pages = 0;
-  std::uint64_t resident_pages = 0;
-  std::uint64_t file_pages = 0;
-  if (statm >> total_pages >> resident_pages >> file_pages) {
-    const auto page_bytes = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-    return {resident_pages * page_bytes,
-            (resident_pages - std::min(file_pages, resident_pages)) * page_bytes};
-  }
-#if __has_include(<sys/resource.h>)
-  rusage usage{};
-  if (getrusage(RUSAGE_SELF, &usage) == 0) {
-    const auto largest_bytes = static_cast<std::uint64_t>(usage.ru_maxrss);
-    return {largest_bytes, largest_bytes};
-  }
-#endif
-  return {};
-}
-
-// 1.47M, as Redis writes sizes for people.
-inline std::string human_size(std::uint64_t size_bytes) {
-  constexpr std::string_view kUnits = "BKMGTP";
-  if (size_bytes < 1024) return std::to_string(size_bytes) + "B";
-  std::size_t unit = 0;
-  std::uint64_t hundredths = size_bytes * 100;
-  while (hundredths >= 102'400 && unit + 1 < kUnits.size()) {
-    hundredths /= 1024;
-    ++unit;
-  }
-  const std::string fraction = std::to_string(hundredths % 100);
-  return std::to_string(hundredths / 100) + (fraction.size() == 1 ? ".0" : ".") + fraction +
-         kUnits[unit];
 }
 
 // A dead peer is noticed in the end, as in Redis: after so long without a byte it is asked for one.
@@ -460,7 +411,7 @@ inline void Server::schedule_tick() {
 inline void Server::tick() {
   ticked_at_ = std::chrono::steady_clock::now();
   node_->tick();
-  sample_rates();
+  take_samples();
   // A cluster of one opens its door when it can serve, a few milliseconds after the start.
   const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;
   const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
@@ -691,7 +642,6 @@ inline void Server::write_output(const ClientPtr& client) {
   const bool all_sent = send_now(*client, error);
   if (error) return close(client);
   client->writing = !all_sent;
-  client->last_io_ms = turn_ms_;
   if (all_sent) return;
   send_rest(client, [this](const ClientPtr& of, const asio::error_code& failure) {
     was_written(of, failure);
@@ -702,7 +652,6 @@ inline void Server::write_output(const ClientPtr& client) {
 inline void Server::was_written(const ClientPtr& client, const asio::error_code& error) {
   begin_turn();
   client->writing = false;
-  client->last_io_ms = turn_ms_;
   if (error) return close(client);
   wants_attention(client->connection.session().id);
 }
@@ -765,7 +714,7 @@ inline void Server::reset_statistics() {
   door_.reset_statistics();
   commands_processed_ = connections_received_ = connections_rejected_ = 0;
   bytes_read_ = bytes_written_ = longest_turn_us_ = 0;
-  rate_samples_.clear();
+  command_rate_ = {};
 }
 
 // ---- Pauses and idle clients ---------------------------------------------------------------------------
@@ -812,6 +761,10 @@ inline void Server::close_idle_clients() {
   std::vector<ClientPtr> idle;
   for (const auto& [id, client] : clients_) {
     if (client->closed || client->connection.owes_answer()) continue;
+    const std::uint64_t sent_bytes = client->total_sent_bytes.load(std::memory_order_relaxed);
+    if (std::exchange(client->seen_sent_bytes, sent_bytes) != sent_bytes) {
+      client->last_io_ms = turn_ms_;
+    }
     if (turn_ms_ - std::min(client->last_io_ms, turn_ms_) > timeout_ms) idle.push_back(client);
   }
   for (const ClientPtr& client : idle) close(client);
@@ -881,9 +834,9 @@ inline std::vector<std::pair<std::string, std::string>> Server::settings() const
 inline void Server::append_info(std::string_view section, std::string& out) const {
   if (section == "server") return append_server_info(out);
   if (section == "clients") return append_clients_info(out);
-  if (section == "memory") return append_memory_info(out);
+  if (section == "memory") return process_info::append_memory(out, used_memory_peak_bytes_);
   if (section == "stats") return append_stats_info(out);
-  if (section == "cpu") return append_cpu_info(out);
+  if (section == "cpu") return process_info::append_cpu(out);
   if (section == "commandstats") return door_.append_command_stats(out);
   if (section == "errorstats") return door_.append_error_stats(out);
   if (section == "cluster") return node_info::line(out, "cluster_enabled", std::uint64_t{1});
@@ -919,23 +872,6 @@ inline void Server::append_clients_info(std::string& out) const {
   line(out, "tracking_clients", std::uint64_t{0});
 }
 
-inline void Server::append_memory_info(std::string& out) const {
-  using node_info::line;
-  const server_detail::Memory memory = server_detail::memory();
-  const std::uint64_t peak_bytes = std::max(used_memory_peak_bytes_, memory.used_bytes);
-  const std::uint64_t machine_bytes = machine_memory_bytes();
-  const auto both = [&](const std::string& name, std::uint64_t size_bytes) {
-    line(out, name, size_bytes);
-    line(out, name + "_human", server_detail::human_size(size_bytes));
-  };
-  both("used_memory", memory.used_bytes);
-  both("used_memory_rss", memory.resident_bytes);
-  both("used_memory_peak", peak_bytes);
-  both("total_system_memory", machine_bytes);
-  both("maxmemory", 0);
-  line(out, "maxmemory_policy", "noeviction");
-}
-
 inline void Server::append_stats_info(std::string& out) const {
   using node_info::line;
   line(out, "total_connections_received", connections_received_);
@@ -944,44 +880,15 @@ inline void Server::append_stats_info(std::string& out) const {
   line(out, "total_net_input_bytes", bytes_read_);
   line(out, "total_net_output_bytes", bytes_written_);
   line(out, "total_error_replies", door_.errors());
-  std::uint64_t per_sec = 0;
-  if (!rate_samples_.empty()) {
-    const RateSample& from = rate_samples_.front();
-    const std::uint64_t elapsed_ms = turn_ms_ - std::min(from.at_ms, turn_ms_);
-    if (elapsed_ms > 0) per_sec = (commands_processed_ - from.commands) * 1000 / elapsed_ms;
-  }
-  line(out, "instantaneous_ops_per_sec", per_sec);
+  line(out, "instantaneous_ops_per_sec", command_rate_.per_sec(turn_ms_, commands_processed_));
   line(out, "longest_loop_turn_us", longest_turn_us_);
 }
 
-inline void Server::append_cpu_info(std::string& out) {
-#if __has_include(<sys/resource.h>)
-  rusage usage{};
-  if (getrusage(RUSAGE_SELF, &usage) != 0) return;
-  const auto seconds = [](const timeval& time) {
-    std::string micros = std::to_string(time.tv_usec);
-    micros.insert(0, 6 - std::min<std::size_t>(micros.size(), 6), '0');
-    return std::to_string(time.tv_sec) + "." + micros;
-  };
-  node_info::line(out, "used_cpu_sys", seconds(usage.ru_stime));
-  node_info::line(out, "used_cpu_user", seconds(usage.ru_utime));
-#else
-  (void)out;
-#endif
-}
-
-// The rate is over the last one or two seconds, or since the last tick where those are rare.
-inline void Server::sample_rates() {
-  constexpr std::uint64_t kSampleMs = 100;
-  constexpr std::uint64_t kWindowMs = 1600;
-  if (!rate_samples_.empty() && turn_ms_ - rate_samples_.back().at_ms < kSampleMs) return;
-  rate_samples_.push_back({turn_ms_, commands_processed_});
-  while (rate_samples_.size() > 1 && turn_ms_ - rate_samples_.front().at_ms > kWindowMs) {
-    rate_samples_.pop_front();
-  }
+inline void Server::take_samples() {
+  command_rate_.sample(turn_ms_, commands_processed_);
   if (turn_ms_ - memory_sampled_ms_ < 1000) return;
   memory_sampled_ms_ = turn_ms_;
-  used_memory_peak_bytes_ = std::max(used_memory_peak_bytes_, server_detail::memory().used_bytes);
+  used_memory_peak_bytes_ = std::max(used_memory_peak_bytes_, process_info::memory().used_bytes);
 }
 
 }  // namespace seshat

@@ -89,11 +89,12 @@
 #include "seshat/snapshot_exchange.hpp"  // when logs are cut, who gets a snapshot
 
 // Floor 5: its door, and what comes to it.
-#include "seshat/cli.hpp"         // seshat members, seshat leave, ... (asio)
-#include "seshat/cli_client.hpp"  // ... a connection to any node
-#include "seshat/cli_table.hpp"   // ... tables for people, JSON for programs
-#include "seshat/client_io.hpp"   // sockets on loops beside the heart (asio)
-#include "seshat/connection.hpp"  // one client: requests in, replies out
-#include "seshat/server.hpp"      // sockets and the loop (asio)
+#include "seshat/cli.hpp"           // seshat members, seshat leave, ... (asio)
+#include "seshat/cli_client.hpp"    // ... a connection to any node
+#include "seshat/cli_table.hpp"     // ... tables for people, JSON for programs
+#include "seshat/client_io.hpp"     // sockets on loops beside the heart (asio)
+#include "seshat/connection.hpp"    // one client: requests in, replies out
+#include "seshat/process_info.hpp"  // what INFO tells of the process
+#include "seshat/server.hpp"        // sockets and the loop (asio)
 
 #endif  // SESHAT_SESHAT_HPP
