@@ -154,7 +154,7 @@ class MemoryDatabase final : public Database {
 };
 
 // Three nodes, of which 1 is this one and 2 leads; 3 is down.
-class FixedSite final : public Site {
+class FixedSite : public Site {
  public:
   FixedSite() {
     shown.self = NodeId{1};

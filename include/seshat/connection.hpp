@@ -19,6 +19,7 @@
 #define SESHAT_CONNECTION_HPP
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -56,7 +57,11 @@ class ConnectionHost {
 class Connection {
  public:
   Connection(ConnectionHost& host, const resp::Limits& limits, Session session)
-      : host_(host), parser_(limits), session_(std::move(session)) {}
+      : host_(host),
+        site_(host.site()),
+        door_(site_.door()),
+        parser_(limits),
+        session_(std::move(session)) {}
   // The bounds, for each client; one request more than they say may be taken in.
   static constexpr std::size_t kMaxPending = 4096;
   static constexpr std::size_t kMaxPendingSizeBytes = 4 << 20;
@@ -102,6 +107,10 @@ class Connection {
         : connection(owner), command(of), protocol(owner.session_.protocol) {}
     [[nodiscard]] bool is_read() const { return command != nullptr && command->read != nullptr; }
     [[nodiscard]] resp::Writer writer() { return resp::Writer(reply, protocol); }
+    void keep_first_argument(std::string_view argument) {
+      first_argument_size = argument.size();
+      argument.copy(first_argument.data(), first_argument.size());
+    }
     void done(const Outcome& outcome) override { connection.on_done(*this, outcome); }
     void readable() override { connection.serve_read(*this); }
     void failed(Refusal refusal) override { connection.on_failed(*this, refusal); }
@@ -120,7 +129,8 @@ class Connection {
     // For when its command ends, if it did not at once: Door::count and the slow log
     bool is_measured = false;
     std::uint64_t began_us = 0;
-    std::string first_argument;  // shortened
+    std::array<char, 64> first_argument{};  // its beginning, without memory of its own
+    std::size_t first_argument_size = 0;    // of all of it
     std::size_t argument_count = 0;
   };
 
@@ -164,6 +174,8 @@ class Connection {
   [[nodiscard]] Index last_write(GroupId group) const;
 
   ConnectionHost& host_;
+  Site& site_;
+  Door& door_;
   resp::RequestParser parser_;
   Session session_;
   std::deque<Request> pending_;
@@ -217,7 +229,7 @@ inline bool Connection::may_consume() const {
 inline std::size_t Connection::consume(std::string_view input) {
   std::size_t used = 0;
   needs_input_ = false;
-  std::uint64_t now_us = host_.site().now_us();
+  std::uint64_t now_us = site_.now_us();
   while (may_consume()) {
     parser_.set_trusted(session_.authenticated);
     const resp::Status status = parser_.parse(input.substr(used));
@@ -243,7 +255,7 @@ inline bool Connection::has_to_wait(const Command& command) {
   const bool may_write = command.is_write() || command.name == "exec";
   write_waits_ = command.is_write() && waiting_reads_ > 0;
   next_waits_ = waits_for_replies && !pending_.empty();
-  paused_ = host_.site().door().holds(may_write);
+  paused_ = door_.holds(may_write);
   return write_waits_ || next_waits_ || paused_;
 }
 
@@ -257,7 +269,7 @@ inline Connection::Taken Connection::execute(Args args, std::uint64_t& now_us) {
   const Command* command = kv::check(args, host_.limits(), session_, errors);
   if (command != nullptr && has_to_wait(*command)) return Taken::kNotYet;
   session_.skips_reply = std::exchange(session_.skips_next_reply, false);
-  session_.last_active_ms = host_.site().now_ms();
+  session_.last_active_ms = site_.now_ms();
   host_.count_command();
   // Behind others, a reply that nobody wants is dropped where it waits (Request::muted).
   const std::size_t written = pending_.empty() ? output_.size() : std::string::npos;
@@ -266,7 +278,7 @@ inline Connection::Taken Connection::execute(Args args, std::uint64_t& now_us) {
     run_measured(*command, args, now_us);
   } else {
     if (errors_.starts_with('-')) {
-      host_.site().door().count_error(std::string_view(errors_).substr(1));
+      door_.count_error(std::string_view(errors_).substr(1));
     }
     reply_at_once([&](std::string& out) { out += errors_; });
   }
@@ -284,11 +296,11 @@ inline void Connection::run_measured(const Command& command, Args args, std::uin
     Request& request = pending_.back();
     request.is_measured = true;
     request.began_us = began_us;
-    if (args.size() > 1) request.first_argument = shortened_argument(args[1]);
+    if (args.size() > 1) request.keep_first_argument(args[1]);
     request.argument_count = args.size();
     return;
   }
-  now_us = host_.site().now_us();
+  now_us = site_.now_us();
   const std::string_view reply = pending_.empty() ? std::string_view(output_).substr(written)
                                                   : std::string_view(pending_.back().reply);
   count(command, now_us - began_us, reply, [&] { return seshat::logged_arguments(args); });
@@ -298,18 +310,16 @@ inline void Connection::run_measured(const Command& command, Args args, std::uin
 template <class Logged>
 void Connection::count(const Command& command, std::uint64_t took_us, std::string_view reply,
                        Logged logged) {
-  Site& site = host_.site();
-  Door& door = site.door();
   const bool failed = reply.starts_with('-');
-  door.count(command.name, took_us, failed);
-  if (failed) door.count_error(reply.substr(1));
-  if (door.slow_log.wants(took_us) && (command.flags & kSkipSlowlog) == 0) {
-    door.slow_log.add(
-        {0, site.wall_us() / 1'000'000, took_us, logged(), session_.address, session_.name});
+  door_.count(command.name, took_us, failed);
+  if (failed) door_.count_error(reply.substr(1));
+  if (door_.slow_log.wants(took_us) && (command.flags & kSkipSlowlog) == 0) {
+    door_.slow_log.add(
+        {0, site_.wall_us() / 1'000'000, took_us, logged(), session_.address, session_.name});
   }
-  if (door.latency.wants(took_us)) {
-    door.latency.add((command.flags & kFast) != 0 ? "fast-command" : "command",
-                     site.wall_us() / 1'000'000, took_us);
+  if (door_.latency.wants(took_us)) {
+    door_.latency.add((command.flags & kFast) != 0 ? "fast-command" : "command",
+                      site_.wall_us() / 1'000'000, took_us);
   }
 }
 
@@ -318,7 +328,7 @@ inline void Connection::run(const Command& command, Args args) {
   if (command.write != nullptr) return run_write(command, args);
   if (command.admin != nullptr) return run_admin(command, args);
   reply_at_once([&](std::string& out) {
-    command.local(Call{command, args, session_, host_.site(), out});
+    command.local(Call{command, args, session_, site_, out});
   });
   closing_ = closing_ || session_.close_after_reply;
 }
@@ -489,7 +499,11 @@ inline Connection::Request& Connection::add_pending(const Command& command, Plac
 // Of what had to wait, the slow log shows the name and the first argument.
 inline std::vector<std::string> Connection::logged_arguments(const Request& request) {
   std::vector<std::string> logged = {std::string(request.command->name)};
-  if (request.argument_count > 1) logged.push_back(request.first_argument);
+  if (request.argument_count > 1) {
+    logged.push_back(shortened_argument(
+        std::string_view(request.first_argument.data(), request.first_argument.size()),
+        request.first_argument_size));
+  }
   if (request.argument_count > 2) {
     logged.push_back("... (" + std::to_string(request.argument_count - 2) + " more arguments)");
   }
@@ -500,7 +514,7 @@ inline std::vector<std::string> Connection::logged_arguments(const Request& requ
 inline void Connection::answer(Request& request) {
   request.answered = true;
   if (request.is_measured) {
-    count(*request.command, host_.site().now_us() - request.began_us, request.reply,
+    count(*request.command, site_.now_us() - request.began_us, request.reply,
           [&] { return logged_arguments(request); });
   }
   if (request.muted) request.reply.clear();

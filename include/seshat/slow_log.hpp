@@ -31,7 +31,8 @@ namespace seshat {
 
 // What the log keeps of a request: secrets replaced, 32 arguments at most, 128 bytes of each.
 [[nodiscard]] std::vector<std::string> logged_arguments(std::span<const std::string_view> args);
-[[nodiscard]] std::string shortened_argument(std::string_view argument);
+// `beginning` of an argument of so many bytes, and how many are missing.
+[[nodiscard]] std::string shortened_argument(std::string_view beginning, std::size_t size_bytes);
 
 class SlowLog {
  public:
@@ -118,10 +119,10 @@ inline bool is_secret(std::span<const std::string_view> args, std::size_t index)
 
 }  // namespace slow_log_detail
 
-inline std::string shortened_argument(std::string_view argument) {
-  constexpr std::size_t kMax = slow_log_detail::kMaxArgumentSizeBytes;
-  if (argument.size() <= kMax) return std::string(argument);
-  return std::string(argument.substr(0, kMax)) + "... (" + std::to_string(argument.size() - kMax) +
+inline std::string shortened_argument(std::string_view beginning, std::size_t size_bytes) {
+  beginning = beginning.substr(0, slow_log_detail::kMaxArgumentSizeBytes);
+  if (size_bytes <= beginning.size()) return std::string(beginning.substr(0, size_bytes));
+  return std::string(beginning) + "... (" + std::to_string(size_bytes - beginning.size()) +
          " more bytes)";
 }
 
@@ -133,7 +134,7 @@ inline std::vector<std::string> logged_arguments(std::span<const std::string_vie
   std::vector<std::string> logged;
   for (std::size_t i = 0; i < shown; ++i) {
     logged.push_back(detail::is_secret(args, i) ? std::string(detail::kRedacted)
-                                                : shortened_argument(args[i]));
+                                                : shortened_argument(args[i], args[i].size()));
   }
   if (args.size() > shown) {
     logged.push_back("... (" + std::to_string(args.size() - shown) + " more arguments)");
