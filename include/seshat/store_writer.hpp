@@ -236,7 +236,9 @@ inline rocksdb::Status StoreWriter::put(StoreDatabase& database, const StoreGene
     if (!status.ok()) return status;
   }
   rocksdb::WriteOptions options;
-  options.memtable_insert_hint_per_batch = true;
+  // RocksDB (7.8.3) takes the place of a key as a hint for that of an erased range, which is in another
+  // list, and aborts.
+  options.memtable_insert_hint_per_batch = !frozen.erases_below;
   status = database.write(options, batch);
   if (!status.ok()) return status;
   generation.cache().wrote(rows,
