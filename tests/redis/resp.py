@@ -113,9 +113,9 @@ def _show(reply):
     if kind == "closed":
         return "(closed)"
     if kind == "+":
-        return value.decode("latin-1")
+        return _escaped(value)
     if kind == "-":
-        return "(error) " + value.decode("latin-1")
+        return "(error) " + _escaped(value)
     if kind == ":":
         return f"(integer) {value}"
     if value is None:
@@ -128,20 +128,23 @@ def _show(reply):
     if kind == "%":
         return "{" + ", ".join(f"{_show(key)}: {_show(item)}" for key, item in value) + "}"
     name = {"#": "boolean", ",": "double", "(": "big number", "=": "verbatim"}[kind]
-    return f"({name}) {value.decode('latin-1') if isinstance(value, bytes) else value}"
+    return f"({name}) {_escaped(value) if isinstance(value, bytes) else value}"
 
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_.,:;/*?+\-\[\]^()=<>@!%&|~{}#$]+")
-_ESCAPES = {b"\n": "\\n", b"\r": "\\r", b"\t": "\\t", b'"': '\\"', b"\\": "\\\\"}
+_ESCAPES = {10: "\\n", 13: "\\r", 9: "\\t", 34: '\\"', 92: "\\\\"}
 
 
 def quoted(data):
+    return '"' + _escaped(data, _ESCAPES) + '"'
+
+
+def _escaped(data, escapes={}):
     out = []
-    for i in range(len(data)):
-        byte = data[i : i + 1]
-        printable = 32 <= data[i] < 127
-        out.append(_ESCAPES.get(byte) or (byte.decode() if printable else f"\\x{data[i]:02x}"))
-    return '"' + "".join(out) + '"'
+    for byte in data:
+        known = escapes.get(byte)
+        out.append(known or (chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}"))
+    return "".join(out)
 
 
 def command_text(args):
