@@ -1,0 +1,79 @@
+"""Starts what is compared, each on a free port of 127.0.0.1 and with nothing in it: a `redis-server`
+and a Seshat of one node. `stop()` ends exactly the process that was started."""
+
+import os
+import random
+import socket
+import subprocess
+import time
+
+from resp import Connection
+
+START_LIMIT_S = 20
+
+
+def free_port():
+    """Below the range that the system takes ports of outgoing connections from."""
+    for port in random.SystemRandom().sample(range(10000, 30000), 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise OSError("found no free port")
+
+
+class Server:
+    def __init__(self, name, command, directory, port):
+        self.name, self.port, self.log = name, port, os.path.join(directory, f"{name}.log")
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
+            )
+        try:
+            self._await_writes()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _await_writes(self):
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            if self._process.poll() is not None:
+                raise OSError(f"{self.name} ended with {self._process.returncode}: see {self.log}")
+            try:
+                connection = Connection(self.port)
+                reply = connection.call("SET", "started", "1")
+                connection.call("DEL", "started")
+                connection.close()
+                if reply == ("+", b"OK"):
+                    return
+            except OSError:
+                pass
+            if time.monotonic() > deadline:
+                raise OSError(f"{self.name} takes no writes after {START_LIMIT_S} s: see {self.log}")
+            time.sleep(0.02)
+
+    def stop(self):
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(8)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def redis_server(directory, *options, name="redis"):
+    port = free_port()
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+    command += ["--appendonly", "no", "--cluster-enabled", "no", "--dir", directory, *options]
+    return Server(name, command, directory, port)
+
+
+def seshat(directory, binary, *options):
+    port = free_port()
+    command = [binary, "--data-dir", os.path.join(directory, "data")]
+    command += ["--client-addr", f"127.0.0.1:{port}", "--limits.min_free_disk_mb", "0", *options]
+    return Server("seshat", command, directory, port)
