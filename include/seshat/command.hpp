@@ -425,7 +425,8 @@ inline std::string wrong_arity_text(std::string_view command_name) {
 
 inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
   const auto first = static_cast<std::size_t>(first_key);
-  const bool knows_slot = first < args.size() && key.data() == args[first].data();
+  const bool knows_slot = first < args.size() && key.data() == args[first].data() &&
+                          key.size() == args[first].size();
   const Lookup lookup = read_value(map, knows_slot ? slot : slot_of(key), key, scratch, value);
   return lookup == Lookup::kFound ? at_times(value, times) : lookup;
 }

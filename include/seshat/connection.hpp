@@ -266,6 +266,14 @@ inline Connection::Taken Connection::execute(Args args) {
     return Taken::kYes;
   }
   session_.transaction.break_off();
+  if (session_.transaction.active() && equals_ignoring_case(args[0], "exec")) {
+    session_.transaction.end();
+    constexpr std::size_t kBefore = 5;  // "-ERR "
+    constexpr std::size_t kBehind = 2;
+    reply_error("EXECABORT Transaction discarded because of: " +
+                errors_.substr(kBefore, errors_.size() - kBefore - kBehind));
+    return Taken::kYes;
+  }
   reply_at_once([&](std::string& out) { out += errors_; });
   return Taken::kYes;
 }
@@ -512,6 +520,12 @@ inline void Connection::run_exec(const Command& command) {
   std::vector<const TransactionQueue::Command*> touching;
   for (const TransactionQueue::Command& queued : transaction.commands()) {
     if (connection_detail::touches_keys(queued)) touching.push_back(&queued);
+  }
+  if (touching.empty() && transaction.watched().empty()) {
+    Request& request = add_pending(&command, transaction.size_bytes());
+    request.transaction = transaction.commands();
+    reply_transaction(request, {});
+    return answer(request);
   }
   std::vector<std::string> numbers;
   Operation operation;

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,7 +24,7 @@ namespace seshat {
 
 class Decimal {
  public:
-  // "3.25", "-1e3", ".5", "inf"; nullopt: it is no number, or NaN.
+  // "3.25", "-1e3", ".5", "0x1p3", "inf"; nullopt: it is no number, or NaN.
   [[nodiscard]] static std::optional<Decimal> parse(std::string_view text);
   // nullopt: the sum is no finite number.
   [[nodiscard]] friend std::optional<Decimal> sum(const Decimal& left, const Decimal& right);
@@ -76,12 +77,21 @@ inline std::optional<Decimal> Decimal::parse(std::string_view text) {
   const bool negative = rest.starts_with('-');
   if (negative || rest.starts_with('+')) rest.remove_prefix(1);
   if (rest.empty() || rest.front() == '-' || rest.front() == '+') return std::nullopt;
+  const bool is_hex = rest.starts_with("0x") || rest.starts_with("0X");
+  if (is_hex) rest.remove_prefix(2);
+  if (rest.empty() || rest.front() == '-') return std::nullopt;
   Decimal decimal;
   const auto [end, error] =
-      std::from_chars(rest.data(), rest.data() + rest.size(), decimal.number_);
-  if (error != std::errc() || end != rest.data() + rest.size()) return std::nullopt;
+      std::from_chars(rest.data(), rest.data() + rest.size(), decimal.number_,
+                      is_hex ? std::chars_format::hex : std::chars_format::general);
+  if (end != rest.data() + rest.size() || error == std::errc::invalid_argument) return std::nullopt;
+  if (error == std::errc::result_out_of_range) {
+    const std::size_t e = rest.find_first_of("eE");
+    const bool is_tiny = e != rest.npos && rest.substr(e + 1).starts_with('-');
+    decimal.number_ = is_tiny ? 0 : std::numeric_limits<double>::infinity();
+  }
   if (std::isnan(decimal.number_)) return std::nullopt;
-  decimal.is_exact_ = decimal.number_ < kExactBelow;
+  decimal.is_exact_ = !is_hex && decimal.number_ < kExactBelow;
   if (decimal.is_exact_) {
     const std::size_t e = std::min(rest.find_first_of("eE"), rest.size());
     int exponent = 0;

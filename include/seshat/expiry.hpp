@@ -46,10 +46,10 @@ class Expiry final : public Waiter {
   void failed(Refusal) override { end(); }
 
  private:
-  static constexpr std::uint64_t kPauseMs = 250;
-  // Rows of removed keys are stepped over until a compaction, so that each scan begins where the last
-  // one ended, but for this much: rows come to the index when the buffer is written, a second late.
-  static constexpr std::uint64_t kOverlapMs = 60'000;
+  static constexpr std::uint64_t kPauseMs = 200;
+  // Rows of removed keys are stepped over until a compaction, so that each scan begins a little before
+  // where the last one ended.
+  static constexpr std::uint64_t kOverlapMs = 10'000;
 
   bool under_way_ = false;
   std::uint64_t next_ms_ = 0;

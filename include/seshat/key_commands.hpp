@@ -215,13 +215,17 @@ struct ScanOptions {
 
 // False: the error was written.
 inline bool parse_scan(const ReadCall& call, resp::Writer& reply, ScanOptions& options) {
-  const std::string_view cursor = call.args[1];
+  // As Redis reads it, by strtoul(): "" is 0.
+  std::string_view digits = call.args[1];
+  const bool negative = digits.starts_with('-');
+  if (negative || digits.starts_with('+')) digits.remove_prefix(1);
   const auto [end, error] =
-      std::from_chars(cursor.data(), cursor.data() + cursor.size(), options.position);
-  if (error != std::errc() || end != cursor.data() + cursor.size()) {
+      std::from_chars(digits.data(), digits.data() + digits.size(), options.position);
+  if (!call.args[1].empty() && (error != std::errc() || end != digits.data() + digits.size())) {
     reply.error("ERR invalid cursor");
     return false;
   }
+  if (negative) options.position = 0 - options.position;
   for (std::size_t i = 2; i < call.args.size(); i += 2) {
     const bool has_next = i + 1 < call.args.size();
     if (has_next && equals_ignoring_case(call.args[i], "count")) {
@@ -533,6 +537,10 @@ inline void copy(WriteCall& call) {
       if (!database || *database < std::numeric_limits<std::int32_t>::min() ||
           *database > std::numeric_limits<std::int32_t>::max()) {
         return call.reply.error(detail::kNotAnInteger);
+      }
+      constexpr std::int64_t kRedisDatabases = 16;
+      if (*database < 0 || *database >= kRedisDatabases) {
+        return call.reply.error("ERR DB index is out of range");
       }
       if (*database != 0) {
         return call.reply.error("ERR Copying to another database is not allowed in cluster mode");

@@ -511,7 +511,7 @@ inline void Node::remove_expired() {
   const std::uint64_t time_ms = times(group).latest_ms();
   const std::optional<ExpiryScan> scan = expiry_.begin(clock_.now_ms(), time_ms);
   if (!scan) return;
-  store_->read_from_disk(group, [this, scan = *scan](const OrderedMap& map) {
+  store_->scan_disk(group, [this, scan = *scan](const OrderedMap& map) {
     std::vector<std::string> keys = expired_keys(map, scan);
     mailbox_.push([this, scan, keys = std::move(keys)] { propose_removal(scan, keys); });
   });

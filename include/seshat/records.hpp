@@ -60,14 +60,14 @@ struct MachineState {
   Index applied_index;
   Term applied_term;
   std::uint64_t key_count = 0;
-  std::uint64_t time_ms = 0;         // the highest stamp applied
-  std::uint64_t expiring_count = 0;  // of the keys, those that have a time to live
-  // The entry that last removed a key, or all: a key that was and is absent may have been there
-  // between, but not if this stayed the same.
-  Index last_removal = {};
+  std::uint64_t time_ms = 0;  // the highest stamp applied
   // Who takes part, as the last applied change of it says; index 0: none was.
   Index configuration_index = {};
   raft::Configuration configuration = {};
+  std::uint64_t expiring_count = 0;  // of the keys, those that have a time to live
+  // The entry that last removed a key, or all: a key that was absent and is may have been there in
+  // between, but not if this stayed the same.
+  Index last_removal = {};
 
   friend bool operator==(const MachineState&, const MachineState&) = default;
 };
@@ -95,9 +95,9 @@ enum class OperationType : std::uint8_t {
 struct Operation {
   OperationType type = OperationType::kSet;
   std::uint64_t time_ms = 0;  // since 1970, stamped by the leader
+  std::vector<std::string_view> arguments;
   // What values may grow to, by the setting of the node that proposed it; of a SET, it was checked.
   std::uint64_t max_value_size_bytes = 0;
-  std::vector<std::string_view> arguments;
 };
 
 // ---- The cluster, as the system group keeps it --------------------------------------------------
