@@ -27,7 +27,7 @@ class Decimal {
   // "3.25", "-1e3", ".5", "0x1p3", "inf"; nullopt: it is no number, or NaN.
   [[nodiscard]] static std::optional<Decimal> parse(std::string_view text);
   // nullopt: the sum is no finite number.
-  [[nodiscard]] friend std::optional<Decimal> sum(const Decimal& left, const Decimal& right);
+  friend std::optional<Decimal> sum(const Decimal& left, const Decimal& right);
   // Without an exponent and without zeros at the end of the fraction.
   [[nodiscard]] std::string text() const;
 
