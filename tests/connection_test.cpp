@@ -23,7 +23,7 @@ using seshat::tests::MemoryDatabase;
 class Host final : public ConnectionHost {
  public:
   [[nodiscard]] Database& database() override { return db; }
-  [[nodiscard]] const Site& site() const override { return fixed_site; }
+  [[nodiscard]] Site& site() override { return fixed_site; }
   [[nodiscard]] const kv::Limits& limits() const override { return kv_limits; }
   void wants_attention(std::uint64_t) override { attention = true; }
   void count_command() override { ++commands; }

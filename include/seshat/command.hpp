@@ -13,7 +13,7 @@
 //
 // Threads: the loop; but read functions run wherever the map they get allows, and write functions
 //          where entries are applied.
-// Needs:   resp.hpp, replica.hpp (Waiter), keyspace.hpp, transaction.hpp, slots.hpp, glob.hpp.
+// Needs:   resp.hpp, replica.hpp (Waiter), keyspace.hpp, transaction.hpp, slots.hpp, glob.hpp, door.hpp.
 #ifndef SESHAT_COMMAND_HPP
 #define SESHAT_COMMAND_HPP
 
@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "seshat/door.hpp"
 #include "seshat/glob.hpp"
 #include "seshat/keyspace.hpp"
 #include "seshat/records.hpp"
@@ -56,6 +57,14 @@ struct Session {
   std::uint64_t connected_at_ms = 0;  // of the loop's clock
   std::uint64_t last_active_ms = 0;
   std::string_view last_command = "NULL";  // a name from the table
+  bool authenticated = true;   // may run all commands: no password was asked for, or it was right
+  bool gave_password = false;  // ... it was right
+  bool no_evict = false;       // CLIENT NO-EVICT, which is only remembered: nobody is evicted
+  bool replies_off = false;    // CLIENT REPLY OFF
+  bool skips_reply = false;    // ... SKIP: of this request
+  bool skips_next_reply = false;
+
+  [[nodiscard]] bool is_muted() const { return replies_off || skips_reply; }
 };
 
 struct ClusterNode {
@@ -118,6 +127,26 @@ class Site {
   [[nodiscard]] virtual std::vector<std::pair<std::string, std::string>> settings() const = 0;
   virtual void for_each_session(const std::function<void(const Session&)>& visit) const = 0;
   [[nodiscard]] virtual std::uint64_t now_ms() const = 0;
+  [[nodiscard]] virtual std::uint64_t now_us() const = 0;   // to measure with: it never goes back
+  [[nodiscard]] virtual std::uint64_t wall_us() const = 0;  // since 1970
+  // How many voters beside this node are known to have on disk all that has committed; nullopt:
+  // this node does not lead, and does not know.
+  [[nodiscard]] virtual std::optional<std::size_t> replicas_with_all() const = 0;
+
+  // ---- What may be changed
+  [[nodiscard]] virtual Door& door() = 0;
+  // CONFIG SET: all of these names and values, or an error text and none.
+  [[nodiscard]] virtual std::optional<std::string> change_settings(
+      std::span<const std::string_view> names_and_values) = 0;
+  // Closes the connections of all that `matches`, `self` after its reply; how many.
+  virtual std::size_t kill_sessions(const std::function<bool(const Session&)>& matches,
+                                    Session& self) = 0;
+  // Who is held back by a pause looks again whether it still is; also when the pause is over.
+  virtual void pause_changed() = 0;
+  virtual void reset_statistics() = 0;
+  // Ends this node in good order. What is under way is finished.
+  virtual void shut_down() = 0;
+  [[nodiscard]] virtual bool is_shutting_down() const = 0;
 };
 
 // Where the keys are, as a connection needs it: reads, proposals, and their words of refusal.
@@ -154,9 +183,9 @@ class Database {
   virtual void administer(AdminRequest request, std::function<void(CallReply)> done) = 0;
 };
 
-inline constexpr std::array<std::string_view, 9> kInfoSections = {
-    "server", "clients",     "memory",  "persistence", "stats",
-    "raft",   "replication", "cluster", "keyspace"};
+inline constexpr std::array<std::string_view, 12> kInfoSections = {
+    "server",      "clients", "memory",       "persistence", "stats",   "raft",
+    "replication", "cpu",     "commandstats", "errorstats",  "cluster", "keyspace"};
 
 // ---- The table ----------------------------------------------------------------------------------
 
@@ -168,7 +197,7 @@ struct Call {
   const Command& command;
   Args args;
   Session& session;
-  const Site& site;
+  Site& site;
   std::string& out;  // the reply is appended; HELLO changes the protocol it is written in
 
   [[nodiscard]] resp::Writer reply() const { return resp::Writer(out, session.protocol); }
@@ -245,8 +274,9 @@ enum CommandFlag : std::uint32_t {
   kAboutConnection = 1U << 11,
   kDangerous = 1U << 12,
   // Ours: COMMAND does not show them.
-  kScan = 1U << 13,     // reads all keys
-  kNoMulti = 1U << 14,  // not in a transaction
+  kScan = 1U << 19,             // reads all keys
+  kNoMulti = 1U << 20,          // not inside a transaction
+  kWaitsForReplies = 1U << 21,  // runs when all that its client asked before is answered
 };
 
 // Which arguments are keys: first, first + step, ... up to last (negative: from the end; 0: none),
@@ -425,8 +455,8 @@ inline std::string wrong_arity_text(std::string_view command_name) {
 
 inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
   const auto first = static_cast<std::size_t>(first_key);
-  const bool knows_slot = first < args.size() && key.data() == args[first].data() &&
-                          key.size() == args[first].size();
+  const bool knows_slot =
+      first < args.size() && key.data() == args[first].data() && key.size() == args[first].size();
   const Lookup lookup = read_value(map, knows_slot ? slot : slot_of(key), key, scratch, value);
   return lookup == Lookup::kFound ? at_times(value, times) : lookup;
 }
@@ -480,7 +510,7 @@ inline std::optional<std::uint64_t> expire_time(const WriteCall& call, const Exp
 
 namespace command_detail {
 
-inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 11> kFlagNames = {{
+inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 12> kFlagNames = {{
     {kWrite, "write"},
     {kReadOnly, "readonly"},
     {kDenyOom, "denyoom"},
@@ -490,6 +520,7 @@ inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 11> kFlagN
     {kStale, "stale"},
     {kFast, "fast"},
     {kNoAuth, "no_auth"},
+    {kNoMulti, "no_multi"},
     {kAllowBusy, "allow_busy"},
     {kSkipSlowlog, "skip_slowlog"},
 }};
@@ -509,7 +540,7 @@ inline std::vector<std::string_view> categories(const Command& command) {
   const auto add_if = [&](bool holds, std::string_view name) {
     if (holds) names.push_back(name);
   };
-  add_if(command.group == "generic", "@keyspace");
+  add_if(command.group == "generic" && !has(kAboutConnection), "@keyspace");
   add_if(has(kReadOnly), "@read");
   add_if(has(kWrite), "@write");
   add_if(command.group == "string", "@string");

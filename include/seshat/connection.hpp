@@ -19,6 +19,7 @@
 #define SESHAT_CONNECTION_HPP
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -49,7 +50,7 @@ class ConnectionHost {
  public:
   virtual ~ConnectionHost() = default;
   [[nodiscard]] virtual Database& database() = 0;
-  [[nodiscard]] virtual const Site& site() const = 0;
+  [[nodiscard]] virtual Site& site() = 0;
   [[nodiscard]] virtual const kv::Limits& limits() const = 0;
   // Replies came, or more may be consumed: look at the connection at the end of this turn.
   virtual void wants_attention(std::uint64_t connection_id) = 0;
@@ -59,7 +60,11 @@ class ConnectionHost {
 class Connection {
  public:
   Connection(ConnectionHost& host, const resp::Limits& limits, Session session)
-      : host_(host), parser_(limits), session_(std::move(session)) {}
+      : host_(host),
+        site_(host.site()),
+        door_(site_.door()),
+        parser_(limits),
+        session_(std::move(session)) {}
   // The bounds, for each client; one request more than they say may be taken in.
   static constexpr std::size_t kMaxPending = 4096;
   static constexpr std::size_t kMaxPendingSizeBytes = 4 << 20;
@@ -87,6 +92,16 @@ class Connection {
   // The socket is gone: answers that still come are dropped.
   void disconnected();
   [[nodiscard]] const Session& session() const { return session_; }
+  // The server's own word to a session: it is let in, or shall close.
+  void let_in() { session_.authenticated = true; }
+  // A pause holds a request back, which is still in the input.
+  [[nodiscard]] bool is_paused() const { return paused_; }
+  // A pause has begun or ended: the request looks again.
+  void pause_changed() { paused_ = false; }
+  // Somebody else than the client is waited for.
+  [[nodiscard]] bool owes_answer() const {
+    return paused_ || (!pending_.empty() && !pending_.front().answered);
+  }
 
  private:
   // A request whose reply waits: for itself, or for those before it.
@@ -95,6 +110,10 @@ class Connection {
         : connection(owner), command(of), protocol(owner.session_.protocol) {}
     [[nodiscard]] bool is_read() const { return command != nullptr && command->read != nullptr; }
     [[nodiscard]] resp::Writer writer() { return resp::Writer(reply, protocol); }
+    void keep_first_argument(std::string_view argument) {
+      first_argument_size = argument.size();
+      argument.copy(first_argument.data(), first_argument.size());
+    }
     void done(const Outcome& outcome) override { connection.on_done(*this, outcome); }
     void readable() override { connection.serve_read(*this); }
     void failed(Refusal refusal) override { connection.on_failed(*this, refusal); }
@@ -110,6 +129,13 @@ class Connection {
     std::vector<std::string> args;                       // of a read that has to wait
     std::vector<TransactionQueue::Command> transaction;  // of an EXEC: what was queued
     std::size_t size_bytes = 0;                          // counted in pending_size_bytes_
+    bool muted = false;                                  // CLIENT REPLY: nobody wants to know
+    // For when its command ends, if it did not at once: Door::count and the slow log
+    bool is_measured = false;
+    std::uint64_t began_us = 0;
+    std::array<char, 64> first_argument{};  // its beginning, without memory of its own
+    std::size_t first_argument_size = 0;    // of all of it
+    std::size_t argument_count = 0;
   };
 
   enum class Taken : std::uint8_t { kYes, kNotYet };
@@ -120,11 +146,16 @@ class Connection {
     Slot slot;  // of the first key
   };
 
-  [[nodiscard]] Taken execute(Args args);
+  [[nodiscard]] Taken execute(Args args, std::uint64_t& now_us);
+  [[nodiscard]] bool has_to_wait(const Command& command);
+  void run_measured(const Command& command, Args args, std::uint64_t& now_us);
+  template <class Logged>
+  void count(const Command& command, std::uint64_t took_us, std::string_view reply, Logged logged);
   void run(const Command& command, Args args);
   void run_read(const Command& command, Args args);
   void run_write(const Command& command, Args args);
   void run_admin(const Command& command, Args args);
+  void refuse(Args args);
   void queue(const Command& command, Args args);
   void run_exec(const Command& command);
   [[nodiscard]] std::optional<Place> place_of_transaction(const TransactionQueue& transaction);
@@ -147,6 +178,7 @@ class Connection {
   void reply_error(std::string_view text);
   Request& add_pending(const Command* command, std::size_t size_bytes);
   Request& add_pending(const Command& command, Place place, Args args, std::size_t reply_bytes);
+  [[nodiscard]] static std::vector<std::string> logged_arguments(const Request& request);
   void answer(Request& request);
   void flush();
   [[nodiscard]] resp::Writer writer(std::string& out) const {
@@ -156,12 +188,16 @@ class Connection {
   [[nodiscard]] Index last_write(GroupId group) const;
 
   ConnectionHost& host_;
+  Site& site_;
+  Door& door_;
   resp::RequestParser parser_;
   Session session_;
   std::deque<Request> pending_;
   std::size_t pending_size_bytes_ = 0;
   std::size_t waiting_reads_ = 0;
-  bool write_waits_ = false;              // for those reads; it is still in the input
+  bool write_waits_ = false;  // for those reads; it is still in the input
+  bool next_waits_ = false;   // ... for all replies before it
+  bool paused_ = false;
   std::map<GroupId, Index> last_writes_;  // reads of this connection must see them
   std::string output_;
   std::string errors_;        // of the request under way
@@ -219,22 +255,24 @@ inline bool is_http(std::string_view name) {
 }  // namespace connection_detail
 
 inline bool Connection::may_consume() const {
-  return !closing_ && !write_waits_ && pending_.size() < kMaxPending &&
+  return !closing_ && !write_waits_ && !next_waits_ && !paused_ && pending_.size() < kMaxPending &&
          pending_size_bytes_ < kMaxPendingSizeBytes && output_.size() < kMaxOutputSizeBytes;
 }
 
 inline std::size_t Connection::consume(std::string_view input) {
   std::size_t used = 0;
   needs_input_ = false;
+  std::uint64_t now_us = site_.now_us();
   while (may_consume()) {
+    parser_.set_trusted(session_.authenticated);
     const resp::Status status = parser_.parse(input.substr(used));
     if (status == resp::Status::kError) {
       reply_error(parser_.error());
       closing_ = true;
     }
-    // A write that has to wait for reads before it stays in the input and is parsed once more.
-    if (status == resp::Status::kComplete && execute(parser_.args()) == Taken::kNotYet) {
-      write_waits_ = true;
+    // What has to wait, as a write does for reads before it, stays in the input and is parsed once
+    // more.
+    if (status == resp::Status::kComplete && execute(parser_.args(), now_us) == Taken::kNotYet) {
       break;
     }
     used += parser_.consumed();
@@ -244,7 +282,17 @@ inline std::size_t Connection::consume(std::string_view input) {
   return used;
 }
 
-inline Connection::Taken Connection::execute(Args args) {
+// Whether it may not run yet; then something will wake it.
+inline bool Connection::has_to_wait(const Command& command) {
+  const bool waits_for_replies = (command.flags & kWaitsForReplies) != 0;
+  const bool may_write = command.is_write() || command.name == "exec";
+  write_waits_ = command.is_write() && waiting_reads_ > 0;
+  next_waits_ = waits_for_replies && !pending_.empty();
+  paused_ = door_.holds(may_write);
+  return write_waits_ || next_waits_ || paused_;
+}
+
+inline Connection::Taken Connection::execute(Args args, std::uint64_t& now_us) {
   if (connection_detail::is_http(args[0])) {
     closing_ = true;
     return Taken::kYes;
@@ -253,29 +301,67 @@ inline Connection::Taken Connection::execute(Args args) {
   resp::Writer errors = writer(errors_);
   const Command* command = kv::check(args, host_.limits(), session_, errors);
   const bool is_exec = command != nullptr && command->local == &connection_commands::exec;
-  if (command != nullptr && waiting_reads_ > 0 && (command->is_write() || is_exec)) {
-    return Taken::kNotYet;
-  }
-  session_.last_active_ms = host_.site().now_ms();
+  if (is_exec && waiting_reads_ > 0) return Taken::kNotYet;
+  if (command != nullptr && has_to_wait(*command)) return Taken::kNotYet;
+  session_.skips_reply = std::exchange(session_.skips_next_reply, false);
+  session_.last_active_ms = site_.now_ms();
   host_.count_command();
+  // Behind others, a reply that nobody wants is dropped where it waits (Request::muted).
+  const std::size_t written = pending_.empty() ? output_.size() : std::string::npos;
   if (command != nullptr) {
     session_.last_command = command->name;
     const bool queues =
         session_.transaction.active() && !connection_detail::runs_in_transaction(*command);
-    queues ? queue(*command, args) : run(*command, args);
-    return Taken::kYes;
+    if (queues) {
+      queue(*command, args);
+    } else {
+      run_measured(*command, args, now_us);
+    }
+  } else {
+    if (errors_.starts_with('-')) {
+      door_.count_error(std::string_view(errors_).substr(1));
+    }
+    refuse(args);
   }
-  session_.transaction.break_off();
-  if (session_.transaction.active() && equals_ignoring_case(args[0], "exec")) {
-    session_.transaction.end();
-    constexpr std::size_t kBefore = 5;  // "-ERR "
-    constexpr std::size_t kBehind = 2;
-    reply_error("EXECABORT Transaction discarded because of: " +
-                errors_.substr(kBefore, errors_.size() - kBefore - kBehind));
-    return Taken::kYes;
-  }
-  reply_at_once([&](std::string& out) { out += errors_; });
+  if (session_.is_muted() && written != std::string::npos) output_.resize(written);
   return Taken::kYes;
+}
+
+// What is answered when run() returns is counted here, the rest when its answer comes.
+inline void Connection::run_measured(const Command& command, Args args, std::uint64_t& now_us) {
+  const std::uint64_t began_us = now_us;
+  const std::size_t waiting = pending_.size();
+  const std::size_t written = output_.size();
+  run(command, args);
+  if (pending_.size() > waiting && !pending_.back().answered) {
+    Request& request = pending_.back();
+    request.is_measured = true;
+    request.began_us = began_us;
+    if (args.size() > 1) request.keep_first_argument(args[1]);
+    request.argument_count = args.size();
+    return;
+  }
+  now_us = site_.now_us();
+  const std::string_view reply = pending_.empty() ? std::string_view(output_).substr(written)
+                                                  : std::string_view(pending_.back().reply);
+  count(command, now_us - began_us, reply, [&] { return seshat::logged_arguments(args); });
+}
+
+// `logged()`: what the slow log shows of the request.
+template <class Logged>
+void Connection::count(const Command& command, std::uint64_t took_us, std::string_view reply,
+                       Logged logged) {
+  const bool failed = reply.starts_with('-');
+  door_.count(command.name, took_us, failed);
+  if (failed) door_.count_error(reply.substr(1));
+  if (door_.slow_log.wants(took_us) && (command.flags & kSkipSlowlog) == 0) {
+    door_.slow_log.add(
+        {0, site_.wall_us() / 1'000'000, took_us, logged(), session_.address, session_.name});
+  }
+  if (door_.latency.wants(took_us)) {
+    door_.latency.add((command.flags & kFast) != 0 ? "fast-command" : "command",
+                      site_.wall_us() / 1'000'000, took_us);
+  }
 }
 
 inline void Connection::run(const Command& command, Args args) {
@@ -289,7 +375,7 @@ inline void Connection::run(const Command& command, Args args) {
     return run_exec(command);
   }
   reply_at_once([&](std::string& out) {
-    command.local(Call{command, args, session_, host_.site(), out});
+    command.local(Call{command, args, session_, site_, out});
   });
   closing_ = closing_ || session_.close_after_reply;
 }
@@ -462,6 +548,20 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
   answer(request);
 }
 
+// `errors_` is the answer to a request that can't run. In a transaction, EXEC will refuse it all then.
+inline void Connection::refuse(Args args) {
+  TransactionQueue& transaction = session_.transaction;
+  transaction.break_off();
+  if (!transaction.active() || !equals_ignoring_case(args[0], "exec")) {
+    return reply_at_once([&](std::string& out) { out += errors_; });
+  }
+  transaction.end();
+  constexpr std::size_t kBefore = 5;  // "-ERR "
+  constexpr std::size_t kBehind = 2;
+  reply_error("EXECABORT Transaction discarded because of: " +
+              errors_.substr(kBefore, errors_.size() - kBefore - kBehind));
+}
+
 // ---- Transactions -------------------------------------------------------------------------------
 
 inline void Connection::queue(const Command& command, Args args) {
@@ -603,6 +703,7 @@ void Connection::reply_at_once(Write write) {
   if (pending_.empty()) return write(output_);
   Request& request = add_pending(nullptr, 0);
   write(request.reply);
+  request.muted = session_.is_muted();
   answer(request);
 }
 
@@ -614,6 +715,7 @@ inline Connection::Request& Connection::add_pending(const Command* command,
                                                     std::size_t size_bytes) {
   Request& request = pending_.emplace_back(*this, command);
   request.size_bytes = size_bytes;
+  request.muted = session_.is_muted();
   pending_size_bytes_ += size_bytes;
   return request;
 }
@@ -626,10 +728,29 @@ inline Connection::Request& Connection::add_pending(const Command& command, Plac
   return request;
 }
 
+// Of what had to wait, the slow log shows the name and the first argument.
+inline std::vector<std::string> Connection::logged_arguments(const Request& request) {
+  std::vector<std::string> logged = {std::string(request.command->name)};
+  if (request.argument_count > 1) {
+    logged.push_back(shortened_argument(
+        std::string_view(request.first_argument.data(), request.first_argument.size()),
+        request.first_argument_size));
+  }
+  if (request.argument_count > 2) {
+    logged.push_back("... (" + std::to_string(request.argument_count - 2) + " more arguments)");
+  }
+  return logged;
+}
+
 // `request` may be gone then.
 inline void Connection::answer(Request& request) {
   request.answered = true;
   if (request.is_read() && request.command->read == &key_commands::watch) finish_watch(request);
+  if (request.is_measured) {
+    count(*request.command, site_.now_us() - request.began_us, request.reply,
+          [&] { return logged_arguments(request); });
+  }
+  if (request.muted) request.reply.clear();
   if (request.is_read() && --waiting_reads_ == 0) write_waits_ = false;
   pending_size_bytes_ -= request.size_bytes;
   request.size_bytes = request.reply.size();
@@ -658,6 +779,7 @@ inline void Connection::flush() {
     pending_size_bytes_ -= pending_.front().size_bytes;
     pending_.pop_front();
   }
+  if (pending_.empty()) next_waits_ = false;
 }
 
 }  // namespace seshat

@@ -19,9 +19,11 @@
 #include <string_view>
 
 #include "seshat/admin_commands.hpp"
+#include "seshat/client_commands.hpp"
 #include "seshat/command.hpp"
 #include "seshat/connection_commands.hpp"
 #include "seshat/key_commands.hpp"
+#include "seshat/operator_commands.hpp"
 #include "seshat/server_commands.hpp"
 #include "seshat/string_commands.hpp"
 
@@ -86,11 +88,16 @@ inline void command_list(const Call& call) {
   resp::Writer reply = call.reply();
   server_commands::command_list(commands(), call.args.subspan(2), reply);
 }
+inline void command_get_keys_and_flags(const Call& call) {
+  resp::Writer reply = call.reply();
+  server_commands::command_get_keys_and_flags(commands(), call.args.subspan(2), reply);
+}
 
 inline constexpr std::uint32_t kAbout = kLoading | kStale | kAboutConnection;
 inline constexpr std::uint32_t kClient = kNoScript | kAbout;
 inline constexpr std::uint32_t kAlways = kClient | kFast | kNoAuth | kAllowBusy;
 inline constexpr std::uint32_t kTransaction = kNoScript | kLoading | kStale;
+inline constexpr std::uint32_t kOperator = kAdmin | kLoading | kStale;
 inline constexpr std::uint32_t kAdminOfCluster =
     kAdmin | kDangerous | kNoScript | kLoading | kStale;
 
@@ -103,19 +110,44 @@ inline constexpr std::uint32_t kAdminOfCluster =
 inline constexpr std::array kClientCommands = {
     Command{"client|getname", 2, detail::kClient, {}, "connection", "2.6.9", "O(1)",
             "Gets the name of the connection", "", &connection_commands::client_get_name},
+    Command{"client|getredir", 2, detail::kClient, {}, "connection", "6.0.0", "O(1)",
+            "Tells that no client is told of this one's keys", "", &client_commands::get_redir},
     Command{"client|id", 2, detail::kClient, {}, "connection", "5.0.0", "O(1)",
             "Gets the id of the connection", "", &connection_commands::client_id},
     Command{"client|info", 2, detail::kClient, {}, "connection", "6.2.0", "O(1)",
             "Tells about the connection", "", &connection_commands::client_info},
+    Command{"client|kill", -3, detail::kClient | kAdmin, {}, "connection", "2.4.0",
+            "O(N) where N is the number of connections",
+            "Closes connections of this node", "address-or-option:string value:string:optional:multiple",
+            &client_commands::kill},
     Command{"client|list", -2, detail::kClient | kAdmin, {}, "connection", "2.4.0",
             "O(N) where N is the number of connections",
-            "Lists the connections of this node", "", &connection_commands::client_list},
+            "Lists the connections of this node", "option:string:optional value:string:optional:multiple",
+            &client_commands::list},
+    Command{"client|no-evict", 3, detail::kClient | kAdmin, {}, "connection", "7.0.0", "O(1)",
+            "Is remembered: nobody is ever evicted", "on-or-off:string",
+            &client_commands::no_evict},
+    Command{"client|pause", -3, detail::kClient | kAdmin, {}, "connection", "3.0.0", "O(1)",
+            "Holds the commands of all clients back, or those that write",
+            "timeout:integer write-or-all:string:optional", &client_commands::pause},
+    Command{"client|reply", 3, detail::kClient, {}, "connection", "3.2.0", "O(1)",
+            "Turns replies on or off, or skips one", "on-off-or-skip:string",
+            &client_commands::reply},
     Command{"client|setinfo", 4, detail::kClient, {}, "connection", "7.2.0", "O(1)",
             "Sets the name or version of the client library", "attribute:string value:string",
             &connection_commands::client_set_info},
     Command{"client|setname", 3, detail::kClient, {}, "connection", "2.6.9", "O(1)",
             "Sets the name of the connection", "connection-name:string",
             &connection_commands::client_set_name},
+    Command{"client|trackinginfo", 2, detail::kClient, {}, "connection", "6.2.0", "O(1)",
+            "Tells that no keys are tracked for the connection", "",
+            &client_commands::tracking_info},
+    Command{"client|unblock", -3, detail::kClient | kAdmin, {}, "connection", "5.0.0", "O(1)",
+            "Wakes a client that waits in a command, of which there are none",
+            "client-id:integer timeout-or-error:string:optional", &client_commands::unblock},
+    Command{"client|unpause", 2, detail::kClient | kAdmin, {}, "connection", "6.2.0",
+            "O(N) where N is the number of connections",
+            "Ends a pause", "", &client_commands::unpause},
 };
 
 inline constexpr std::array kClusterCommands = {
@@ -132,6 +164,9 @@ inline constexpr std::array kClusterCommands = {
     Command{"cluster|keyslot", 3, kStale, {}, "cluster", "3.0.0",
             "O(N) where N is the length of the key",
             "Gets the hash slot of a key", "key:string", &server_commands::cluster_key_slot},
+    Command{"cluster|links", 2, kStale, {}, "cluster", "7.0.0",
+            "O(N) where N is the number of nodes",
+            "Lists the nodes that this one is connected to", "", &server_commands::cluster_links},
     Command{"cluster|myid", 2, kStale, {}, "cluster", "3.0.0", "O(1)",
             "Gets the id of this node", "", &server_commands::cluster_my_id},
     Command{"cluster|nodes", 2, kStale, {}, "cluster", "3.0.0",
@@ -155,18 +190,58 @@ inline constexpr std::array kCommandCommands = {
             "O(N) where N is the number of arguments",
             "Finds the keys in a command", "command:string arg:string:optional:multiple",
             &detail::command_get_keys},
+    Command{"command|getkeysandflags", -4, detail::kAbout, {}, "server", "7.0.0",
+            "O(N) where N is the number of arguments",
+            "Finds the keys in a command and what it does with them",
+            "command:string arg:string:optional:multiple", &detail::command_get_keys_and_flags},
     Command{"command|info", -2, detail::kAbout, {}, "server", "2.8.13",
             "O(N) where N is the number of commands",
             "Describes commands", "command-name:string:optional:multiple", &detail::command_info},
     Command{"command|list", -2, detail::kAbout, {}, "server", "7.0.0",
             "O(N) where N is the number of commands",
-            "Lists the names of the commands", "", &detail::command_list},
+            "Lists the names of the commands",
+            "filterby:string:optional kind:string:optional value:string:optional",
+            &detail::command_list},
 };
 
 inline constexpr std::array kConfigCommands = {
     Command{"config|get", -3, kNoScript | kLoading | kStale | kAdmin, {}, "server", "2.0.0",
             "O(N) where N is the number of settings",
             "Gets settings by pattern", "parameter:string:multiple", &server_commands::config_get},
+    Command{"config|resetstat", 2, kNoScript | detail::kOperator, {}, "server", "2.0.0", "O(1)",
+            "Begins to count anew what INFO tells", "", &operator_commands::config_reset_stat},
+    Command{"config|rewrite", 2, kNoScript | detail::kOperator, {}, "server", "2.8.0", "O(1)",
+            "Is refused: the configuration file is yours", "",
+            &operator_commands::config_rewrite},
+    Command{"config|set", -4, kNoScript | detail::kOperator, {}, "server", "2.0.0",
+            "O(N) where N is the number of settings",
+            "Changes settings until this node ends, all that are given or none",
+            "parameter:string:multiple value:string:multiple", &operator_commands::config_set},
+};
+
+inline constexpr std::array kLatencyCommands = {
+    Command{"latency|doctor", 2, kNoScript | detail::kOperator, {}, "server", "2.8.13", "O(1)",
+            "Tells what took long", "", &operator_commands::latency_doctor},
+    Command{"latency|history", 3, kNoScript | detail::kOperator, {}, "server", "2.8.13", "O(1)",
+            "Lists when an event took long", "event:string", &operator_commands::latency_history},
+    Command{"latency|latest", 2, kNoScript | detail::kOperator, {}, "server", "2.8.13", "O(1)",
+            "Lists what took long, and when that was last", "",
+            &operator_commands::latency_latest},
+    Command{"latency|reset", -2, kNoScript | detail::kOperator, {}, "server", "2.8.13", "O(1)",
+            "Forgets what took long", "event:string:optional:multiple",
+            &operator_commands::latency_reset},
+};
+
+inline constexpr std::array kSlowLogCommands = {
+    Command{"slowlog|get", -2, detail::kOperator, {}, "server", "2.2.12",
+            "O(N) where N is the number of entries",
+            "Lists the last commands that took long", "count:integer:optional",
+            &operator_commands::slow_log_get},
+    Command{"slowlog|len", 2, detail::kOperator, {}, "server", "2.2.12", "O(1)",
+            "Counts the entries of the slow log", "", &operator_commands::slow_log_len},
+    Command{"slowlog|reset", 2, detail::kOperator, {}, "server", "2.2.12",
+            "O(N) where N is the number of entries",
+            "Empties the slow log", "", &operator_commands::slow_log_reset},
 };
 
 inline constexpr std::array kMemoryCommands = {
@@ -190,6 +265,9 @@ inline constexpr std::array kCommands = {
             nullptr, nullptr, &string_commands::append},
     Command{"asking", 1, kFast | kAboutConnection, {}, "cluster", "3.0.0", "O(1)",
             "Announces that the next command follows an ASK", "", &connection_commands::asking},
+    Command{"auth", -2, detail::kAlways, {}, "connection", "1.0.0", "O(1)",
+            "Says the password", "username:string:optional password:string",
+            &connection_commands::auth},
     Command{"client", -2, 0, {}, "connection", "2.4.0", "Depends on subcommand.",
             "A container for connection commands", "", nullptr, nullptr, nullptr, nullptr,
             kClientCommands},
@@ -278,6 +356,9 @@ inline constexpr std::array kCommands = {
     Command{"keys", 2, kReadOnly | kDangerous | kScan | kNoMulti, {}, "generic", "1.0.0", "O(N) where N is the number of keys",
             "Lists the keys that match a pattern", "pattern:pattern",
             nullptr, &key_commands::keys},
+    Command{"latency", -2, 0, {}, "server", "2.8.13", "Depends on subcommand.",
+            "A container for commands about what took long", "", nullptr, nullptr, nullptr, nullptr,
+            kLatencyCommands},
     Command{"memory", -2, 0, {}, "server", "4.0.0", "Depends on subcommand.",
             "A container for commands about memory", "", nullptr, nullptr, nullptr, nullptr,
             kMemoryCommands},
@@ -375,12 +456,21 @@ inline constexpr std::array kCommands = {
     Command{"setrange", 4, kWrite | kDenyOom, {1, 1, 1, "RW update"}, "string", "2.2.0", "O(1)",
             "Writes over a part of a value", "key:key offset:integer value:string",
             nullptr, nullptr, &string_commands::setrange},
+    Command{"shutdown", -1, kNoScript | detail::kOperator | kNoMulti | kAllowBusy, {}, "server",
+            "1.0.0", "Waits for what is under way",
+            "Ends this node in good order", "option:string:optional:multiple",
+            &operator_commands::shutdown},
+    Command{"slowlog", -2, 0, {}, "server", "2.2.12", "Depends on subcommand.",
+            "A container for commands about the slow log", "", nullptr, nullptr, nullptr, nullptr,
+            kSlowLogCommands},
     Command{"strlen", 2, kReadOnly | kFast, {1, 1, 1, "RO"}, "string", "2.2.0", "O(1)",
             "Tells the length of a value", "key:key",
             nullptr, &string_commands::strlen},
     Command{"substr", 4, kReadOnly, {1, 1, 1, "RO access"}, "string", "1.0.0", "O(N) where N is the length of the result",
             "Gets a part of a value", "key:key start:integer end:integer",
             nullptr, &string_commands::getrange},
+    Command{"time", 1, kLoading | kStale | kFast, {}, "server", "2.6.0", "O(1)",
+            "Tells the time of this machine", "", &operator_commands::time},
     Command{"touch", -2, kReadOnly | kFast, {1, -1, 1, "RO"}, "generic", "3.2.1", "O(N) where N is the number of keys",
             "Counts the keys that exist", "key:key:multiple",
             nullptr, &key_commands::exists},
@@ -396,6 +486,9 @@ inline constexpr std::array kCommands = {
     Command{"unwatch", 1, detail::kTransaction | kFast | kAllowBusy, {}, "transactions", "2.2.0", "O(1)",
             "Forgets the watched keys", "",
             &connection_commands::unwatch},
+    Command{"wait", 3, kNoScript | kAboutConnection | kWaitsForReplies, {}, "generic", "3.0.0", "O(1)",
+            "Counts the other voters that are known to have all that was acknowledged",
+            "numreplicas:integer timeout:integer", &operator_commands::wait},
     Command{"watch", -2, kReadOnly | detail::kTransaction | kFast | kAllowBusy, {1, -1, 1, "RO"}, "transactions", "2.2.0", "O(N) where N is the number of keys",
             "Has EXEC do nothing if one of these keys changes", "key:key:multiple",
             nullptr, &key_commands::watch},
@@ -450,6 +543,7 @@ inline const Command* check(Args args, const Limits& limits, const Session& sess
     if (command == nullptr) return refuse(unknown_subcommand_text(args));
   }
   if (!arity_fits(*command, args.size())) return refuse(wrong_arity_text(command->name));
+  if (!session.authenticated && (command->flags & kNoAuth) == 0) return refuse(kNoAuthText);
   if (asks_for_help) {
     help(named, reply);
     return nullptr;

@@ -110,6 +110,8 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   [[nodiscard]] Topology topology() const;
   [[nodiscard]] ClusterStatus cluster_status() const;
   [[nodiscard]] NodeStatus own_status() const;
+  // See Site::replicas_with_all.
+  [[nodiscard]] std::optional<std::size_t> replicas_with_all() const;
   void append_info(std::string_view section, std::string& out) const;
   [[nodiscard]] bool has_leader() const;
 
@@ -222,6 +224,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   [[nodiscard]] Replica& replica(GroupId group) { return *groups_.at(group).replica; }
   [[nodiscard]] const Replica& replica(GroupId group) const { return *groups_.at(group).replica; }
   [[nodiscard]] bool has_other_voters(const Replica& replica) const;
+  void append_replicas(const raft::Raft& raft, std::string& out) const;
 
   const Config& config_;
   Logger logger_;
@@ -1007,6 +1010,24 @@ inline void Node::administer(AdminRequest request, std::function<void(CallReply)
   changes_->administer(request, std::move(done));
 }
 
+// A leader's commit index is on a majority of the voters; those that have it all are counted, under
+// the configuration that is in force and, while that changes, under the one before it as well.
+inline std::optional<std::size_t> Node::replicas_with_all() const {
+  const raft::Raft& raft = replica(kFirstDataGroup).raft();
+  if (!raft.is_leader()) return std::nullopt;
+  const std::vector<raft::PeerStatus> peers = raft.peers();
+  const auto having_all = [&](const std::vector<NodeId>& voters) {
+    return static_cast<std::size_t>(
+        std::count_if(peers.begin(), peers.end(), [&](const raft::PeerStatus& peer) {
+          const bool votes = std::find(voters.begin(), voters.end(), peer.id) != voters.end();
+          return votes && peer.id != id() && peer.match_index >= raft.commit_index();
+        }));
+  };
+  const raft::Configuration& configuration = raft.configuration();
+  const std::size_t now = having_all(configuration.voters);
+  return configuration.outgoing.empty() ? now : std::min(now, having_all(configuration.outgoing));
+}
+
 inline NodeStatus Node::own_status() const {
   NodeStatus status;
   status.disk_low = store_->disk_low();
@@ -1041,6 +1062,19 @@ inline ClusterStatus Node::cluster_status() const {
   return status;
 }
 
+// slave0:ip=...,port=...,state=online,offset=...: those that are connected. An offset is a log index.
+inline void Node::append_replicas(const raft::Raft& raft, std::string& out) const {
+  std::size_t number = 0;
+  for (const raft::PeerStatus& peer : raft.peers()) {
+    const auto address = split_address(membership_.client_addr(peer.id));
+    if (!address || !is_connected(peer.id)) continue;
+    node_info::line(out, "slave" + std::to_string(number++),
+                    "ip=" + address->host + ",port=" + std::to_string(address->port) +
+                        ",state=" + (peer.needs_snapshot ? "wait_bgsave" : "online") +
+                        ",offset=" + std::to_string(peer.match_index.value));
+  }
+}
+
 inline void Node::append_info(std::string_view section, std::string& out) const {
   using node_info::line;
   if (section == "raft") {
@@ -1055,7 +1089,8 @@ inline void Node::append_info(std::string_view section, std::string& out) const 
     const raft::Raft& raft = replica(kFirstDataGroup).raft();
     line(out, "role", raft.is_leader() ? "master" : "slave");
     line(out, "connected_slaves", raft.is_leader() ? neighbours_.connected() : 0);
-    if (raft.is_leader()) return;
+    line(out, "master_repl_offset", raft.commit_index().value);
+    if (raft.is_leader()) return append_replicas(raft, out);
     const auto leader = split_address(membership_.client_addr(raft.leader()));
     line(out, "master_host", leader ? leader->host : "");
     line(out, "master_port", leader ? leader->port : 0);
