@@ -13,6 +13,8 @@ import time
 
 import redis
 
+from leader import connect
+
 REMEMBERED_S = 24 * 3600
 
 
@@ -60,13 +62,12 @@ class Counter:
 
 def main():
     parser = argparse.ArgumentParser(description="Adds to a counter and prints its value.")
-    parser.add_argument("address", help="host:port")
+    parser.add_argument("address", help="host:port, or those of all nodes with commas")
     parser.add_argument("name")
     parser.add_argument("--by", type=int, default=1, help="how much (1); 0 prints the value")
     parser.add_argument("--request", help="counts once, however often it is sent")
     options = parser.parse_args()
-    host, _, port = options.address.rpartition(":")
-    counter = Counter(redis.Redis(host, int(port)), options.name)
+    counter = Counter(connect(options.address), options.name)
     once = options.request is not None
     print(counter.add_once(options.request, options.by) if once else counter.add(options.by))
     return 0

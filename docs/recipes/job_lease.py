@@ -16,6 +16,8 @@ import uuid
 
 import redis
 
+from leader import connect
+
 
 class Jobs:
     """For one worker. job:NAME is what there is to do, lease:NAME who does it, done:NAME what came of it."""
@@ -91,7 +93,7 @@ def work(jobs, poll_s=0.2):
 
 def main():
     parser = argparse.ArgumentParser(description="A list of jobs that many workers share.")
-    parser.add_argument("address", help="host:port")
+    parser.add_argument("address", help="host:port, or those of all nodes with commas")
     parser.add_argument("--lease", type=float, default=60, help="seconds a job may take (60)")
     actions = parser.add_subparsers(dest="action", required=True)
     add = actions.add_parser("add", help="a job: a name and a shell command")
@@ -99,8 +101,7 @@ def main():
     add.add_argument("command")
     actions.add_parser("work", help="does jobs until there are none")
     options = parser.parse_args()
-    host, _, port = options.address.rpartition(":")
-    jobs = Jobs(redis.Redis(host, int(port)), int(options.lease * 1000))
+    jobs = Jobs(connect(options.address), int(options.lease * 1000))
     if options.action == "work":
         work(jobs)
         return 0

@@ -17,6 +17,8 @@ import uuid
 
 import redis
 
+from leader import connect
+
 
 class Lock:
     """One attempt of one holder. Not to be shared between threads."""
@@ -72,14 +74,13 @@ def delete_if_equal(client, key, value):
 
 def main():
     parser = argparse.ArgumentParser(description="Runs a command while it holds a lock.")
-    parser.add_argument("address", help="host:port")
+    parser.add_argument("address", help="host:port, or those of all nodes with commas")
     parser.add_argument("name", help="of the lock")
     parser.add_argument("--ttl", type=float, default=60, help="seconds after which it is lost (60)")
     parser.add_argument("--wait", type=float, default=0, help="seconds to wait for it (0)")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    host, _, port = options.address.rpartition(":")
-    lock = Lock(redis.Redis(host, int(port)), options.name, int(options.ttl * 1000))
+    lock = Lock(connect(options.address), options.name, int(options.ttl * 1000))
     fence = lock.acquire_within(options.wait)
     if fence is None:
         print(f"another holds {options.name}", file=sys.stderr)

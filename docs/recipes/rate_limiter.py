@@ -9,7 +9,7 @@ ends with 0 if alice may send a mail now (5 in 60 seconds), and with 1 if not, a
 import argparse
 import sys
 
-import redis
+from leader import connect
 
 
 class RateLimiter:
@@ -34,13 +34,12 @@ class RateLimiter:
 
 def main():
     parser = argparse.ArgumentParser(description="May NAME do it once more?")
-    parser.add_argument("address", help="host:port")
+    parser.add_argument("address", help="host:port, or those of all nodes with commas")
     parser.add_argument("name")
     parser.add_argument("limit", type=int)
     parser.add_argument("seconds", type=float)
     options = parser.parse_args()
-    host, _, port = options.address.rpartition(":")
-    limiter = RateLimiter(redis.Redis(host, int(port)), options.limit, int(options.seconds * 1000))
+    limiter = RateLimiter(connect(options.address), options.limit, int(options.seconds * 1000))
     allowed, count, left_ms = limiter.ask(options.name)
     if not allowed:
         print(f"no: again in {left_ms / 1000:.1f} s")

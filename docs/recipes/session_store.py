@@ -13,6 +13,8 @@ import sys
 
 import redis
 
+from leader import connect
+
 
 class SessionStore:
     """A session is a dictionary, kept as JSON under a name that nobody can guess."""
@@ -77,13 +79,12 @@ def _key(session_id):
 
 def main():
     parser = argparse.ArgumentParser(description="Sessions that end when nobody uses them.")
-    parser.add_argument("address", help="host:port")
+    parser.add_argument("address", help="host:port, or those of all nodes with commas")
     parser.add_argument("action", choices=["create", "get", "renew", "end"])
     parser.add_argument("argument", help="JSON for create, a session's id for the others")
     parser.add_argument("--idle", type=float, default=1800, help="seconds of life without use (1800)")
     options = parser.parse_args()
-    host, _, port = options.address.rpartition(":")
-    store = SessionStore(redis.Redis(host, int(port)), options.idle)
+    store = SessionStore(connect(options.address), options.idle)
     if options.action == "create":
         print(store.create(json.loads(options.argument)))
         return 0

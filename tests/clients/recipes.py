@@ -10,7 +10,7 @@ import tempfile
 import time
 
 import redis
-from check import HOST, LEADER, check, contains, equal
+from check import FOLLOWERS, HOST, LEADER, NODES, check, contains, equal, kill
 
 sys.dont_write_bytecode = True
 RECIPES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "recipes")
@@ -18,6 +18,7 @@ sys.path.insert(0, RECIPES)
 
 from counter import Counter  # noqa: E402
 from job_lease import Jobs  # noqa: E402
+from leader import connect as connect_to  # noqa: E402
 from lock import Lock, delete_if_equal  # noqa: E402
 from rate_limiter import RateLimiter  # noqa: E402
 from session_store import SessionStore  # noqa: E402
@@ -425,3 +426,88 @@ def _():
     equal(recipe("job_lease.py", "add", "py:main", "echo again"), (1, "", "there is a job py:main\n"))
     equal(recipe("job_lease.py", "work"), (0, "py:main is done\n", ""))
     equal(Jobs(client, 1).result("py:main"), b"hello\n")
+
+
+# ---- the leader dies
+
+ALL_NODES = ",".join(f"{HOST}:{port}" for port in NODES)
+TAKEOVER_S = 10
+
+
+def until_done(call):
+    """Repeats what may be repeated, while there is no leader or a connection breaks."""
+    deadline = time.monotonic() + TAKEOVER_S
+    while True:
+        try:
+            return call()
+        except (redis.ConnectionError, redis.TimeoutError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def count_on(number, seconds):
+    """How many requests of its own it has counted, by all nodes."""
+    counter, sent = Counter(connect_to(ALL_NODES), "py:kill"), 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        until_done(lambda: counter.add_once(f"{number}-{sent}"))
+        sent += 1
+    return sent
+
+
+def lock_on(_, seconds, path):
+    """Holds a lock again and again; (when it was taken, its token), one for each time."""
+    own, seen, deadline = connect_to(ALL_NODES), [], time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        lock = Lock(own, "py:kill", 2000)
+        try:
+            fence = lock.acquire_within(0.1)
+        except (redis.ConnectionError, redis.TimeoutError):
+            time.sleep(0.02)  # if that attempt was granted, it ends by itself
+            continue
+        if fence is None:
+            continue
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))  # fails if another is here
+        seen.append((time.monotonic(), fence))
+        os.unlink(path)
+        until_done(lock.release)
+    return seen
+
+
+def count_or_lock(number, seconds, path):
+    return lock_on(number, seconds, path) if number % 2 else count_on(number, seconds)
+
+
+def through_a_kill(seconds):
+    """What half of the processes counted and the other half locked while the leader was killed."""
+    with processes.Pool(PROCESSES) as pool, tempfile.TemporaryDirectory() as directory:
+        args = [(number, seconds, os.path.join(directory, "inside")) for number in range(PROCESSES)]
+        results = pool.starmap_async(count_or_lock, args, chunksize=1)
+        time.sleep(seconds / 4)
+        killed = time.monotonic()
+        kill(leader_now())
+        results = results.get()
+    return results[::2], sum(results[1::2], []), killed
+
+
+def leader_now():
+    pool = connect_to(ALL_NODES).connection_pool
+    connection = until_done(lambda: pool.get_connection("PING"))
+    pool.release(connection)
+    return connection.port
+
+
+if FOLLOWERS:  # a single server has nobody to take over
+    counted, locked, killed = through_a_kill(seconds=4)
+
+    @check("counter: each request counts once, though the leader is killed meanwhile")
+    def _():
+        assert min(counted) > 0, counted
+        equal(int(until_done(lambda: connect_to(ALL_NODES).get("counter:py:kill"))), sum(counted))
+
+    @check("lock: one holder at a time, and larger tokens, though the leader is killed meanwhile")
+    def _():
+        fences = [fence for _, fence in sorted(locked)]
+        equal(fences, sorted(set(fences)))
+        assert min(locked)[0] < killed < max(locked)[0], "nobody had it before, or nobody after"
