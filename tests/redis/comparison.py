@@ -21,7 +21,7 @@ import math
 import re
 import time
 
-from resp import CLOSED, QUEUED, Connection, is_error, is_nil
+from resp import CLOSED, QUEUED, Connection, encode, is_error, is_nil
 
 FAR_S = 3_000_000_000
 SCAN_CALLS = 10_000
@@ -114,6 +114,17 @@ class Both:
             left, right = self._soon(args, left, right)
             mode = "exact"
         return Result(left, right, self._judge(args, mode, left, right))
+
+    def call_together(self, calls):
+        """Results of several (args, mode, redis_args), sent in one piece before any reply is read."""
+        left, right = self._sides
+        left.send_bytes(b"".join(encode(redis_args or args) for args, _, redis_args in calls))
+        right.send_bytes(b"".join(encode(args) for args, _, _ in calls))
+        results = []
+        for args, mode, _ in calls:
+            left, right = self.read()
+            results.append(Result(left, right, self._judge(args, mode, left, right)))
+        return results
 
     def _soon(self, args, left, right):
         deadline = time.monotonic() + SOON_S

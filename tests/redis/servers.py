@@ -3,6 +3,7 @@ and a Seshat of one node. `stop()` ends exactly the process that was started."""
 
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -71,6 +72,17 @@ def redis_executable():
     """Debian's redis-tools has the server, too, by another name: it goes by the name it is called with.
     Its package redis-server would start one on port 6379 with the machine."""
     return shutil.which("redis-server") or shutil.which("redis-check-rdb")
+
+
+def redis_version():
+    """Such as 7.0.15; None if there is no redis-server."""
+    if not redis_executable():
+        return None
+    told = subprocess.run(
+        ["redis-server", "--version"], executable=redis_executable(), capture_output=True, text=True
+    )
+    found = re.search(r"v=(\S+)", told.stdout)
+    return found[1] if found else None
 
 
 def redis_server(directory, *options, name="redis"):
