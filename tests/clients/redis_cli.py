@@ -52,7 +52,8 @@ def _():
     large = "v" * (VALUE_SIZE_BYTES + 1)
     equal(redis_cli("-x", "SET", "cli:a", stdin=large), "ERR value too large\n\n")
     equal(redis_cli("SELECT", "1"), "ERR SELECT is not allowed in cluster mode\n\n")
-    contains(redis_cli("MULTI"), "ERR MULTI is not supported yet")
+    equal(redis_cli("EXEC"), "ERR EXEC without MULTI\n\n")
+    equal(redis_cli("INCRBY", "cli:a", "x"), "ERR value is not an integer or out of range\n\n")
 
 
 @check("a value of the largest size, from stdin (-x), comes back whole")
@@ -77,6 +78,27 @@ def _():
         for written in NODES:
             equal(redis_cli("-c", "GET", f"cli:{written}", port=port), f"{written}\n")
     equal(redis_cli("-c", "DEL", *(f"cli:{port}" for port in NODES), port=FOLLOWERS[0]), "3\n")
+
+
+@check("strings, keys, times to live, and a transaction")
+def _():
+    lines = "MSET cli:a 1 cli:b 2\nMGET cli:a cli:b\nINCRBYFLOAT cli:a 0.5\nAPPEND cli:b 3\n"
+    equal(redis_cli(stdin=lines), "OK\n1\n2\n1.5\n2\n")
+    lines = "SET cli:a 1 EX 100 GET\nEXPIREAT cli:a 4102444800 GT\nEXPIRETIME cli:a\nPERSIST cli:a\nTTL cli:a\n"
+    equal(redis_cli(stdin=lines), "1.5\n1\n4102444800\n1\n-1\n")
+    lines = "RENAME cli:a cli:c\nCOPY cli:c cli:b REPLACE\nTYPE cli:b\nGETDEL cli:b\nEXISTS cli:a cli:b cli:c\n"
+    equal(redis_cli(stdin=lines), "OK\n1\nstring\n1\n1\n")
+    lines = "MULTI\nINCR cli:c\nSET cli:c x NX\nGET cli:c\nEXEC\n"
+    equal(redis_cli("--no-raw", stdin=lines), "OK\nQUEUED\nQUEUED\nQUEUED\n1) (integer) 2\n2) (nil)\n3) \"2\"\n")
+    lines = "MULTI\nINCR\nSET cli:c 9\nEXEC\nGET cli:c\n"
+    contains(redis_cli(stdin=lines), "EXECABORT Transaction discarded because of previous errors.\n\n2\n")
+
+
+@check("--scan finds each key once, by pattern")
+def _():
+    redis_cli(stdin="".join(f"SET cli:scan:{i} {i}\n" for i in range(300)))
+    equal(sorted(redis_cli("--scan", "--pattern", "cli:scan:*").split()),
+          sorted(f"cli:scan:{i}" for i in range(300)))
 
 
 @check("-3: RESP3 after HELLO 3")

@@ -9,17 +9,24 @@ A mode says how two replies are compared. Everything is exact but for:
     kind       only the type, and whether it is nil; of errors also the first word
     keys       a map: the same keys in the same order, whatever the values (RESP2: a flat array)
     match:RE   both texts match the regular expression (Python's, searched in the bytes)
+    float      numbers that are the same but for the rounding of a long double, without needless digits
+    soon       asked again for up to 5 s, until both say the same: an expired key counts until it is
+               removed, with Redis, too; in a transaction the same as kind
     scan       SCAN runs to its end; the keys that it returned, each once, as a set
 
 Between MULTI and EXEC modes wait for the reply of EXEC.
 """
 
+import math
 import re
+import time
 
-from resp import CLOSED, QUEUED, Connection, is_error, is_nil
+from resp import CLOSED, QUEUED, Connection, encode, is_error, is_nil
 
 FAR_S = 3_000_000_000
 SCAN_CALLS = 10_000
+SOON_S = 5
+_PLAIN = re.compile(rb"-?(0|[1-9][0-9]*)(\.[0-9]*[1-9])?")
 
 
 def same(mode, left, right):
@@ -30,7 +37,7 @@ def same(mode, left, right):
         return left[0] == right[0] and _matches(pattern, left) and _matches(pattern, right)
     if CLOSED in (left, right) or left[0] != right[0]:
         return False
-    if mode == "kind":
+    if mode in ("kind", "soon"):
         if is_error(left):
             return left[1].split(b" ")[0] == right[1].split(b" ")[0]
         return is_nil(left) == is_nil(right)
@@ -38,6 +45,9 @@ def same(mode, left, right):
         return False
     if mode == "set":
         return left[0] in "*~" and _sorted(left[1]) == _sorted(right[1])
+    if mode == "float":
+        return left[0] == "$" and _PLAIN.fullmatch(right[1]) is not None and \
+            math.isclose(float(left[1]), float(right[1]), rel_tol=1e-15)
     if mode.startswith(("near:", "when:")):
         return left[0] == ":" and _near(left[1], right[1], int(mode[5:]), mode[:4] == "when")
     if mode == "keys":
@@ -100,7 +110,29 @@ class Both:
             self._sides[0].send(*(redis_args or args))
             self._sides[1].send(*args)
             left, right = self.read()
+        if mode == "soon" and QUEUED not in (left, right):
+            left, right = self._soon(args, left, right)
+            mode = "exact"
         return Result(left, right, self._judge(args, mode, left, right))
+
+    def call_together(self, calls):
+        """Results of several (args, mode, redis_args), sent in one piece before any reply is read."""
+        left, right = self._sides
+        left.send_bytes(b"".join(encode(redis_args or args) for args, _, redis_args in calls))
+        right.send_bytes(b"".join(encode(args) for args, _, _ in calls))
+        results = []
+        for args, mode, _ in calls:
+            left, right = self.read()
+            results.append(Result(left, right, self._judge(args, mode, left, right)))
+        return results
+
+    def _soon(self, args, left, right):
+        deadline = time.monotonic() + SOON_S
+        while left != right and time.monotonic() < deadline:
+            time.sleep(0.02)
+            self.send(args)
+            left, right = self.read()
+        return left, right
 
     def call_bytes(self, data, mode="exact"):
         for side in self._sides:

@@ -5,6 +5,11 @@ A round begins with empty servers, and all of it follows from the seed and the r
 comes in where it decides nothing: times long past and far ahead, times from now that no two commands
 share, and keys that live for a moment, and after which both servers wait until it is over.
 
+In each third round commands are sent several at a time.
+
+Seshat adds decimals where Redis adds long doubles: where only their rounding differs, both go on with
+Redis' number. KEYS, SCAN and RANDOMKEY are not in transactions: see differences.txt.
+
 DELEX, and SET with IFEQ and IFNE, came after Redis 7: there Redis gets a script that does the same.
 
 What differs is cut down to the commands that are needed for it, by running parts of the round again.
@@ -18,6 +23,7 @@ from resp import QUEUED, Connection, command_text, is_error, is_nil, show
 
 ROUND_COMMANDS = 150
 CONNECTIONS = 2
+TOGETHER = 8
 SHORT_MS, WAIT_S = 15, 0.06
 SHRINK_LIMIT_S = 30
 
@@ -32,6 +38,7 @@ PAST_S = [1, 1000, -1, 0, 1600000000]
 PATTERNS = [b"*", b"a", b"[a-b]", b"key:*", b"?", b"", b"*1", b"[^a]", b"nothing*"]
 DELETING = {b"DEL", b"UNLINK", b"GETDEL", b"RENAME", b"RENAMENX", b"EXPIRE", b"PEXPIRE", b"EXPIREAT"}
 DELETING |= {b"PEXPIREAT", b"GETEX", b"FLUSHALL", b"FLUSHDB", b"SET", b"DELEX", b"EXEC", b"COPY", b"PSETEX"}
+ALONE, NOT_ALONE = {b"KEYS", b"SCAN", b"RANDOMKEY"}, b"ERR Command not allowed inside a transaction"
 ENDING = {b"EXEC", b"DISCARD", b"UNWATCH"}
 
 IF = "local v = redis.call('GET', KEYS[1]) if %s then return redis.call(%s) end return %s"
@@ -65,8 +72,9 @@ class Generator:
     """The units of a round: lists of steps that belong together, as a key that lives for a moment and
     the look at it when it is gone."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, together=False):
         self._random = random.Random(seed)
+        self._together, self._connection = together, 1
         self._in_multi = [False] * (CONNECTIONS + 1)
         self._distinct = 0
 
@@ -74,7 +82,9 @@ class Generator:
         return [self._unit() for _ in range(count)]
 
     def _unit(self):
-        connection = self._random.choice([1, 1, 2])
+        if not self._together or self._one_in(8):  # what goes together goes by one connection
+            self._connection = self._random.choice([1, 1, 2])
+        connection = self._connection
         if self._one_in(6 if not self._in_multi[connection] else 5):
             return [self._transaction_step(connection)]
         if not self._in_multi[connection] and self._one_in(60):
@@ -132,14 +142,12 @@ class Generator:
     # ---- everything else
 
     def _command(self, connection):
-        step = self._random.choice(_COMMANDS)(self)
+        commands = _COMMANDS if self._in_multi[connection] else _COMMANDS + _OUTSIDE
+        step = self._random.choice(commands)(self)
         args, mode, redis_args = step if isinstance(step, tuple) else (step, "exact", None)
         args = list(args)
-        if self._one_in(80):  # one argument too many or too few; a command without any is none
+        if redis_args is None and self._one_in(80):  # one argument too many or too few
             args = [*args, b"extra"] if self._one_in(2) or len(args) == 1 else args[:-1]
-            redis_args = None
-            if args[0] in (b"DELEX", b"SET") and any(arg in SET_IF for arg in args):
-                args = [b"GET"]
         if self._one_in(10):
             args[0] = args[0].lower()
         return Step(connection, args, mode, redis_args=redis_args)
@@ -270,7 +278,7 @@ class Generator:
         return [self._random.choice([b"INCRBY", b"DECRBY"]), self._key(), self._integer()]
 
     def add_float(self):
-        return [b"INCRBYFLOAT", self._key(), self._float()]
+        return [b"INCRBYFLOAT", self._key(), self._float()], "float", None
 
     def range(self):
         name = self._random.choice([b"GETRANGE", b"GETRANGE", b"SUBSTR"])
@@ -297,23 +305,39 @@ class Generator:
             args += [b"TYPE", self._random.choice([b"string", b"list"])]
         return args, "scan", None
 
-    def whole(self):
-        pick = self._random.randrange(20)
-        if pick == 0:
-            return [self._random.choice([b"FLUSHALL", b"FLUSHDB"])]
-        if pick < 6:
-            return [b"RANDOMKEY"], "kind", None
-        return [b"DBSIZE"]
+    def some_key(self):
+        return [b"RANDOMKEY"], "kind", None
 
-    def encoding(self):
-        return [b"OBJECT", b"ENCODING", self._key()]
+    def size(self):
+        return [b"DBSIZE"], "soon", None
+
+    def flush(self):
+        return [self._random.choice([b"FLUSHALL", b"FLUSHDB"])] if self._one_in(6) else self.one_key()
 
 
 _G = Generator
 _COMMANDS = [_G.set] * 8 + [_G.one_key] * 6 + [_G.many_keys] * 4 + [_G.key_value] * 4 + [_G.expire] * 6
 _COMMANDS += [_G.age] * 4 + [_G.getex] * 3 + [_G.setex, _G.setex, _G.mset, _G.mset, _G.add, _G.add]
-_COMMANDS += [_G.add_float, _G.add_float, _G.range, _G.range, _G.set_range, _G.set_range, _G.move, _G.move]
-_COMMANDS += [_G.set_if, _G.delex, _G.list, _G.scan, _G.whole, _G.whole, _G.encoding]
+_COMMANDS += [_G.range, _G.range, _G.set_range, _G.set_range, _G.move, _G.move]
+_COMMANDS += [_G.set_if, _G.delex, _G.size, _G.flush]
+_OUTSIDE = [_G.add_float, _G.add_float, _G.list, _G.scan, _G.some_key]
+
+
+def batches(steps, together):
+    """Each step alone; or several of one connection, of which none has to be looked at in between."""
+    batch = []
+    for step in steps:
+        alone = step.name == b"WATCH" or step.wait_s or step.mode in ("scan", "float", "soon")
+        full = len(batch) == TOGETHER or not together or alone
+        if batch and (full or batch[0].connection != step.connection):
+            yield batch
+            batch = []
+        batch.append(step)
+        if alone:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 class Found:
@@ -338,50 +362,61 @@ class RandomTest:
 
     def run_round(self, seed, number, count=ROUND_COMMANDS):
         """None, or where the servers parted: (as it was found, as it is after cutting down)."""
-        units = Generator(f"{seed}/{number}").units(count)
+        together = number % 3 == 2
+        units = Generator(f"{seed}/{number}", together).units(count)
         protocol = 2 + number % 2
-        found = self._run(units, protocol, counting=True)
-        return found and (found, self._shrink(units, protocol) or found)
+        found = self._run(units, protocol, together, counting=True)
+        return found and (found, self._shrink(units, protocol, together) or found)
 
-    def _run(self, units, protocol, counting=False):
+    def _run(self, units, protocol, together, counting=False):
         connections = [Both(self._ports, protocol) for _ in range(CONNECTIONS + 1)]
         observer = Connection(self._ports[0])
         watching = Watching(observer)
         try:
             connections[0].call([b"FLUSHALL"])
             done = []
-            for step in (step for unit in units for step in unit):
-                watching.before(step)
-                done.append(step)
-                redis_args = step.redis_args
-                args = redis_args if self._same_commands and redis_args else step.args
-                result = connections[step.connection].call(args, step.mode, redis_args)
-                self.commands += counting
-                if not result.agrees and not self._documented(step, protocol, result):
-                    if watching.may_fail(step, result):
-                        self.allowed += counting
-                        return None  # from here on the two have done different things
-                    return Found(done, result)
-                watching.after(step, result)
-                time.sleep(step.wait_s)
+            for batch in batches([step for unit in units for step in unit], together):
+                watching.before(batch[0])
+                self.commands += counting * len(batch)
+                for step, result in zip(batch, self._call(connections, batch)):
+                    done.append(step)
+                    if result.agrees and step.mode == "float" and result.left != result.right:
+                        connections[0].call([b"SET", step.args[1], result.left[1], b"KEEPTTL"])
+                    if not result.agrees and not self._documented(step, protocol, result):
+                        if step.name in ALONE and result.right[1] == NOT_ALONE:
+                            return None  # what is left of a round from which EXEC was cut out
+                        if watching.may_fail(step, result):
+                            self.allowed += counting
+                            return None  # from here on the two have done different things
+                        return Found(done, result)
+                    watching.after(step, result)
+                    time.sleep(step.wait_s)
             return None
         finally:
             observer.close()
             for connection in connections:
                 connection.close()
 
+    def _call(self, connections, batch):
+        calls = []
+        for step in batch:
+            same = self._same_commands and step.redis_args
+            calls.append((step.redis_args if same else step.args, step.mode, step.redis_args))
+        connection = connections[batch[0].connection]
+        return [connection.call(*calls[0])] if len(calls) == 1 else connection.call_together(calls)
+
     def _documented(self, step, protocol, result):
         line = _AsLine(command_text(step.args))
         return any(one.covers(line, protocol) and one.tells(result.right) for one in self._differences)
 
-    def _shrink(self, units, protocol):
+    def _shrink(self, units, protocol, together):
         """Leaves out ever smaller parts, as long as what is left still shows a difference."""
         deadline, found, size = time.monotonic() + SHRINK_LIMIT_S, None, len(units) // 2
         while size >= 1 and time.monotonic() < deadline:
             at = 0
             while at < len(units) and time.monotonic() < deadline:
                 shorter = units[:at] + units[at + size :]
-                again = self._run(shorter, protocol)
+                again = self._run(shorter, protocol, together)
                 if again:
                     units, found = shorter, again
                 else:

@@ -15,7 +15,7 @@ command has the reply that is expected, as `-> OK`; * stands for anything.
 
 differences.txt says where Seshat is not as Redis:
 
-    [family] SELECT *                      the family is optional; * stands for anything
+    [family] SELECT *                      the family is optional; * stands for anything, \\* for itself
         seshat: (error) ERR SELECT is*     what Seshat answers
         resp: 3                            if it is so with RESP3 (or RESP2) alone
         why: the reason, for who reads it
@@ -115,8 +115,9 @@ def read_script(name):
 
 
 def glob(pattern):
-    """Whether a whole text fits a pattern in which only * is special."""
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL).fullmatch
+    """Whether a whole text fits a pattern in which only * is special; \\* is an asterisk."""
+    parts = re.split(r"(?<!\\)\*", pattern)
+    return re.compile(".*".join(re.escape(part.replace("\\*", "*")) for part in parts), re.DOTALL).fullmatch
 
 
 class Difference:
@@ -263,7 +264,7 @@ def check_expected(port, protocol, families):
                 raise ValueError(f"{line.where}: no reply is expected")
             lines += 1
             reply = show(connections[line.connection].call(*line.args()), 2000)
-            if glob(line.expected)(reply.replace("(null)", "(nil)")) is None:
+            if glob(line.expected)(reply.replace("(null)", "(nil)").replace("(nil array)", "(nil)")) is None:
                 wrong.append(
                     f"{line.where} [{line.family}] RESP{protocol}: {line.text[:200]}\n"
                     f"    expected: {line.expected}\n    seshat:   {reply}"

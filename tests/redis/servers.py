@@ -3,6 +3,8 @@ and a Seshat of one node. `stop()` ends exactly the process that was started."""
 
 import os
 import random
+import re
+import shutil
 import socket
 import subprocess
 import time
@@ -25,11 +27,12 @@ def free_port():
 
 
 class Server:
-    def __init__(self, name, command, directory, port):
+    def __init__(self, name, command, directory, port, executable=None):
         self.name, self.port, self.log = name, port, os.path.join(directory, f"{name}.log")
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory
+                command, executable=executable, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=directory,
             )
         try:
             self._await_writes()
@@ -65,11 +68,28 @@ class Server:
                 self._process.wait()
 
 
+def redis_executable():
+    """Debian's redis-tools has the server, too, by another name: it goes by the name it is called with.
+    Its package redis-server would start one on port 6379 with the machine."""
+    return shutil.which("redis-server") or shutil.which("redis-check-rdb")
+
+
+def redis_version():
+    """Such as 7.0.15; None if there is no redis-server."""
+    if not redis_executable():
+        return None
+    told = subprocess.run(
+        ["redis-server", "--version"], executable=redis_executable(), capture_output=True, text=True
+    )
+    found = re.search(r"v=(\S+)", told.stdout)
+    return found[1] if found else None
+
+
 def redis_server(directory, *options, name="redis"):
     port = free_port()
     command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
     command += ["--appendonly", "no", "--cluster-enabled", "no", "--dir", directory, *options]
-    return Server(name, command, directory, port)
+    return Server(name, command, directory, port, redis_executable())
 
 
 def seshat(directory, binary, *options):
