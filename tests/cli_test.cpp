@@ -158,7 +158,7 @@ resp::Value value_of(std::string_view bytes) {
 class Host final : public ConnectionHost {
  public:
   [[nodiscard]] Database& database() override { return db; }
-  [[nodiscard]] const Site& site() const override { return fixed_site; }
+  [[nodiscard]] Site& site() override { return fixed_site; }
   [[nodiscard]] const kv::Limits& limits() const override { return kv_limits; }
   void wants_attention(std::uint64_t) override {}
   void count_command() override {}
@@ -282,6 +282,21 @@ TEST_CASE("an unknown subcommand is told with the one that was meant", "[cli]") 
   const Run result = run({"member"});
   CHECK(result.code == cli::kBadUsage);
   CHECK(result.err == "seshat: unknown subcommand 'member'; did you mean members?\n");
+}
+
+TEST_CASE("the password: what --config says for the daemon, else the environment, else none",
+          "[cli]") {
+  const auto path = std::filesystem::temp_directory_path() /
+                    ("seshat-cli-" + std::to_string(std::random_device()()) + ".toml");
+  const std::string file = path.string();
+  std::ofstream(path) << "[client]\nrequirepass = \"in file\"\n";
+  const Environment environment = {{"SESHAT_CLIENT_REQUIREPASS", "in environment"}};
+  CHECK(parsed("status", {})->password.empty());
+  CHECK(parsed("status", {}, environment)->password == "in environment");
+  CHECK(parsed("status", {"--config", file})->password == "in file");
+  CHECK(parsed("status", {"--addr", "a:1", "--config", file})->password == "in file");
+  CHECK(parsed("status", {"--config", file}, environment)->password == "in environment");
+  std::filesystem::remove(path);
 }
 
 TEST_CASE("the address: --addr, then --config, then SESHAT_ADDR, then this machine", "[cli]") {

@@ -214,7 +214,7 @@ TEST_CASE("each integer takes both ends of its range and nothing beyond, from ev
     for (const std::int64_t inside : {key.min, key.max}) {
       for (const auto& text : complaints(inside)) CHECK(text.find(wanted) == std::string::npos);
     }
-    std::vector<std::int64_t> outside = {key.min - 1, -1};
+    std::vector<std::int64_t> outside = {key.min - 1, std::min<std::int64_t>(key.min - 1, -1)};
     if (key.max != std::numeric_limits<std::int64_t>::max()) outside.push_back(key.max + 1);
     for (const std::int64_t number : outside) {
       const std::string start = path + " = " + std::to_string(number) + ": " + wanted + "\n";

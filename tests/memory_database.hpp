@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -153,7 +154,7 @@ class MemoryDatabase final : public Database {
 };
 
 // Three nodes, of which 1 is this one and 2 leads; 3 is down.
-class FixedSite final : public Site {
+class FixedSite : public Site {
  public:
   FixedSite() {
     shown.self = NodeId{1};
@@ -178,11 +179,44 @@ class FixedSite final : public Site {
     for (const Session* session : sessions) visit(*session);
   }
   [[nodiscard]] std::uint64_t now_ms() const override { return clock_ms; }
+  [[nodiscard]] std::uint64_t now_us() const override { return clock_us += tick_us; }
+  [[nodiscard]] std::uint64_t wall_us() const override { return 1'700'000'000'123'456; }
+  [[nodiscard]] std::optional<std::size_t> replicas_with_all() const override { return replicas; }
+  [[nodiscard]] Door& door() override { return the_door; }
+  [[nodiscard]] std::optional<std::string> change_settings(
+      std::span<const std::string_view> names_and_values) override {
+    changed.assign(names_and_values.begin(), names_and_values.end());
+    return change_error;
+  }
+  // None of these is closed, but for `self`.
+  std::size_t kill_sessions(const std::function<bool(const Session&)>& matches,
+                            Session& self) override {
+    killed.clear();
+    for (const Session* session : sessions) {
+      if (!matches(*session)) continue;
+      killed.push_back(session->id);
+      if (session == &self) self.close_after_reply = true;
+    }
+    return killed.size();
+  }
+  void pause_changed() override { ++pause_changes; }
+  void reset_statistics() override { the_door.reset_statistics(); }
+  void shut_down() override { shutting_down = true; }
+  [[nodiscard]] bool is_shutting_down() const override { return shutting_down; }
 
   Topology shown;
   ClusterStatus status;
   std::vector<const Session*> sessions;
   std::uint64_t clock_ms = 100'000;
+  mutable std::uint64_t clock_us = 0;
+  std::uint64_t tick_us = 0;  // passes each time somebody looks
+  std::optional<std::size_t> replicas;
+  Door the_door;
+  std::vector<std::string> changed;  // CONFIG SET
+  std::optional<std::string> change_error;
+  std::vector<std::uint64_t> killed;  // CLIENT KILL
+  std::size_t pause_changes = 0;
+  bool shutting_down = false;
 };
 
 }  // namespace seshat::tests

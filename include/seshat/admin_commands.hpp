@@ -283,33 +283,9 @@ inline std::optional<std::string> snapshot(Args, AdminRequest& request) {
   return std::nullopt;
 }
 
-namespace detail {
-
-// Of "host:port", without an IPv6 host's brackets, zone, and wrapping of an IPv4 address.
-inline std::string_view host_of(std::string_view address) {
-  std::string_view host = address.substr(0, std::min(address.rfind(':'), address.size()));
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  host = host.substr(0, std::min(host.find('%'), host.size()));
-  constexpr std::string_view kMapped = "::ffff:";
-  return host.starts_with(kMapped) ? host.substr(kMapped.size()) : host;
-}
-
-inline bool is_loopback(std::string_view host) { return host == "::1" || host.starts_with("127."); }
-
-// Addresses as the kernel tells them of an established connection, so they can't be made up: what
-// comes over loopback, or from an address of this machine to itself, which the kernel sends over
-// loopback and takes from nowhere else.
-inline bool is_from_here(const Session& session) {
-  const std::string_view client = host_of(session.address);
-  const std::string_view here = host_of(session.local_address);
-  if (client.empty() || here.empty()) return false;
-  return client == here || (is_loopback(client) && is_loopback(here));
-}
-
-}  // namespace detail
-
 inline std::optional<std::string> denial(const Command& command, const Session& session) {
-  if (command.admin == nullptr || detail::is_from_here(session)) return std::nullopt;
+  if (command.admin == nullptr || session.gave_password) return std::nullopt;
+  if (comes_from_here(session.address, session.local_address)) return std::nullopt;
   return "DENIED " + to_upper(command.name) +
          " is allowed from this machine only while no password is set: log in to the machine of "
          "any node and send it from there, to an address of that machine";

@@ -73,6 +73,7 @@ struct Options {
   const Subcommand* subcommand = nullptr;
   std::string argument;
   HostPort address = {"127.0.0.1", 6379};
+  std::string password;  // of the node; empty: none
   bool force = false;
   bool all = false;
   bool json = false;
@@ -196,7 +197,8 @@ inline std::string help_of(const Subcommand& subcommand) {
   out += "\n";
   append_option(out, "--addr HOST:PORT", "any node's address for clients; 127.0.0.1:6379 or what");
   append_option(out, "", "SESHAT_ADDR in the environment says");
-  append_option(out, "--config FILE", "take the address from a node's configuration");
+  append_option(out, "--config FILE", "take address and password from a node's configuration;");
+  append_option(out, "", "SESHAT_CLIENT_REQUIREPASS in the environment is a password");
   if (subcommand.takes_force)
     append_option(out, "--force", "even where it is dangerous, see above");
   if (subcommand.takes_all) append_option(out, "--all", "show the system group too");
@@ -230,6 +232,7 @@ class Parser {
   [[nodiscard]] std::optional<std::string> read_value(const std::string& name,
                                                       const std::string& value);
   [[nodiscard]] std::optional<std::string> choose_address();
+  [[nodiscard]] std::optional<std::string> choose_password();
   [[nodiscard]] std::optional<std::string> read_address(const std::string& source,
                                                         const std::string& text);
 
@@ -264,6 +267,7 @@ inline Result<Options> Parser::parse() {
                  "' is no node id: ids are numbers from 1, and `seshat members` lists them"};
   }
   if (problem = choose_address(); problem) return Error{*problem};
+  if (problem = choose_password(); problem) return Error{*problem};
   return options_;
 }
 
@@ -334,6 +338,19 @@ inline std::optional<std::string> Parser::choose_address() {
   return read_address("node.client_addr", line.config.node.client_addr);
 }
 
+// What a node would take for its own. No flag: others could read it.
+inline std::optional<std::string> Parser::choose_password() {
+  if (config_file_.empty()) {
+    const auto variable = environment_.find("SESHAT_CLIENT_REQUIREPASS");
+    if (variable != environment_.end()) options_.password = variable->second;
+    return std::nullopt;
+  }
+  const CommandLine line = parse_command_line({"--config", config_file_}, environment_);
+  if (!line.problems.empty()) return line.problems.front().text();
+  options_.password = line.config.client.requirepass;
+  return std::nullopt;
+}
+
 }  // namespace detail
 
 inline Result<Options> parse(const Subcommand& subcommand, std::span<const std::string> words,
@@ -390,8 +407,8 @@ inline Answer ask_once(const Options& options) {
   };
   Answer answer;
   Client client;
-  const Result<void> reached =
-      client.connect(options.address, in(std::max<std::uint64_t>(options.timeout_ms, 1000)));
+  const Result<void> reached = client.connect(
+      options.address, in(std::max<std::uint64_t>(options.timeout_ms, 1000)), options.password);
   if (!reached) {
     answer.problem = "can't reach a node at " + address + ": " + reached.error().text +
                      "; --addr HOST:PORT names another";

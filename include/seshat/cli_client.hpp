@@ -4,8 +4,8 @@
 //   if (auto reached = client.connect({"127.0.0.1", 6379}, deadline); !reached) ...
 //   Result<resp::Value> reply = client.ask({"SESHAT.LEAVE", "3"}, deadline);
 //
-// Speaks RESP3, so that replies carry their types. What comes with authentication and TLS belongs
-// into connect(): a client is ready to ask once that has succeeded.
+// Speaks RESP3, so that replies carry their types. What comes with authentication belongs into
+// connect(): a client is ready to ask once that has succeeded.
 //
 // Fails:   connect(): nothing was asked. ask(): the request may have been carried out or not.
 // Threads: blocks the one that calls. Needs: resp.hpp, config_keys.hpp (HostPort), result.hpp; asio
@@ -37,8 +37,10 @@ class Client {
  public:
   using Deadline = std::chrono::steady_clock::time_point;
 
-  // Looks the host up, tries its addresses in turn, and greets.
-  [[nodiscard]] Result<void> connect(const HostPort& address, Deadline deadline);
+  // Looks the host up, tries its addresses in turn, and greets; with the password, unless it is
+  // empty.
+  [[nodiscard]] Result<void> connect(const HostPort& address, Deadline deadline,
+                                     const std::string& password = {});
   // One request and its reply, an error reply among them.
   [[nodiscard]] Result<resp::Value> ask(const std::vector<std::string>& words, Deadline deadline);
 
@@ -85,17 +87,25 @@ asio::error_code Client::finish(Deadline deadline, Start start) {
   return asio::error::timed_out;
 }
 
-inline Result<void> Client::connect(const HostPort& address, Deadline deadline) {
+inline Result<void> Client::connect(const HostPort& address, Deadline deadline,
+                                    const std::string& password) {
   asio::error_code error;
   Tcp::resolver resolver(io_);
   const auto found = resolver.resolve(address.host, std::to_string(address.port), error);
   if (error) return Error{detail::reason_of(error)};
   error = finish(deadline, [&](auto handler) { asio::async_connect(socket_, found, handler); });
   if (error) return Error{detail::reason_of(error)};
-  const Result<resp::Value> greeting = ask({"HELLO", "3"}, deadline);
+  std::vector<std::string> hello = {"HELLO", "3"};
+  if (!password.empty()) hello.insert(hello.end(), {"AUTH", "default", password});
+  const Result<resp::Value> greeting = ask(hello, deadline);
   if (!greeting) return greeting.error();
-  if (greeting->kind == resp::Kind::kError) return Error{greeting->text};
-  return {};
+  if (greeting->kind != resp::Kind::kError) return {};
+  const bool wants_password =
+      greeting->text.starts_with("NOAUTH ") || greeting->text.starts_with("WRONGPASS ");
+  if (!wants_password) return Error{greeting->text};
+  return Error{std::string(password.empty() ? "it asks for a password" : "the password is wrong") +
+               ": SESHAT_CLIENT_REQUIREPASS in the environment says it, or client.requirepass in "
+               "the configuration that --config names"};
 }
 
 inline Result<resp::Value> Client::ask(const std::vector<std::string>& words, Deadline deadline) {

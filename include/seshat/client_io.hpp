@@ -26,6 +26,7 @@
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/post.hpp>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -54,6 +55,8 @@ struct ClientSocket {
   std::size_t input_end = 0;
   std::string sending;
   std::size_t sent = 0;  // of it
+  // In all; any loop may look whether the client takes what is sent.
+  std::atomic<std::uint64_t> total_sent_bytes{0};
 };
 
 // ---- On the loop that has the socket ---------------------------------------------------------------
@@ -196,6 +199,7 @@ void read_some(const std::shared_ptr<Client>& client, Done done) {
 
 inline bool send_now(ClientSocket& client, asio::error_code& error) {
   client.sent = client.socket.write_some(asio::buffer(client.sending), error);
+  client.total_sent_bytes.fetch_add(client.sent, std::memory_order_relaxed);
   if (error == asio::error::would_block) error.clear();
   return client.sent == client.sending.size();
 }
@@ -206,6 +210,7 @@ void send_rest(const std::shared_ptr<Client>& client, Done done) {
       asio::buffer(client->sending.data() + client->sent, client->sending.size() - client->sent),
       [client, done = std::move(done)](const asio::error_code& error, std::size_t size) {
         client->sent += size;
+        client->total_sent_bytes.fetch_add(size, std::memory_order_relaxed);
         if (error || client->sent == client->sending.size()) return done(client, error);
         send_rest(client, done);
       });

@@ -7,11 +7,13 @@
 //
 //   local   answers at once, from the session and the site; never touches Raft
 //   read    looks at the ordered map, when the node may (linearizable), on the loop or on the pool
-//   write   turns arguments into an Operation; answered by the Outcome of its log entry
+//   scan    a read of all keys: always on the pool
+//   write   changes keys when its log entry is applied, which answers it
 //   admin   turns arguments into an AdminRequest; answered when the cluster has done it, or says no
 //
-// Threads: the loop, but for read functions: those run wherever the map they get allows.
-// Needs:   resp.hpp, replica.hpp (Waiter), state_machine.hpp, slots.hpp, glob.hpp.
+// Threads: the loop; but read functions run wherever the map they get allows, and write functions
+//          where entries are applied.
+// Needs:   resp.hpp, replica.hpp (Waiter), keyspace.hpp, transaction.hpp, slots.hpp, glob.hpp, door.hpp.
 #ifndef SESHAT_COMMAND_HPP
 #define SESHAT_COMMAND_HPP
 
@@ -26,12 +28,15 @@
 #include <utility>
 #include <vector>
 
+#include "seshat/door.hpp"
 #include "seshat/glob.hpp"
+#include "seshat/keyspace.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/resp.hpp"
 #include "seshat/slots.hpp"
 #include "seshat/state_machine.hpp"
+#include "seshat/transaction.hpp"
 
 namespace seshat {
 
@@ -47,11 +52,19 @@ struct Session {
   std::string lib_version;
   resp::Protocol protocol = resp::Protocol::kResp2;
   bool read_only = false;             // READONLY
-  bool refusing_transaction = false;  // MULTI was refused: so is all up to EXEC or DISCARD
+  TransactionQueue transaction;       // MULTI and WATCH
   bool close_after_reply = false;     // QUIT
   std::uint64_t connected_at_ms = 0;  // of the loop's clock
   std::uint64_t last_active_ms = 0;
   std::string_view last_command = "NULL";  // a name from the table
+  bool authenticated = true;   // may run all commands: no password was asked for, or it was right
+  bool gave_password = false;  // ... it was right
+  bool no_evict = false;       // CLIENT NO-EVICT, which is only remembered: nobody is evicted
+  bool replies_off = false;    // CLIENT REPLY OFF
+  bool skips_reply = false;    // ... SKIP: of this request
+  bool skips_next_reply = false;
+
+  [[nodiscard]] bool is_muted() const { return replies_off || skips_reply; }
 };
 
 struct ClusterNode {
@@ -114,6 +127,26 @@ class Site {
   [[nodiscard]] virtual std::vector<std::pair<std::string, std::string>> settings() const = 0;
   virtual void for_each_session(const std::function<void(const Session&)>& visit) const = 0;
   [[nodiscard]] virtual std::uint64_t now_ms() const = 0;
+  [[nodiscard]] virtual std::uint64_t now_us() const = 0;   // to measure with: it never goes back
+  [[nodiscard]] virtual std::uint64_t wall_us() const = 0;  // since 1970
+  // How many voters beside this node are known to have on disk all that has committed; nullopt:
+  // this node does not lead, and does not know.
+  [[nodiscard]] virtual std::optional<std::size_t> replicas_with_all() const = 0;
+
+  // ---- What may be changed
+  [[nodiscard]] virtual Door& door() = 0;
+  // CONFIG SET: all of these names and values, or an error text and none.
+  [[nodiscard]] virtual std::optional<std::string> change_settings(
+      std::span<const std::string_view> names_and_values) = 0;
+  // Closes the connections of all that `matches`, `self` after its reply; how many.
+  virtual std::size_t kill_sessions(const std::function<bool(const Session&)>& matches,
+                                    Session& self) = 0;
+  // Who is held back by a pause looks again whether it still is; also when the pause is over.
+  virtual void pause_changed() = 0;
+  virtual void reset_statistics() = 0;
+  // Ends this node in good order. What is under way is finished.
+  virtual void shut_down() = 0;
+  [[nodiscard]] virtual bool is_shutting_down() const = 0;
 };
 
 // Where the keys are, as a connection needs it: reads, proposals, and their words of refusal.
@@ -131,6 +164,14 @@ class Database {
   // For the loop: kNotInMemory instead of a wait for the disk; and for the pool: with the wait.
   [[nodiscard]] virtual const OrderedMap& cached(GroupId group) const = 0;
   virtual void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) = 0;
+  // The same for OrderedMap::scan(), which then sees all that was applied by now.
+  virtual void scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
+    read_from_disk(group, std::move(work));
+  }
+  // Of what a read of this group may see, and must not return any more.
+  [[nodiscard]] virtual ReadTimes times(GroupId /*group*/) const { return {}; }
+  // Every node of the cluster can apply operations of this version.
+  [[nodiscard]] virtual bool all_know_operations(std::uint32_t /*version*/) const { return true; }
   // Runs `work` on the loop. Any thread.
   virtual void post(std::function<void()> work) = 0;
   // The error text for a request about `slot` that was refused.
@@ -142,9 +183,9 @@ class Database {
   virtual void administer(AdminRequest request, std::function<void(CallReply)> done) = 0;
 };
 
-inline constexpr std::array<std::string_view, 9> kInfoSections = {
-    "server", "clients",     "memory",  "persistence", "stats",
-    "raft",   "replication", "cluster", "keyspace"};
+inline constexpr std::array<std::string_view, 12> kInfoSections = {
+    "server",      "clients", "memory",       "persistence", "stats",   "raft",
+    "replication", "cpu",     "commandstats", "errorstats",  "cluster", "keyspace"};
 
 // ---- The table ----------------------------------------------------------------------------------
 
@@ -156,11 +197,13 @@ struct Call {
   const Command& command;
   Args args;
   Session& session;
-  const Site& site;
+  Site& site;
   std::string& out;  // the reply is appended; HELLO changes the protocol it is written in
 
   [[nodiscard]] resp::Writer reply() const { return resp::Writer(out, session.protocol); }
 };
+
+inline constexpr int kNoKey = 1 << 30;  // for ReadCall::first_key
 
 // One request of a read command.
 struct ReadCall {
@@ -168,13 +211,49 @@ struct ReadCall {
   Args args;
   Slot slot;  // of the first key
   ReadScratch& scratch;
+  ReadTimes times;
+  int first_key = 1;                            // the argument whose slot is known
+  std::optional<std::uint64_t> key_count = {};  // for who knows it better than the map
+
+  // kFound, kAbsent, or why it can't be said. `value.data` looks into the scratch.
+  [[nodiscard]] Lookup get(std::string_view key, StoredValue& value) const;
+  // What a read function returns that has replied to these two.
+  [[nodiscard]] static Lookup answered(Lookup lookup) {
+    return lookup == Lookup::kAbsent ? Lookup::kFound : lookup;
+  }
 };
 
+// One request of a write command: before it is proposed, then when it is applied.
+struct WriteCall {
+  Keyspace* keys;         // null: only arguments are looked at; what is wrong with them is replied
+  std::string_view name;  // of the command
+  Args args;
+  std::uint64_t max_value_size_bytes;
+  resp::Writer& reply;
+
+  [[nodiscard]] bool checking() const { return keys == nullptr; }
+};
+
+// EX 10, PXAT 1700000000000: when something expires, as it was asked for.
+struct ExpireTime {
+  enum class Kind : std::uint8_t { kSeconds, kMilliseconds, kAtSeconds, kAtMilliseconds };
+  Kind kind;
+  std::string_view text;
+};
+[[nodiscard]] std::optional<ExpireTime::Kind> expire_kind_of(std::string_view option);
+// Milliseconds since 1970, perhaps in the past or negative. nullopt: the error was written.
+[[nodiscard]] std::optional<std::int64_t> any_expire_time(const WriteCall& call,
+                                                          const ExpireTime& time);
+// The same where Redis wants more than 0.
+[[nodiscard]] std::optional<std::uint64_t> expire_time(const WriteCall& call,
+                                                       const ExpireTime& time);
+
 using LocalFunction = void (*)(const Call& call);
-// Appends the reply and returns kFound, or returns kNotInMemory or kFailed and appends nothing.
+// Appends the reply and returns kFound, or returns anything but kFound and kAbsent and appends
+// nothing.
 using ReadFunction = Lookup (*)(const ReadCall& call, resp::Writer& reply);
-// Fills type and arguments. An error text: nothing is proposed.
-using WriteFunction = std::optional<std::string> (*)(Args args, Operation& operation);
+// Appends the reply. When `call.checking()`: an error, or nothing.
+using WriteFunction = void (*)(WriteCall& call);
 // Fills the request. An error text: nothing is asked of the cluster.
 using AdminFunction = std::optional<std::string> (*)(Args args, AdminRequest& request);
 
@@ -194,6 +273,10 @@ enum CommandFlag : std::uint32_t {
   kSkipSlowlog = 1U << 10,
   kAboutConnection = 1U << 11,
   kDangerous = 1U << 12,
+  // Ours: COMMAND does not show them.
+  kScan = 1U << 19,             // reads all keys
+  kNoMulti = 1U << 20,          // not inside a transaction
+  kWaitsForReplies = 1U << 21,  // runs when all that its client asked before is answered
 };
 
 // Which arguments are keys: first, first + step, ... up to last (negative: from the end; 0: none),
@@ -261,7 +344,7 @@ void for_each_key(const Command& command, Args args, Visit visit);
 // Redis' own texts.
 [[nodiscard]] std::string unknown_command_text(Args args);
 [[nodiscard]] std::string unknown_subcommand_text(Args args);
-[[nodiscard]] std::string wrong_arity_text(const Command& command);
+[[nodiscard]] std::string wrong_arity_text(std::string_view command_name);
 
 // What COMMAND and COMMAND DOCS tell of one command.
 void describe_command(const Command& command, resp::Writer& reply);
@@ -366,13 +449,68 @@ inline std::string unknown_subcommand_text(Args args) {
          to_upper(args[0]) + " HELP.";
 }
 
-inline std::string wrong_arity_text(const Command& command) {
-  return "ERR wrong number of arguments for '" + std::string(command.name) + "' command";
+inline std::string wrong_arity_text(std::string_view command_name) {
+  return "ERR wrong number of arguments for '" + std::string(command_name) + "' command";
+}
+
+inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
+  const auto first = static_cast<std::size_t>(first_key);
+  const bool knows_slot =
+      first < args.size() && key.data() == args[first].data() && key.size() == args[first].size();
+  const Lookup lookup = read_value(map, knows_slot ? slot : slot_of(key), key, scratch, value);
+  return lookup == Lookup::kFound ? at_times(value, times) : lookup;
+}
+
+inline std::optional<ExpireTime::Kind> expire_kind_of(std::string_view option) {
+  if (equals_ignoring_case(option, "ex")) return ExpireTime::Kind::kSeconds;
+  if (equals_ignoring_case(option, "px")) return ExpireTime::Kind::kMilliseconds;
+  if (equals_ignoring_case(option, "exat")) return ExpireTime::Kind::kAtSeconds;
+  if (equals_ignoring_case(option, "pxat")) return ExpireTime::Kind::kAtMilliseconds;
+  return std::nullopt;
 }
 
 namespace command_detail {
 
-inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 11> kFlagNames = {{
+inline void refuse_expire_time(const WriteCall& call) {
+  call.reply.error("ERR invalid expire time in '" + std::string(call.name) + "' command");
+}
+
+}  // namespace command_detail
+
+inline std::optional<std::int64_t> any_expire_time(const WriteCall& call, const ExpireTime& time) {
+  const auto given = resp::parse_integer(time.text);
+  if (!given) {
+    call.reply.error("ERR value is not an integer or out of range");
+    return std::nullopt;
+  }
+  using Kind = ExpireTime::Kind;
+  const bool in_seconds = time.kind == Kind::kSeconds || time.kind == Kind::kAtSeconds;
+  const bool from_now = time.kind == Kind::kSeconds || time.kind == Kind::kMilliseconds;
+  const std::int64_t base_ms =
+      from_now && !call.checking() ? static_cast<std::int64_t>(call.keys->now_ms()) : 0;
+  std::int64_t at_ms = 0;
+  if (__builtin_mul_overflow(*given, in_seconds ? 1000 : 1, &at_ms) ||
+      __builtin_add_overflow(at_ms, base_ms, &at_ms)) {
+    command_detail::refuse_expire_time(call);
+    return std::nullopt;
+  }
+  return at_ms;
+}
+
+inline std::optional<std::uint64_t> expire_time(const WriteCall& call, const ExpireTime& time) {
+  const auto given = resp::parse_integer(time.text);
+  if (given && *given <= 0) {
+    command_detail::refuse_expire_time(call);
+    return std::nullopt;
+  }
+  const auto at_ms = any_expire_time(call, time);
+  if (!at_ms) return std::nullopt;
+  return static_cast<std::uint64_t>(*at_ms);
+}
+
+namespace command_detail {
+
+inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 12> kFlagNames = {{
     {kWrite, "write"},
     {kReadOnly, "readonly"},
     {kDenyOom, "denyoom"},
@@ -382,6 +520,7 @@ inline constexpr std::array<std::pair<CommandFlag, std::string_view>, 11> kFlagN
     {kStale, "stale"},
     {kFast, "fast"},
     {kNoAuth, "no_auth"},
+    {kNoMulti, "no_multi"},
     {kAllowBusy, "allow_busy"},
     {kSkipSlowlog, "skip_slowlog"},
 }};
@@ -401,7 +540,7 @@ inline std::vector<std::string_view> categories(const Command& command) {
   const auto add_if = [&](bool holds, std::string_view name) {
     if (holds) names.push_back(name);
   };
-  add_if(command.group == "generic", "@keyspace");
+  add_if(command.group == "generic" && !has(kAboutConnection), "@keyspace");
   add_if(has(kReadOnly), "@read");
   add_if(has(kWrite), "@write");
   add_if(command.group == "string", "@string");

@@ -102,6 +102,12 @@ struct Config {
     Moved moved = Moved::kRedis;
     OnFollower on_follower = OnFollower::kRedirect;
     FollowerReads follower_reads = FollowerReads::kOff;
+    std::string requirepass;  // empty: no password is asked for
+    bool protected_mode = true;
+    std::uint64_t timeout = 0;                    // in seconds; 0: never
+    std::int64_t slowlog_slower_than_us = 10000;  // negative: nothing is logged
+    std::uint64_t slowlog_max_entries = 128;
+    std::uint64_t latency_monitor_threshold_ms = 0;  // 0: nothing is sampled
     friend bool operator==(const Client&, const Client&) = default;
   } client;
 
@@ -387,6 +393,21 @@ inline constexpr auto kKeys = std::to_array<Key>({
         "what a follower does with a command for the leader"),
     row<&Config::client, &Config::Client::follower_reads>(
         KeyType::kChoice, "client.follower_reads", "reads on a follower for READONLY connections"),
+    optional_row<&Config::client, &Config::Client::requirepass>(
+        KeyType::kText, "client.requirepass", "the password of user default, if there is one"),
+    row<&Config::client, &Config::Client::protected_mode>(
+        KeyType::kBoolean, "client.protected_mode",
+        "without a password, serve clients of this machine only"),
+    integer<&Config::client, &Config::Client::timeout>("client.timeout", 0, 2'147'483'647, "s",
+                                                       "idle clients are disconnected; 0: never"),
+    integer<&Config::client, &Config::Client::slowlog_slower_than_us>(
+        "client.slowlog_slower_than_us", -1, 1'000'000'000'000, "us",
+        "what takes so long stands in SLOWLOG; -1: nothing"),
+    integer<&Config::client, &Config::Client::slowlog_max_entries>(
+        "client.slowlog_max_entries", 0, kMebi, "entries", "what SLOWLOG keeps"),
+    integer<&Config::client, &Config::Client::latency_monitor_threshold_ms>(
+        "client.latency_monitor_threshold_ms", 0, kMaxMs, "ms",
+        "what takes so long is a sample of LATENCY; 0: nothing"),
     row<&Config::log, &Config::Log::level>(
         KeyType::kChoice, "log.level", "the least important lines that are written", "--log-level"),
     row<&Config::log, &Config::Log::format>(KeyType::kChoice, "log.format", "how a line looks"),

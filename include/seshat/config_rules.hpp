@@ -89,6 +89,7 @@ class RuleCheck {
     for (const Limit& limit : kLimits) check_limit(limit);
     check_joining();
     check_ports();
+    check_door();
     check_member_count();
     check_replication_factor();
     check_members_differ();
@@ -116,6 +117,7 @@ class RuleCheck {
   void check_limit(const Limit& limit);
   void check_joining();
   void check_ports();
+  void check_door();
   void check_member_count();
   void check_replication_factor();
   void check_members_differ();
@@ -198,6 +200,19 @@ inline void RuleCheck::check_ports() {
         "peers are neither authenticated nor encrypted in this version: let only the cluster's "
         "own network reach this port");
   }
+}
+
+// Where other machines can connect, and no password is asked for.
+inline void RuleCheck::check_door() {
+  const auto clients = split_address(config_.node.client_addr);
+  if (!clients || is_loopback_host(clients->host) || !config_.client.requirepass.empty()) return;
+  const bool is_protected = config_.client.protected_mode;
+  add(Severity::kWarning, "node.client_addr", "client.requirepass", show(config_.node.client_addr),
+      is_protected
+          ? "without a password only clients of this machine are served: set client.requirepass, "
+            "or client.protected_mode = false in a network that you trust"
+          : "whoever reaches this address may read and write everything: there is no password "
+            "(client.requirepass)");
 }
 
 inline void RuleCheck::check_member_count() {

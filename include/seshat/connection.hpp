@@ -2,7 +2,7 @@
 //
 //   bytes ──> RequestParser ──> kv::check ──> local: reply at once ──────────────────┐
 //                                        ├──> read:  at once, or when it may ─────┐   │
-//                                        ├──> write: when it is applied ──────┐   │   │
+//                                        ├──> write, EXEC: when applied ──────┐   │   │
 //                                        └──> admin: when the cluster answers ┤   │   │
 //                                                                             v   v   v
 //                                          pending_ (a deque, in order) ──> output ──> socket
@@ -19,6 +19,7 @@
 #define SESHAT_CONNECTION_HPP
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -31,12 +32,15 @@
 
 #include "seshat/admin_commands.hpp"
 #include "seshat/command.hpp"
+#include "seshat/connection_commands.hpp"
+#include "seshat/key_commands.hpp"
 #include "seshat/kv.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/resp.hpp"
 #include "seshat/slots.hpp"
 #include "seshat/state_machine.hpp"
+#include "seshat/transaction.hpp"
 
 namespace seshat {
 
@@ -46,7 +50,7 @@ class ConnectionHost {
  public:
   virtual ~ConnectionHost() = default;
   [[nodiscard]] virtual Database& database() = 0;
-  [[nodiscard]] virtual const Site& site() const = 0;
+  [[nodiscard]] virtual Site& site() = 0;
   [[nodiscard]] virtual const kv::Limits& limits() const = 0;
   // Replies came, or more may be consumed: look at the connection at the end of this turn.
   virtual void wants_attention(std::uint64_t connection_id) = 0;
@@ -56,7 +60,11 @@ class ConnectionHost {
 class Connection {
  public:
   Connection(ConnectionHost& host, const resp::Limits& limits, Session session)
-      : host_(host), parser_(limits), session_(std::move(session)) {}
+      : host_(host),
+        site_(host.site()),
+        door_(site_.door()),
+        parser_(limits),
+        session_(std::move(session)) {}
   // The bounds, for each client; one request more than they say may be taken in.
   static constexpr std::size_t kMaxPending = 4096;
   static constexpr std::size_t kMaxPendingSizeBytes = 4 << 20;
@@ -84,6 +92,16 @@ class Connection {
   // The socket is gone: answers that still come are dropped.
   void disconnected();
   [[nodiscard]] const Session& session() const { return session_; }
+  // The server's own word to a session: it is let in, or shall close.
+  void let_in() { session_.authenticated = true; }
+  // A pause holds a request back, which is still in the input.
+  [[nodiscard]] bool is_paused() const { return paused_; }
+  // A pause has begun or ended: the request looks again.
+  void pause_changed() { paused_ = false; }
+  // Somebody else than the client is waited for.
+  [[nodiscard]] bool owes_answer() const {
+    return paused_ || (!pending_.empty() && !pending_.front().answered);
+  }
 
  private:
   // A request whose reply waits: for itself, or for those before it.
@@ -92,6 +110,10 @@ class Connection {
         : connection(owner), command(of), protocol(owner.session_.protocol) {}
     [[nodiscard]] bool is_read() const { return command != nullptr && command->read != nullptr; }
     [[nodiscard]] resp::Writer writer() { return resp::Writer(reply, protocol); }
+    void keep_first_argument(std::string_view argument) {
+      first_argument_size = argument.size();
+      argument.copy(first_argument.data(), first_argument.size());
+    }
     void done(const Outcome& outcome) override { connection.on_done(*this, outcome); }
     void readable() override { connection.serve_read(*this); }
     void failed(Refusal refusal) override { connection.on_failed(*this, refusal); }
@@ -104,8 +126,16 @@ class Connection {
     Index index;  // of a write: its place in the group's log
     bool answered = false;
     std::string reply;
-    std::vector<std::string> args;  // of a read that has to wait
-    std::size_t size_bytes = 0;     // counted in pending_size_bytes_
+    std::vector<std::string> args;                       // of a read that has to wait
+    std::vector<TransactionQueue::Command> transaction;  // of an EXEC: what was queued
+    std::size_t size_bytes = 0;                          // counted in pending_size_bytes_
+    bool muted = false;                                  // CLIENT REPLY: nobody wants to know
+    // For when its command ends, if it did not at once: Door::count and the slow log
+    bool is_measured = false;
+    std::uint64_t began_us = 0;
+    std::array<char, 64> first_argument{};  // its beginning, without memory of its own
+    std::size_t first_argument_size = 0;    // of all of it
+    std::size_t argument_count = 0;
   };
 
   enum class Taken : std::uint8_t { kYes, kNotYet };
@@ -116,13 +146,27 @@ class Connection {
     Slot slot;  // of the first key
   };
 
-  [[nodiscard]] Taken execute(Args args);
+  [[nodiscard]] Taken execute(Args args, std::uint64_t& now_us);
+  [[nodiscard]] bool has_to_wait(const Command& command);
+  void run_measured(const Command& command, Args args, std::uint64_t& now_us);
+  template <class Logged>
+  void count(const Command& command, std::uint64_t took_us, std::string_view reply, Logged logged);
   void run(const Command& command, Args args);
   void run_read(const Command& command, Args args);
   void run_write(const Command& command, Args args);
   void run_admin(const Command& command, Args args);
+  void refuse(Args args);
+  void queue(const Command& command, Args args);
+  void run_exec(const Command& command);
+  [[nodiscard]] std::optional<Place> place_of_transaction(const TransactionQueue& transaction);
+  void reply_transaction(Request& request, const Outcome& outcome);
+  void finish_watch(Request& request);
+  void wait_for_time(Request& request);
+  [[nodiscard]] ReadCall read_call(const Command& command, Place place, Args args,
+                                   const OrderedMap& map, ReadScratch& scratch) const;
   [[nodiscard]] bool read_at_once(const Command& command, Place place, Args args);
 
+  [[nodiscard]] bool all_know(const Operation& operation) const;
   void on_done(Request& request, const Outcome& outcome);
   void on_failed(Request& request, Refusal refusal);
   void serve_read(Request& request);
@@ -134,6 +178,7 @@ class Connection {
   void reply_error(std::string_view text);
   Request& add_pending(const Command* command, std::size_t size_bytes);
   Request& add_pending(const Command& command, Place place, Args args, std::size_t reply_bytes);
+  [[nodiscard]] static std::vector<std::string> logged_arguments(const Request& request);
   void answer(Request& request);
   void flush();
   [[nodiscard]] resp::Writer writer(std::string& out) const {
@@ -143,12 +188,16 @@ class Connection {
   [[nodiscard]] Index last_write(GroupId group) const;
 
   ConnectionHost& host_;
+  Site& site_;
+  Door& door_;
   resp::RequestParser parser_;
   Session session_;
   std::deque<Request> pending_;
   std::size_t pending_size_bytes_ = 0;
   std::size_t waiting_reads_ = 0;
-  bool write_waits_ = false;              // for those reads; it is still in the input
+  bool write_waits_ = false;  // for those reads; it is still in the input
+  bool next_waits_ = false;   // ... for all replies before it
+  bool paused_ = false;
   std::map<GroupId, Index> last_writes_;  // reads of this connection must see them
   std::string output_;
   std::string errors_;        // of the request under way
@@ -163,6 +212,25 @@ class Connection {
 // =================================================================================================
 
 namespace connection_detail {
+
+inline constexpr std::string_view kDiskFull =
+    "ERR disk full: less than limits.min_free_disk_mb is left on a majority of the nodes";
+inline constexpr std::string_view kNotKnownToAll =
+    "ERR not every node of the cluster knows this command yet: upgrade those that run an older "
+    "seshat";
+
+// What does not wait for EXEC.
+inline bool runs_in_transaction(const Command& command) {
+  namespace commands = connection_commands;
+  return command.local == &commands::multi || command.local == &commands::exec ||
+         command.local == &commands::discard || command.local == &commands::reset ||
+         command.local == &commands::quit || command.read == &key_commands::watch;
+}
+
+inline bool touches_keys(const TransactionQueue::Command& queued) {
+  const std::vector<std::string_view> args(queued.begin(), queued.end());
+  return kv::find(args)->local == nullptr;
+}
 
 // What a request may take while it waits.
 inline std::size_t size_of(Args args) {
@@ -187,22 +255,24 @@ inline bool is_http(std::string_view name) {
 }  // namespace connection_detail
 
 inline bool Connection::may_consume() const {
-  return !closing_ && !write_waits_ && pending_.size() < kMaxPending &&
+  return !closing_ && !write_waits_ && !next_waits_ && !paused_ && pending_.size() < kMaxPending &&
          pending_size_bytes_ < kMaxPendingSizeBytes && output_.size() < kMaxOutputSizeBytes;
 }
 
 inline std::size_t Connection::consume(std::string_view input) {
   std::size_t used = 0;
   needs_input_ = false;
+  std::uint64_t now_us = site_.now_us();
   while (may_consume()) {
+    parser_.set_trusted(session_.authenticated);
     const resp::Status status = parser_.parse(input.substr(used));
     if (status == resp::Status::kError) {
       reply_error(parser_.error());
       closing_ = true;
     }
-    // A write that has to wait for reads before it stays in the input and is parsed once more.
-    if (status == resp::Status::kComplete && execute(parser_.args()) == Taken::kNotYet) {
-      write_waits_ = true;
+    // What has to wait, as a write does for reads before it, stays in the input and is parsed once
+    // more.
+    if (status == resp::Status::kComplete && execute(parser_.args(), now_us) == Taken::kNotYet) {
       break;
     }
     used += parser_.consumed();
@@ -212,7 +282,17 @@ inline std::size_t Connection::consume(std::string_view input) {
   return used;
 }
 
-inline Connection::Taken Connection::execute(Args args) {
+// Whether it may not run yet; then something will wake it.
+inline bool Connection::has_to_wait(const Command& command) {
+  const bool waits_for_replies = (command.flags & kWaitsForReplies) != 0;
+  const bool may_write = command.is_write() || command.name == "exec";
+  write_waits_ = command.is_write() && waiting_reads_ > 0;
+  next_waits_ = waits_for_replies && !pending_.empty();
+  paused_ = door_.holds(may_write);
+  return write_waits_ || next_waits_ || paused_;
+}
+
+inline Connection::Taken Connection::execute(Args args, std::uint64_t& now_us) {
   if (connection_detail::is_http(args[0])) {
     closing_ = true;
     return Taken::kYes;
@@ -220,35 +300,99 @@ inline Connection::Taken Connection::execute(Args args) {
   errors_.clear();
   resp::Writer errors = writer(errors_);
   const Command* command = kv::check(args, host_.limits(), session_, errors);
-  if (command != nullptr && command->is_write() && waiting_reads_ > 0) return Taken::kNotYet;
-  session_.last_active_ms = host_.site().now_ms();
+  const bool is_exec = command != nullptr && command->local == &connection_commands::exec;
+  if (is_exec && waiting_reads_ > 0) return Taken::kNotYet;
+  if (command != nullptr && has_to_wait(*command)) return Taken::kNotYet;
+  session_.skips_reply = std::exchange(session_.skips_next_reply, false);
+  session_.last_active_ms = site_.now_ms();
   host_.count_command();
+  // Behind others, a reply that nobody wants is dropped where it waits (Request::muted).
+  const std::size_t written = pending_.empty() ? output_.size() : std::string::npos;
   if (command != nullptr) {
     session_.last_command = command->name;
-    run(*command, args);
-    return Taken::kYes;
+    const bool queues =
+        session_.transaction.active() && !connection_detail::runs_in_transaction(*command);
+    if (queues) {
+      queue(*command, args);
+    } else {
+      run_measured(*command, args, now_us);
+    }
+  } else {
+    if (errors_.starts_with('-')) {
+      door_.count_error(std::string_view(errors_).substr(1));
+    }
+    refuse(args);
   }
-  reply_at_once([&](std::string& out) { out += errors_; });
+  if (session_.is_muted() && written != std::string::npos) output_.resize(written);
   return Taken::kYes;
+}
+
+// What is answered when run() returns is counted here, the rest when its answer comes.
+inline void Connection::run_measured(const Command& command, Args args, std::uint64_t& now_us) {
+  const std::uint64_t began_us = now_us;
+  const std::size_t waiting = pending_.size();
+  const std::size_t written = output_.size();
+  run(command, args);
+  if (pending_.size() > waiting && !pending_.back().answered) {
+    Request& request = pending_.back();
+    request.is_measured = true;
+    request.began_us = began_us;
+    if (args.size() > 1) request.keep_first_argument(args[1]);
+    request.argument_count = args.size();
+    return;
+  }
+  now_us = site_.now_us();
+  const std::string_view reply = pending_.empty() ? std::string_view(output_).substr(written)
+                                                  : std::string_view(pending_.back().reply);
+  count(command, now_us - began_us, reply, [&] { return seshat::logged_arguments(args); });
+}
+
+// `logged()`: what the slow log shows of the request.
+template <class Logged>
+void Connection::count(const Command& command, std::uint64_t took_us, std::string_view reply,
+                       Logged logged) {
+  const bool failed = reply.starts_with('-');
+  door_.count(command.name, took_us, failed);
+  if (failed) door_.count_error(reply.substr(1));
+  if (door_.slow_log.wants(took_us) && (command.flags & kSkipSlowlog) == 0) {
+    door_.slow_log.add(
+        {0, site_.wall_us() / 1'000'000, took_us, logged(), session_.address, session_.name});
+  }
+  if (door_.latency.wants(took_us)) {
+    door_.latency.add((command.flags & kFast) != 0 ? "fast-command" : "command",
+                      site_.wall_us() / 1'000'000, took_us);
+  }
 }
 
 inline void Connection::run(const Command& command, Args args) {
   if (command.read != nullptr) return run_read(command, args);
   if (command.write != nullptr) return run_write(command, args);
   if (command.admin != nullptr) return run_admin(command, args);
+  const TransactionQueue& transaction = session_.transaction;
+  const bool has_work = !transaction.commands().empty() || !transaction.watched().empty();
+  if (command.local == &connection_commands::exec && transaction.active() &&
+      !transaction.broken() && has_work) {
+    return run_exec(command);
+  }
   reply_at_once([&](std::string& out) {
-    command.local(Call{command, args, session_, host_.site(), out});
+    command.local(Call{command, args, session_, site_, out});
   });
   closing_ = closing_ || session_.close_after_reply;
 }
 
 // ---- Reads --------------------------------------------------------------------------------------
 
-// All keys of a request are in one group, or it is refused before anything is done.
+// All keys of a request are in one group, or it is refused before anything is done. What is about all
+// keys belongs to the only group there is.
 inline std::optional<Connection::Place> Connection::place_of_keys(const Command& command,
                                                                   Args args) {
   std::optional<Place> place;
   std::string_view error;
+  if (command.keys.first == 0) {
+    const std::optional<GroupId> group = host_.database().group_of(0);
+    if (group) return Place{*group, 0};
+    error = "CLUSTERDOWN Hash slot not served";
+  }
   for_each_key(command, args, [&](std::string_view key) {
     const Slot slot = slot_of(key);
     const std::optional<GroupId> group = host_.database().group_of(slot);
@@ -273,7 +417,13 @@ inline void Connection::run_read(const Command& command, Args args) {
   if (!place) return;
   const Index after = last_write(place->group);
   const bool readable = host_.database().readable(place->group, after);
-  if (readable && pending_.empty() && read_at_once(command, *place, args)) return;
+  const bool is_watch = command.read == &key_commands::watch;
+  if (is_watch && session_.transaction.active()) {
+    return reply_error("ERR WATCH inside MULTI is not allowed");
+  }
+  if (readable && !is_watch && (command.flags & kScan) == 0 && pending_.empty() &&
+      read_at_once(command, *place, args))
+    return;
   // The reply comes when nobody asks for room any more: the room for it is taken now.
   Request& request = add_pending(command, *place, args, host_.limits().max_value_size_bytes);
   request.args.assign(args.begin(), args.end());
@@ -286,20 +436,31 @@ inline void Connection::run_read(const Command& command, Args args) {
 inline bool Connection::read_at_once(const Command& command, Place place, Args args) {
   resp::Writer reply = writer(output_);
   const OrderedMap& map = host_.database().cached(place.group);
-  const Lookup lookup = command.read({map, args, place.slot, read_scratch_}, reply);
+  const Lookup lookup = command.read(read_call(command, place, args, map, read_scratch_), reply);
   connection_detail::release_excess(read_scratch_);
   return lookup == Lookup::kFound;
 }
 
+inline ReadCall Connection::read_call(const Command& command, Place place, Args args,
+                                      const OrderedMap& map, ReadScratch& scratch) const {
+  const int first_key = command.keys.first > 0 ? command.keys.first : kNoKey;
+  return {map, args, place.slot, scratch, host_.database().times(place.group), first_key};
+}
+
 inline void Connection::serve_read(Request& request) {
+  if ((request.command->flags & kScan) != 0) return read_from_disk(request);
   const std::vector<std::string_view> args(request.args.begin(), request.args.end());
   resp::Writer reply = request.writer();
   const OrderedMap& map = host_.database().cached(request.group);
-  const Lookup lookup = request.command->read({map, args, request.slot, read_scratch_}, reply);
+  const Place place{request.group, request.slot};
+  const Lookup lookup =
+      request.command->read(read_call(*request.command, place, args, map, read_scratch_), reply);
   connection_detail::release_excess(read_scratch_);
   switch (lookup) {
     case Lookup::kNotInMemory:
       return read_from_disk(request);
+    case Lookup::kDue:
+      return wait_for_time(request);
     case Lookup::kFailed:
       reply.error("ERR storage failure");
       break;
@@ -313,15 +474,31 @@ inline void Connection::serve_read(Request& request) {
 // its answer is back on the loop.
 inline void Connection::read_from_disk(Request& request) {
   Database& database = host_.database();
-  database.read_from_disk(request.group, [this, &database, &request](const OrderedMap& map) {
+  const ReadTimes times = database.times(request.group);
+  auto work = [this, &database, &request, times](const OrderedMap& map) {
     const std::vector<std::string_view> args(request.args.begin(), request.args.end());
     resp::Writer reply = request.writer();
     ReadScratch scratch;
-    if (request.command->read({map, args, request.slot, scratch}, reply) != Lookup::kFound) {
-      reply.error("ERR storage failure");
-    }
+    const int first_key = request.command->keys.first > 0 ? request.command->keys.first : kNoKey;
+    const Lookup lookup =
+        request.command->read({map, args, request.slot, scratch, times, first_key}, reply);
+    if (lookup == Lookup::kDue) return database.post([this, &request] { wait_for_time(request); });
+    if (lookup != Lookup::kFound) reply.error("ERR storage failure");
     database.post([this, &request] { answer(request); });
-  });
+  };
+  if ((request.command->flags & kScan) != 0) {
+    database.scan_disk(request.group, std::move(work));
+  } else {
+    database.read_from_disk(request.group, std::move(work));
+  }
+}
+
+// What was found must not be returned any more, and is not gone yet for all replicas: an entry moves
+// the state's time on, and the read looks again.
+inline void Connection::wait_for_time(Request& request) {
+  Operation operation;
+  operation.type = OperationType::kTime;
+  (void)host_.database().propose(request.group, std::move(operation), request);
 }
 
 // ---- Writes -------------------------------------------------------------------------------------
@@ -330,11 +507,14 @@ inline void Connection::run_write(const Command& command, Args args) {
   const std::optional<Place> place = place_of_keys(command, args);
   if (!place) return;
   if ((command.flags & kDenyOom) != 0 && host_.database().disk_is_full()) {
-    return reply_error(
-        "ERR disk full: less than limits.min_free_disk_mb is left on a majority of the nodes");
+    return reply_error(connection_detail::kDiskFull);
   }
-  Operation operation;
-  if (const auto problem = command.write(args, operation)) return reply_error(*problem);
+  if (const std::string problem = kv::check_write(command, args, host_.limits());
+      !problem.empty()) {
+    return reply_at_once([&](std::string& out) { out += problem; });
+  }
+  Operation operation = kv::operation_of(command, args, host_.limits());
+  if (!all_know(operation)) return reply_error(connection_detail::kNotKnownToAll);
   Request& request = add_pending(command, *place, args, 0);
   const Index index = host_.database().propose(place->group, std::move(operation), request);
   if (index == Index{}) return;  // refused, and answered
@@ -342,9 +522,20 @@ inline void Connection::run_write(const Command& command, Args args) {
   last_writes_[place->group] = index;
 }
 
+inline bool Connection::all_know(const Operation& operation) const {
+  const std::uint32_t version = operation_version_of(operation.type);
+  return version == 1 || host_.database().all_know_operations(version);
+}
+
 inline void Connection::on_done(Request& request, const Outcome& outcome) {
-  resp::Writer reply = request.writer();
-  kv::reply_outcome(outcome, reply);
+  if (request.is_read()) return serve_read(request);  // it waited for the time
+  const bool is_exec = request.command->local == &connection_commands::exec;
+  if (is_exec && outcome.kind == Outcome::Kind::kReply) {
+    reply_transaction(request, outcome);
+  } else {
+    resp::Writer reply = request.writer();
+    kv::reply_outcome(outcome, reply);
+  }
   answer(request);
 }
 
@@ -355,6 +546,138 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
   }
   request.writer().error(host_.database().refusal_text(request.slot, refusal));
   answer(request);
+}
+
+// `errors_` is the answer to a request that can't run. In a transaction, EXEC will refuse it all then.
+inline void Connection::refuse(Args args) {
+  TransactionQueue& transaction = session_.transaction;
+  transaction.break_off();
+  if (!transaction.active() || !equals_ignoring_case(args[0], "exec")) {
+    return reply_at_once([&](std::string& out) { out += errors_; });
+  }
+  transaction.end();
+  constexpr std::size_t kBefore = 5;  // "-ERR "
+  constexpr std::size_t kBehind = 2;
+  reply_error("EXECABORT Transaction discarded because of: " +
+              errors_.substr(kBefore, errors_.size() - kBefore - kBehind));
+}
+
+// ---- Transactions -------------------------------------------------------------------------------
+
+inline void Connection::queue(const Command& command, Args args) {
+  TransactionQueue& transaction = session_.transaction;
+  const auto refuse = [&](std::string_view text) {
+    transaction.break_off();
+    reply_error(text);
+  };
+  if (command.admin != nullptr || (command.flags & kNoMulti) != 0) {
+    return refuse("ERR Command not allowed inside a transaction");
+  }
+  if ((command.flags & kDenyOom) != 0 && host_.database().disk_is_full()) {
+    return refuse(connection_detail::kDiskFull);
+  }
+  if (transaction.size_bytes() + connection_detail::size_of(args) >
+      host_.limits().max_request_size_bytes) {
+    return refuse("ERR request too large");
+  }
+  transaction.queue(args);
+  reply_at_once([&](std::string& out) { writer(out).simple_string("QUEUED"); });
+}
+
+// The watched keys and the keys of all commands are in one group.
+inline std::optional<Connection::Place> Connection::place_of_transaction(
+    const TransactionQueue& transaction) {
+  std::optional<Place> place;
+  std::string_view error;
+  const auto add = [&](std::string_view key) {
+    const Slot slot = slot_of(key);
+    const std::optional<GroupId> group = host_.database().group_of(slot);
+    if (!group) error = "CLUSTERDOWN Hash slot not served";
+    if (place && group && group != place->group) {
+      error = "CROSSSLOT Keys in request don't hash to the same slot";
+    }
+    if (group && !place) place = Place{*group, slot};
+  };
+  for (const WatchedKey& watched : transaction.watched()) add(watched.key);
+  for (const TransactionQueue::Command& queued : transaction.commands()) {
+    const std::vector<std::string_view> args(queued.begin(), queued.end());
+    for_each_key(*kv::find(args), args, add);
+  }
+  if (!place && error.empty()) {
+    if (const auto group = host_.database().group_of(0)) place = Place{*group, 0};
+  }
+  if (error.empty() && place) return place;
+  reply_error(error.empty() ? "CLUSTERDOWN Hash slot not served" : error);
+  return std::nullopt;
+}
+
+// One entry: the watched keys, and the commands that touch keys. The others answer when it is done.
+inline void Connection::run_exec(const Command& command) {
+  TransactionQueue transaction = std::move(session_.transaction);
+  session_.transaction.end();
+  const std::optional<Place> place = place_of_transaction(transaction);
+  if (!place) return;
+  std::vector<const TransactionQueue::Command*> touching;
+  for (const TransactionQueue::Command& queued : transaction.commands()) {
+    if (connection_detail::touches_keys(queued)) touching.push_back(&queued);
+  }
+  if (touching.empty() && transaction.watched().empty()) {
+    Request& request = add_pending(&command, transaction.size_bytes());
+    request.transaction = transaction.commands();
+    reply_transaction(request, {});
+    return answer(request);
+  }
+  std::vector<std::string> numbers;
+  Operation operation;
+  operation.type = OperationType::kTransaction;
+  operation.max_value_size_bytes = host_.limits().max_value_size_bytes;
+  operation.arguments = write_transaction(transaction.watched(), touching, numbers);
+  if (!all_know(operation)) return reply_error(connection_detail::kNotKnownToAll);
+  Request& request = add_pending(&command, transaction.size_bytes());
+  request.group = place->group;
+  request.slot = place->slot;
+  request.transaction = transaction.commands();
+  const Index index = host_.database().propose(place->group, std::move(operation), request);
+  if (index == Index{}) return;  // refused, and answered
+  request.index = index;
+  last_writes_[place->group] = index;
+}
+
+inline void Connection::reply_transaction(Request& request, const Outcome& outcome) {
+  std::string_view replies = outcome.reply;
+  resp::Writer reply = request.writer();
+  reply.array(request.transaction.size());
+  for (const TransactionQueue::Command& queued : request.transaction) {
+    const std::vector<std::string_view> args(queued.begin(), queued.end());
+    const Command& command = *kv::find(args);
+    if (command.local != nullptr) {
+      command.local(Call{command, args, session_, host_.site(), request.reply});
+      continue;
+    }
+    resp::ReplyParser parser;
+    const resp::Status status = parser.parse(replies);
+    raft::require(status == resp::Status::kComplete, "a transaction has too few replies");
+    kv::reply_resp3(replies.substr(0, parser.consumed()), reply);
+    replies.remove_prefix(parser.consumed());
+  }
+}
+
+// A WATCH was answered with tokens: they are kept, and the client hears OK.
+inline void Connection::finish_watch(Request& request) {
+  if (!request.reply.starts_with('*')) return;  // an error
+  resp::ReplyParser parser;
+  const resp::Status status = parser.parse(request.reply);
+  raft::require(status == resp::Status::kComplete, "WATCH did not answer with tokens");
+  const std::vector<resp::Value>& numbers = parser.value().elements;
+  for (std::size_t i = 1; i < request.args.size(); ++i) {
+    const auto number = [&](std::size_t at) {
+      return static_cast<std::uint64_t>(numbers.at(3 * (i - 1) + at).integer);
+    };
+    session_.transaction.watch(
+        {request.args[i], {Index{number(0)}, number(1) != 0, Index{number(2)}}});
+  }
+  request.reply.clear();
+  request.writer().simple_string("OK");
 }
 
 // ---- Administration -----------------------------------------------------------------------------
@@ -380,6 +703,7 @@ void Connection::reply_at_once(Write write) {
   if (pending_.empty()) return write(output_);
   Request& request = add_pending(nullptr, 0);
   write(request.reply);
+  request.muted = session_.is_muted();
   answer(request);
 }
 
@@ -391,6 +715,7 @@ inline Connection::Request& Connection::add_pending(const Command* command,
                                                     std::size_t size_bytes) {
   Request& request = pending_.emplace_back(*this, command);
   request.size_bytes = size_bytes;
+  request.muted = session_.is_muted();
   pending_size_bytes_ += size_bytes;
   return request;
 }
@@ -403,9 +728,29 @@ inline Connection::Request& Connection::add_pending(const Command& command, Plac
   return request;
 }
 
+// Of what had to wait, the slow log shows the name and the first argument.
+inline std::vector<std::string> Connection::logged_arguments(const Request& request) {
+  std::vector<std::string> logged = {std::string(request.command->name)};
+  if (request.argument_count > 1) {
+    logged.push_back(shortened_argument(
+        std::string_view(request.first_argument.data(), request.first_argument.size()),
+        request.first_argument_size));
+  }
+  if (request.argument_count > 2) {
+    logged.push_back("... (" + std::to_string(request.argument_count - 2) + " more arguments)");
+  }
+  return logged;
+}
+
 // `request` may be gone then.
 inline void Connection::answer(Request& request) {
   request.answered = true;
+  if (request.is_read() && request.command->read == &key_commands::watch) finish_watch(request);
+  if (request.is_measured) {
+    count(*request.command, site_.now_us() - request.began_us, request.reply,
+          [&] { return logged_arguments(request); });
+  }
+  if (request.muted) request.reply.clear();
   if (request.is_read() && --waiting_reads_ == 0) write_waits_ = false;
   pending_size_bytes_ -= request.size_bytes;
   request.size_bytes = request.reply.size();
@@ -434,6 +779,7 @@ inline void Connection::flush() {
     pending_size_bytes_ -= pending_.front().size_bytes;
     pending_.pop_front();
   }
+  if (pending_.empty()) next_waits_ = false;
 }
 
 }  // namespace seshat

@@ -1,4 +1,4 @@
-// seshat/connection_commands.hpp - PING, HELLO, CLIENT and the like: what concerns one connection.
+// seshat/connection_commands.hpp - PING, AUTH, HELLO and the like: what concerns one connection.
 //
 // All answer at once, from the Session, and never touch Raft. Replies and error texts are those of
 // Redis 7.0.
@@ -27,6 +27,7 @@ void ping(const Call& call);
 void echo(const Call& call);
 void quit(const Call& call);
 void select(const Call& call);
+void auth(const Call& call);
 void hello(const Call& call);
 void reset(const Call& call);
 void read_only(const Call& call);
@@ -35,23 +36,22 @@ void asking(const Call& call);
 
 void client_id(const Call& call);
 void client_info(const Call& call);
-void client_list(const Call& call);
 void client_get_name(const Call& call);
 void client_set_name(const Call& call);
 void client_set_info(const Call& call);
 
-// MULTI is not there yet. A client that pipelines MULTI, commands, EXEC must not find the commands
-// done and the transaction refused: once MULTI was refused, all is, up to EXEC or DISCARD.
+// EXEC of a transaction that touches keys, and WATCH, are connection.hpp's.
 void multi(const Call& call);
 void exec(const Call& call);
 void discard(const Call& call);
+void unwatch(const Call& call);
 
 // =================================================================================================
 // Bodies
 // =================================================================================================
 
 inline void ping(const Call& call) {
-  if (call.args.size() > 2) return call.reply().error(wrong_arity_text(call.command));
+  if (call.args.size() > 2) return call.reply().error(wrong_arity_text(call.command.name));
   if (call.args.size() == 2) return call.reply().bulk(call.args[1]);
   call.reply().simple_string("PONG");
 }
@@ -92,12 +92,39 @@ inline void asking(const Call& call) { call.reply().simple_string("OK"); }
 inline void reset(const Call& call) {
   call.session.protocol = resp::Protocol::kResp2;
   call.session.name.clear();
+  call.session.authenticated = !call.site.door().needs_password();
+  call.session.gave_password = call.session.no_evict = call.session.replies_off = false;
   call.session.read_only = false;
-  call.session.refusing_transaction = false;
+  call.session.transaction.end();
   call.reply().simple_string("RESET");
 }
 
-// ---- HELLO --------------------------------------------------------------------------------------
+// ---- AUTH, HELLO --------------------------------------------------------------------------------
+
+namespace detail {
+
+// A password that was right, or that nobody asks for.
+inline void let_in(Session& session, const Door& door) {
+  session.authenticated = true;
+  session.gave_password = session.gave_password || door.needs_password();
+}
+
+}  // namespace detail
+
+// AUTH password, AUTH user password. Who was let in stays so after a wrong password, as in Redis.
+inline void auth(const Call& call) {
+  const Door& door = call.site.door();
+  if (call.args.size() > 3) return call.reply().error("ERR syntax error");
+  if (call.args.size() == 2 && !door.needs_password()) {
+    return call.reply().error(
+        "ERR AUTH <password> called without any password configured for the default user. Are you "
+        "sure your configuration is correct?");
+  }
+  const std::string_view user = call.args.size() == 3 ? call.args[1] : kDefaultUser;
+  if (!door.admits(user, call.args.back())) return call.reply().error(kWrongPassText);
+  detail::let_in(call.session, door);
+  call.reply().simple_string("OK");
+}
 
 namespace detail {
 
@@ -118,11 +145,11 @@ inline std::string name_error(std::string_view what, std::string_view name) {
 struct HelloOptions {
   resp::Protocol protocol = resp::Protocol::kResp2;
   std::optional<std::string_view> name;
+  bool let_in = false;  // by user and password
 };
 
-// An error text, or the options in `options`. Without a password of its own, Redis takes any for
-// the default user, and so clients that always send one can connect.
-inline std::string parse_hello(Args args, HelloOptions& options) {
+// An error text, or the options in `options`.
+inline std::string parse_hello(Args args, const Door& door, HelloOptions& options) {
   if (args.size() < 2) return {};
   const auto version = resp::parse_integer(args[1]);
   if (!version) return "ERR Protocol version is not an integer or out of range";
@@ -133,9 +160,8 @@ inline std::string parse_hello(Args args, HelloOptions& options) {
       options.name = args[++i];
       if (auto error = name_error("Client names", *options.name); !error.empty()) return error;
     } else if (equals_ignoring_case(args[i], "auth") && i + 2 < args.size()) {
-      if (args[i + 1] != "default") {
-        return "WRONGPASS invalid username-password pair or user is disabled.";
-      }
+      if (!door.admits(args[i + 1], args[i + 2])) return std::string(kWrongPassText);
+      options.let_in = true;
       i += 2;
     } else {
       return "ERR Syntax error in HELLO option '" + std::string(args[i].substr(0, 128)) + "'";
@@ -156,9 +182,17 @@ inline bool leads_a_shard(const Topology& topology) {
 inline void hello(const Call& call) {
   detail::HelloOptions options;
   options.protocol = call.session.protocol;
-  if (const auto error = detail::parse_hello(call.args, options); !error.empty()) {
+  const Door& door = call.site.door();
+  if (const auto error = detail::parse_hello(call.args, door, options); !error.empty()) {
     return call.reply().error(error);
   }
+  if (!call.session.authenticated && !options.let_in) {
+    return call.reply().error(
+        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
+        "AUTH <user> <pass> option can be used to authenticate the client and select the RESP "
+        "protocol version at the same time");
+  }
+  if (options.let_in) detail::let_in(call.session, door);
   call.session.protocol = options.protocol;
   if (options.name) call.session.name = *options.name;
   resp::Writer reply = call.reply();
@@ -183,6 +217,12 @@ inline void hello(const Call& call) {
 
 namespace detail {
 
+inline std::string client_flags(const Session& session) {
+  const std::string flags = std::string(session.read_only ? "r" : "") +
+                            (session.close_after_reply ? "c" : "") + (session.no_evict ? "e" : "");
+  return flags.empty() ? "N" : flags;
+}
+
 // One line of CLIENT LIST, with the fields of Redis that mean something here.
 inline std::string client_line(const Session& session, std::uint64_t now_ms) {
   const auto seconds = [&](std::uint64_t since_ms) {
@@ -191,7 +231,7 @@ inline std::string client_line(const Session& session, std::uint64_t now_ms) {
   return "id=" + std::to_string(session.id) + " addr=" + session.address +
          " laddr=" + session.local_address + " name=" + session.name +
          " age=" + seconds(session.connected_at_ms) + " idle=" + seconds(session.last_active_ms) +
-         " flags=" + (session.read_only ? "r" : "N") + " db=0 sub=0 psub=0 ssub=0 multi=-1" +
+         " flags=" + client_flags(session) + " db=0 sub=0 psub=0 ssub=0 multi=-1" +
          " qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0" +
          " events=r cmd=" + std::string(session.last_command) +
          " user=default redir=-1 resp=" + (session.protocol == resp::Protocol::kResp3 ? "3" : "2") +
@@ -206,15 +246,6 @@ inline void client_id(const Call& call) {
 
 inline void client_info(const Call& call) {
   call.reply().verbatim("txt", detail::client_line(call.session, call.site.now_ms()));
-}
-
-inline void client_list(const Call& call) {
-  if (call.args.size() != 2) return call.reply().error("ERR syntax error");
-  std::string lines;
-  const std::uint64_t now_ms = call.site.now_ms();
-  call.site.for_each_session(
-      [&](const Session& session) { lines += detail::client_line(session, now_ms); });
-  call.reply().verbatim("txt", lines);
 }
 
 inline void client_get_name(const Call& call) {
@@ -249,20 +280,32 @@ inline void client_set_info(const Call& call) {
 // ---- MULTI --------------------------------------------------------------------------------------
 
 inline void multi(const Call& call) {
-  call.session.refusing_transaction = true;
-  call.reply().error(
-      "ERR MULTI is not supported yet: what follows is refused, up to EXEC or DISCARD");
+  if (call.session.transaction.active()) {
+    return call.reply().error("ERR MULTI calls can not be nested");
+  }
+  call.session.transaction.begin();
+  call.reply().simple_string("OK");
 }
 
 inline void exec(const Call& call) {
-  if (!call.session.refusing_transaction) return call.reply().error("ERR EXEC without MULTI");
-  call.session.refusing_transaction = false;
-  call.reply().error("EXECABORT Transaction discarded because of previous errors.");
+  const TransactionQueue& transaction = call.session.transaction;
+  if (!transaction.active()) return call.reply().error("ERR EXEC without MULTI");
+  const bool broken = transaction.broken();
+  call.session.transaction.end();
+  if (broken) {
+    return call.reply().error("EXECABORT Transaction discarded because of previous errors.");
+  }
+  call.reply().array(0);
 }
 
 inline void discard(const Call& call) {
-  if (!call.session.refusing_transaction) return call.reply().error("ERR DISCARD without MULTI");
-  call.session.refusing_transaction = false;
+  if (!call.session.transaction.active()) return call.reply().error("ERR DISCARD without MULTI");
+  call.session.transaction.end();
+  call.reply().simple_string("OK");
+}
+
+inline void unwatch(const Call& call) {
+  call.session.transaction.unwatch();
   call.reply().simple_string("OK");
 }
 

@@ -35,7 +35,10 @@
 #include "seshat/codec.hpp"
 #include "seshat/command.hpp"
 #include "seshat/config.hpp"
+#include "seshat/expiry.hpp"
 #include "seshat/joining.hpp"
+#include "seshat/kv.hpp"
+#include "seshat/leader_clock.hpp"
 #include "seshat/log.hpp"
 #include "seshat/membership.hpp"
 #include "seshat/neighbours.hpp"
@@ -81,6 +84,11 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
     return store_->cached(group);
   }
   void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) override;
+  void scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) override;
+  [[nodiscard]] ReadTimes times(GroupId group) const override;
+  [[nodiscard]] bool all_know_operations(std::uint32_t version) const override {
+    return membership_.all_know_operation_version(version);
+  }
   void post(std::function<void()> work) override { mailbox_.push(std::move(work)); }
   [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal) const override;
   // Less than min_free_disk_mb left on so many nodes that the rest is no majority.
@@ -102,6 +110,8 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   [[nodiscard]] Topology topology() const;
   [[nodiscard]] ClusterStatus cluster_status() const;
   [[nodiscard]] NodeStatus own_status() const;
+  // See Site::replicas_with_all.
+  [[nodiscard]] std::optional<std::size_t> replicas_with_all() const;
   void append_info(std::string_view section, std::string& out) const;
   [[nodiscard]] bool has_leader() const;
 
@@ -201,6 +211,8 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   void fail(std::string what, std::string_view headline = kCantGoOn);
   void refresh_self();
   void propose_system_records();
+  void remove_expired();
+  void propose_removal(const ExpiryScan& scan, const std::vector<std::string>& keys);
   void propose_record(OperationType type, const std::string& record);
   void hand_over();
   [[nodiscard]] Past past() const;
@@ -212,6 +224,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   [[nodiscard]] Replica& replica(GroupId group) { return *groups_.at(group).replica; }
   [[nodiscard]] const Replica& replica(GroupId group) const { return *groups_.at(group).replica; }
   [[nodiscard]] bool has_other_voters(const Replica& replica) const;
+  void append_replicas(const raft::Raft& raft, std::string& out) const;
 
   const Config& config_;
   Logger logger_;
@@ -243,6 +256,9 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   const std::uint64_t election_seed_;
   std::uint64_t next_status_ms_ = 0;
   std::uint64_t last_stamp_ms_ = 0;
+  const KeyValueMachine* key_values_ = nullptr;  // of the data group
+  mutable LeaderClock leader_clock_;
+  Expiry expiry_;
   bool stopping_ = false;
   bool removed_ = false;
   std::optional<std::string> failure_;
@@ -348,7 +364,9 @@ inline Result<void> Node::restore_machines(std::map<GroupId, raft::Restored>& re
   auto system_machine = std::make_unique<SystemMachine>();
   const SystemMachine& system = *system_machine;
   groups_[kSystemGroup].machine = std::move(system_machine);
-  groups_[kFirstDataGroup].machine = std::make_unique<KeyValueMachine>();
+  auto key_values = std::make_unique<KeyValueMachine>(&kv::apply_command);
+  key_values_ = key_values.get();
+  groups_[kFirstDataGroup].machine = std::move(key_values);
   for (auto& [id, group] : groups_) {
     Result<raft::Restored> state = store_->restore(id, *group.machine);
     if (!state) return state.error();
@@ -477,12 +495,38 @@ inline void Node::tick() {
   if (knows_system_records()) changes_->tick();
   exchange_->tick();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
+  remove_expired();
   if (stopping_) hand_over();
   const std::uint64_t now_ms = clock_.now_ms();
   if (peers_ && now_ms >= next_status_ms_) {
     next_status_ms_ = now_ms + node_detail::kStatusIntervalMs;
     peers_->send_status(own_status());
   }
+}
+
+// Of the keys whose time is over, some hundred at a time.
+inline void Node::remove_expired() {
+  const GroupId group = kFirstDataGroup;
+  const raft::Raft& raft = replica(group).raft();
+  if (!raft.is_leader() || key_values_->expiring_count() == 0 || stopping_) {
+    return expiry_.not_leading();
+  }
+  const std::uint64_t time_ms = times(group).latest_ms();
+  const std::optional<ExpiryScan> scan = expiry_.begin(clock_.now_ms(), time_ms);
+  if (!scan) return;
+  store_->scan_disk(group, [this, scan = *scan](const OrderedMap& map) {
+    std::vector<std::string> keys = expired_keys(map, scan);
+    mailbox_.push([this, scan, keys = std::move(keys)] { propose_removal(scan, keys); });
+  });
+}
+
+inline void Node::propose_removal(const ExpiryScan& scan, const std::vector<std::string>& keys) {
+  expiry_.found(scan, keys.size(), clock_.now_ms());
+  if (keys.empty() || !replica(kFirstDataGroup).raft().is_leader()) return expiry_.end();
+  Operation operation;
+  operation.type = OperationType::kRemoveExpired;
+  operation.arguments.assign(keys.begin(), keys.end());
+  (void)propose(kFirstDataGroup, std::move(operation), expiry_);
 }
 
 inline std::uint64_t Node::tick_interval_ms() const {
@@ -819,7 +863,12 @@ inline Index Node::propose(GroupId group, Operation operation, Waiter& waiter) {
     waiter.failed(Refusal::kNotLeader);
     return {};
   }
-  operation.time_ms = stamp_ms();
+  if (group == kSystemGroup) {
+    operation.time_ms = stamp_ms();
+  } else {
+    const Term term = replica(group).raft().current_term();
+    operation.time_ms = leader_clock_.stamp_ms(term, clock_.now_ms(), key_values_->time_ms());
+  }
   return replica(group).propose(codec::encode(operation), waiter);
 }
 
@@ -833,6 +882,18 @@ inline void Node::read(GroupId group, Index after, Waiter& waiter) {
 
 inline void Node::read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
   store_->read_from_disk(group, std::move(work));
+}
+
+inline void Node::scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
+  store_->scan_disk(group, std::move(work));
+}
+
+inline ReadTimes Node::times(GroupId group) const {
+  if (group == kSystemGroup) return {};
+  const std::uint64_t state_ms = key_values_->time_ms();
+  const raft::Raft& raft = replica(group).raft();
+  if (!raft.is_leader()) return {state_ms, state_ms};
+  return {state_ms, leader_clock_.stamp_ms(raft.current_term(), clock_.now_ms(), state_ms)};
 }
 
 inline bool Node::disk_is_full() const {
@@ -949,6 +1010,24 @@ inline void Node::administer(AdminRequest request, std::function<void(CallReply)
   changes_->administer(request, std::move(done));
 }
 
+// A leader's commit index is on a majority of the voters; those that have it all are counted, under
+// the configuration that is in force and, while that changes, under the one before it as well.
+inline std::optional<std::size_t> Node::replicas_with_all() const {
+  const raft::Raft& raft = replica(kFirstDataGroup).raft();
+  if (!raft.is_leader()) return std::nullopt;
+  const std::vector<raft::PeerStatus> peers = raft.peers();
+  const auto having_all = [&](const std::vector<NodeId>& voters) {
+    return static_cast<std::size_t>(
+        std::count_if(peers.begin(), peers.end(), [&](const raft::PeerStatus& peer) {
+          const bool votes = std::find(voters.begin(), voters.end(), peer.id) != voters.end();
+          return votes && peer.id != id() && peer.match_index >= raft.commit_index();
+        }));
+  };
+  const raft::Configuration& configuration = raft.configuration();
+  const std::size_t now = having_all(configuration.voters);
+  return configuration.outgoing.empty() ? now : std::min(now, having_all(configuration.outgoing));
+}
+
 inline NodeStatus Node::own_status() const {
   NodeStatus status;
   status.disk_low = store_->disk_low();
@@ -983,6 +1062,19 @@ inline ClusterStatus Node::cluster_status() const {
   return status;
 }
 
+// slave0:ip=...,port=...,state=online,offset=...: those that are connected. An offset is a log index.
+inline void Node::append_replicas(const raft::Raft& raft, std::string& out) const {
+  std::size_t number = 0;
+  for (const raft::PeerStatus& peer : raft.peers()) {
+    const auto address = split_address(membership_.client_addr(peer.id));
+    if (!address || !is_connected(peer.id)) continue;
+    node_info::line(out, "slave" + std::to_string(number++),
+                    "ip=" + address->host + ",port=" + std::to_string(address->port) +
+                        ",state=" + (peer.needs_snapshot ? "wait_bgsave" : "online") +
+                        ",offset=" + std::to_string(peer.match_index.value));
+  }
+}
+
 inline void Node::append_info(std::string_view section, std::string& out) const {
   using node_info::line;
   if (section == "raft") {
@@ -997,7 +1089,8 @@ inline void Node::append_info(std::string_view section, std::string& out) const 
     const raft::Raft& raft = replica(kFirstDataGroup).raft();
     line(out, "role", raft.is_leader() ? "master" : "slave");
     line(out, "connected_slaves", raft.is_leader() ? neighbours_.connected() : 0);
-    if (raft.is_leader()) return;
+    line(out, "master_repl_offset", raft.commit_index().value);
+    if (raft.is_leader()) return append_replicas(raft, out);
     const auto leader = split_address(membership_.client_addr(raft.leader()));
     line(out, "master_host", leader ? leader->host : "");
     line(out, "master_port", leader ? leader->port : 0);

@@ -81,6 +81,10 @@ class RequestParser {
   // Empty requests (*0, *-1, a blank line) are skipped in silence, as in Redis.
   Status parse(std::string_view unconsumed);
 
+  // A client that has still to say its password may send requests of few and short arguments: so
+  // much as that takes, and no more (processMultibulkBuffer of Redis). From the next request on.
+  void set_trusted(bool trusted) { trusted_ = trusted; }
+
   // After any call: how many bytes to drop from the front. Not 0 on kIncomplete after empty
   // requests, so that a stream of nothing else does not fill the buffer.
   [[nodiscard]] std::size_t consumed() const { return consumed_; }
@@ -112,7 +116,11 @@ class RequestParser {
   void release_excess();
   Status fail(std::string error);
 
+  static constexpr std::int64_t kMaxUntrustedArguments = 10;
+  static constexpr std::int64_t kMaxUntrustedSizeBytes = 16'384;
+
   Limits limits_;
+  bool trusted_ = true;
   // The request under way. Offsets count from its first byte, which is the first byte that parse()
   // gets: they survive when the buffer moves.
   Step step_ = Step::kType;
@@ -136,6 +144,11 @@ class Writer {
   Writer(std::string& out, Protocol protocol) : out_(out), protocol_(protocol) {}
 
   [[nodiscard]] Protocol protocol() const { return protocol_; }
+  // What is written in this protocol already.
+  void raw(std::string_view bytes) { out_ += bytes; }
+  // Of what was written to; cut_back() takes back what came behind such a place.
+  [[nodiscard]] std::size_t size() const { return out_.size(); }
+  void cut_back(std::size_t size) { out_.resize(size); }
 
   // One line. CR and LF in the text become spaces: no text can forge a second reply.
   void simple_string(std::string_view text) { line('+', text); }
@@ -353,6 +366,9 @@ inline Status RequestParser::parse_count(std::string_view request) {
   if (!count || (*count > 0 && static_cast<std::uint64_t>(*count) > limits_.max_arguments)) {
     return fail("ERR Protocol error: invalid multibulk length");
   }
+  if (!trusted_ && *count > kMaxUntrustedArguments) {
+    return fail("ERR Protocol error: unauthenticated multibulk length");
+  }
   missing_args_ = *count > 0 ? static_cast<std::size_t>(*count) : 0;
   position_ = scanned_ += 2;
   step_ = Step::kBulkHeader;
@@ -370,6 +386,9 @@ inline Status RequestParser::parse_bulk_header(std::string_view request) {
   if (end == LineEnd::kNoLineFeed) return fail("ERR Protocol error: invalid bulk length");
   const auto size = parse_integer(request.substr(position_ + 1, scanned_ - position_ - 1));
   if (!size || *size < 0) return fail("ERR Protocol error: invalid bulk length");
+  if (!trusted_ && *size > kMaxUntrustedSizeBytes) {
+    return fail("ERR Protocol error: unauthenticated bulk length");
+  }
   if (static_cast<std::uint64_t>(*size) > limits_.max_request_size_bytes - total_size_) {
     return fail("ERR request too large");
   }

@@ -12,10 +12,11 @@
 // them with N = 2, of all with more. A turn takes in what they have read, and ends with handing over
 // what they shall write.
 //
-// Keeps:    client n+1 is told "max number of clients reached"; no client's bytes wait in memory
-//           beyond its bounds (connection.hpp); the longest turn is measured (INFO stats).
+// Keeps:    client n+1 is told "max number of clients reached", and who may not come in why
+//           (door.hpp); no client's bytes wait in memory beyond its bounds (connection.hpp); who is
+//           idle for longer than client.timeout is disconnected; the longest turn is measured.
 // Threads:  run() makes the calling thread the loop, and everything here is that loop's.
-// Needs:    connection, client_io, node; asio (standalone).
+// Needs:    connection, client_io, node, live_settings; asio (standalone).
 #ifndef SESHAT_SERVER_HPP
 #define SESHAT_SERVER_HPP
 
@@ -31,10 +32,10 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -52,11 +53,14 @@
 #include "seshat/config.hpp"
 #include "seshat/connection.hpp"
 #include "seshat/connection_commands.hpp"
+#include "seshat/door.hpp"
 #include "seshat/kv.hpp"
+#include "seshat/live_settings.hpp"
 #include "seshat/log.hpp"
 #include "seshat/mailbox.hpp"
 #include "seshat/node.hpp"
 #include "seshat/node_info.hpp"
+#include "seshat/process_info.hpp"
 #include "seshat/result.hpp"
 #include "seshat/version.hpp"
 
@@ -89,6 +93,8 @@ class Server final : private ConnectionHost, private Site {
 
     IoLoop* home;  // has the socket; null: this loop has it
     Connection connection;
+    std::uint64_t last_io_ms = 0;       // when bytes came, or were seen to have been taken, last
+    std::uint64_t seen_sent_bytes = 0;  // ... up to here
     bool reading = false;
     bool writing = false;
     bool wants_attention = false;
@@ -99,7 +105,8 @@ class Server final : private ConnectionHost, private Site {
   Server(const Config& config, const Logger& logger);
   [[nodiscard]] Result<void> listen();
   void start_io_loops();
-  void raise_file_limit();
+  // For so many clients: how many there may be.
+  [[nodiscard]] static std::size_t raise_file_limit(std::size_t clients);
 
   // The loop
   void accept_next();
@@ -113,6 +120,11 @@ class Server final : private ConnectionHost, private Site {
   void end_turn();
   void begin_shutdown();
   [[nodiscard]] bool shutdown_is_done() const;
+  void use_settings();
+  void schedule_idle_check();
+  void close_idle_clients();
+  void schedule_pause_end();
+  void take_samples();
 
   // The loops beside it
   void drain_io_events();
@@ -130,7 +142,7 @@ class Server final : private ConnectionHost, private Site {
 
   // ConnectionHost
   [[nodiscard]] Database& database() override { return *node_; }
-  [[nodiscard]] const Site& site() const override { return *this; }
+  [[nodiscard]] Site& site() override { return *this; }
   [[nodiscard]] const kv::Limits& limits() const override { return limits_; }
   void wants_attention(std::uint64_t connection_id) override;
   void count_command() override { ++commands_processed_; }
@@ -142,8 +154,28 @@ class Server final : private ConnectionHost, private Site {
   [[nodiscard]] std::vector<std::pair<std::string, std::string>> settings() const override;
   void for_each_session(const std::function<void(const Session&)>& visit) const override;
   [[nodiscard]] std::uint64_t now_ms() const override { return turn_ms_; }
+  [[nodiscard]] std::uint64_t now_us() const override;
+  [[nodiscard]] std::uint64_t wall_us() const override;
+  [[nodiscard]] std::optional<std::size_t> replicas_with_all() const override {
+    return node_->replicas_with_all();
+  }
+  [[nodiscard]] Door& door() override { return door_; }
+  [[nodiscard]] std::optional<std::string> change_settings(
+      std::span<const std::string_view> names_and_values) override;
+  std::size_t kill_sessions(const std::function<bool(const Session&)>& matches,
+                            Session& self) override;
+  void pause_changed() override;
+  void reset_statistics() override;
+  void shut_down() override { begin_shutdown(); }
+  [[nodiscard]] bool is_shutting_down() const override { return shutting_down_; }
 
-  const Config& config_;
+  // The sections of INFO that are this class' own
+  void append_server_info(std::string& out) const;
+  void append_clients_info(std::string& out) const;
+  void append_stats_info(std::string& out) const;
+
+  const Config& config_;  // as it was at the start
+  Config live_;           // ... with what was changed since
   Logger logger_;
   kv::Limits limits_;
   resp::Limits resp_limits_;
@@ -167,6 +199,9 @@ class Server final : private ConnectionHost, private Site {
   std::vector<ClientPtr> attending_;  // attention_'s other half, kept for its memory
   std::uint64_t next_client_id_ = 1;
   std::size_t max_clients_ = 0;
+  Door door_;
+  asio::steady_timer pause_timer_{io_};
+  asio::steady_timer idle_timer_{io_};
 
   std::uint64_t turn_ms_ = 0;  // the node's clock at the beginning of this turn
   std::uint64_t started_ms_ = 0;
@@ -175,10 +210,16 @@ class Server final : private ConnectionHost, private Site {
   bool shutting_down_ = false;
   std::uint64_t shutdown_deadline_ms_ = 0;
 
+  // Since the start, or CONFIG RESETSTAT
   std::uint64_t commands_processed_ = 0;
   std::uint64_t connections_received_ = 0;
   std::uint64_t connections_rejected_ = 0;
+  std::uint64_t bytes_read_ = 0;
+  std::uint64_t bytes_written_ = 0;
   std::uint64_t longest_turn_us_ = 0;
+  process_info::Rate command_rate_;
+  std::uint64_t used_memory_peak_bytes_ = 0;
+  std::uint64_t memory_sampled_ms_ = 0;
   bool in_turn_ = false;
   std::chrono::steady_clock::time_point turn_start_;
 };
@@ -199,19 +240,15 @@ inline std::string address_of(const asio::ip::tcp::endpoint& endpoint) {
   return join_address(endpoint.address().to_string(), endpoint.port());
 }
 
-// Linux tells what is resident now; elsewhere the largest so far, where that is known.
-inline std::uint64_t resident_size_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  std::uint64_t total_pages = 0;
-  std::uint64_t resident_pages = 0;
-  if (statm >> total_pages >> resident_pages) {
-    return resident_pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  }
-#if __has_include(<sys/resource.h>)
-  rusage usage{};
-  if (getrusage(RUSAGE_SELF, &usage) == 0) return static_cast<std::uint64_t>(usage.ru_maxrss);
+// A dead peer is noticed in the end, as in Redis: after so long without a byte it is asked for one.
+inline void keep_alive(asio::ip::tcp::socket& socket) {
+  asio::error_code ignored;
+  socket.set_option(asio::socket_base::keep_alive(true), ignored);
+#if __has_include(<netinet/tcp.h>) && defined(TCP_KEEPIDLE)
+  constexpr int kIdleSecs = 300;
+  socket.set_option(asio::detail::socket_option::integer<IPPROTO_TCP, TCP_KEEPIDLE>(kIdleSecs),
+                    ignored);
 #endif
-  return 0;
 }
 
 inline std::uint64_t since_us(std::chrono::steady_clock::time_point start) {
@@ -246,14 +283,22 @@ inline Result<std::unique_ptr<Server>> Server::start(const Config& config, const
 
 inline Server::Server(const Config& config, const Logger& logger)
     : config_(config),
+      live_(config),
       logger_(logger.with({{"node", config.node.id}})),
       io_mailbox_([this] { asio::post(io_, [this] { drain_io_events(); }); }, 0),
       io_events_allowed_(server_detail::kMaxHandlersPerTurn) {
   limits_.max_key_size_bytes = config.limits.max_key_size_bytes;
   limits_.max_value_size_bytes = config.limits.max_value_size_bytes;
+  limits_.max_request_size_bytes = config.limits.max_request_size_bytes;
   resp_limits_.max_request_size_bytes = config.limits.max_request_size_bytes;
-  max_clients_ = config.limits.max_concurrent_client_connections;
-  raise_file_limit();
+  const std::size_t wanted = config.limits.max_concurrent_client_connections;
+  max_clients_ = raise_file_limit(wanted);
+  if (max_clients_ < wanted) {
+    logger_.warn("the limit of open files is too low for max_concurrent_client_connections",
+                 {{"clients", std::uint64_t{max_clients_}}});
+  }
+  live_.limits.max_concurrent_client_connections = max_clients_;
+  use_settings();
 }
 
 // The node first: when it is gone, nobody holds a Waiter of a connection any more.
@@ -294,25 +339,24 @@ inline void Server::start_io_loops() {
   }
 }
 
-inline void Server::raise_file_limit() {
+inline std::size_t Server::raise_file_limit(std::size_t clients) {
 #if __has_include(<sys/resource.h>)
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  const rlim_t wanted = max_clients_ + server_detail::kOtherFiles;
-  if (limit.rlim_cur >= wanted) return;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return clients;
+  const rlim_t wanted = clients + server_detail::kOtherFiles;
+  if (limit.rlim_cur >= wanted) return clients;
   rlimit raised = limit;
   raised.rlim_max = std::max(limit.rlim_max, wanted);
   raised.rlim_cur = wanted;
-  if (setrlimit(RLIMIT_NOFILE, &raised) == 0) return;
+  if (setrlimit(RLIMIT_NOFILE, &raised) == 0) return clients;
   raised = limit;
   raised.rlim_cur = std::min(limit.rlim_max, wanted);
   (void)setrlimit(RLIMIT_NOFILE, &raised);
-  if (raised.rlim_cur >= wanted) return;
+  if (raised.rlim_cur >= wanted) return clients;
   const rlim_t others = std::min<rlim_t>(server_detail::kOtherFiles, raised.rlim_cur / 2);
-  max_clients_ = raised.rlim_cur - others;
-  logger_.warn(
-      "the limit of open files is too low for max_concurrent_client_connections",
-      {{"limit", std::uint64_t{raised.rlim_cur}}, {"clients", std::uint64_t{max_clients_}}});
+  return raised.rlim_cur - others;
+#else
+  return clients;
 #endif
 }
 
@@ -325,8 +369,13 @@ inline Result<void> Server::run() {
     for (int i = 1; i < server_detail::kMaxHandlersPerTurn && io_.poll_one() != 0; ++i) {
     }
     end_turn();
-    if (in_turn_)
-      longest_turn_us_ = std::max(longest_turn_us_, server_detail::since_us(turn_start_));
+    if (in_turn_) {
+      const std::uint64_t took_us = server_detail::since_us(turn_start_);
+      longest_turn_us_ = std::max(longest_turn_us_, took_us);
+      if (door_.latency.wants(took_us)) {
+        door_.latency.add("loop-turn", wall_us() / 1'000'000, took_us);
+      }
+    }
     in_turn_ = false;
   }
   if (node_->failure()) {
@@ -363,6 +412,7 @@ inline void Server::schedule_tick() {
 inline void Server::tick() {
   ticked_at_ = std::chrono::steady_clock::now();
   node_->tick();
+  take_samples();
   // A cluster of one opens its door when it can serve, a few milliseconds after the start.
   const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;
   const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
@@ -382,6 +432,7 @@ inline void Server::begin_shutdown() {
   shutdown_deadline_ms_ = node_->clock().now_ms() + server_detail::kShutdownTimeoutMs;
   asio::error_code ignored;
   acceptor_.close(ignored);
+  idle_timer_.cancel();
   node_->begin_shutdown();
 }
 
@@ -471,16 +522,25 @@ inline void Server::accepted(Tcp::socket socket, IoLoop* home) {
     return;  // closes
   }
   socket.set_option(Tcp::no_delay(true), error);
+  server_detail::keep_alive(socket);
   Session session;
   session.id = next_client_id_++;
   session.address = server_detail::address_of(socket.remote_endpoint(error));
   session.local_address = server_detail::address_of(socket.local_endpoint(error));
   session.connected_at_ms = session.last_active_ms = turn_ms_;
   if (error) return;  // gone already
+  if (door_.refuses(session.address, session.local_address)) {
+    ++connections_rejected_;
+    const std::string text = "-" + std::string(kDeniedText) + "\r\n";
+    (void)socket.write_some(asio::buffer(text), error);
+    return;
+  }
+  session.authenticated = !door_.needs_password();
   const std::uint64_t id = session.id;
   ConnectionHost& host = *this;
   auto client =
       std::make_shared<Client>(std::move(socket), home, host, resp_limits_, std::move(session));
+  client->last_io_ms = turn_ms_;
   clients_.emplace(id, client);
   if (home != nullptr) home->count_in();
   read_next(client);
@@ -543,6 +603,8 @@ inline void Server::was_read(const ClientPtr& client, const asio::error_code& er
   client->reading = false;
   if (error) return close(client);
   client->input_end += size;
+  client->last_io_ms = turn_ms_;
+  bytes_read_ += size;
   consume(client);
   wants_attention(client->connection.session().id);
 }
@@ -575,6 +637,7 @@ inline void Server::write_output(const ClientPtr& client) {
   if (client->writing || client->connection.output().empty()) return;
   client->connection.take_output(client->sending);
   client->writing = true;
+  bytes_written_ += client->sending.size();
   if (client->home != nullptr) return client->home->write(client);
   asio::error_code error;
   const bool all_sent = send_now(*client, error);
@@ -619,6 +682,130 @@ inline void Server::for_each_session(const std::function<void(const Session&)>& 
   for (const Session* session : sessions) visit(*session);
 }
 
+inline std::uint64_t Server::now_us() const {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                        std::chrono::steady_clock::now().time_since_epoch())
+                                        .count());
+}
+
+inline std::uint64_t Server::wall_us() const {
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                        std::chrono::system_clock::now().time_since_epoch())
+                                        .count());
+}
+
+// Closing may drop a client at once: nothing goes through clients_ meanwhile.
+inline std::size_t Server::kill_sessions(const std::function<bool(const Session&)>& matches,
+                                         Session& self) {
+  std::vector<ClientPtr> found;
+  for (const auto& [id, client] : clients_) {
+    if (!client->closed && matches(client->connection.session())) found.push_back(client);
+  }
+  for (const ClientPtr& client : found) {
+    if (client->connection.session().id == self.id) {
+      self.close_after_reply = true;
+    } else {
+      close(client);
+    }
+  }
+  return found.size();
+}
+
+inline void Server::reset_statistics() {
+  door_.reset_statistics();
+  commands_processed_ = connections_received_ = connections_rejected_ = 0;
+  bytes_read_ = bytes_written_ = longest_turn_us_ = 0;
+  command_rate_ = {};
+}
+
+// ---- Pauses and idle clients ---------------------------------------------------------------------------
+
+inline void Server::pause_changed() {
+  for (const auto& [id, client] : clients_) {
+    if (!client->connection.is_paused()) continue;
+    client->connection.pause_changed();
+    wants_attention(id);
+  }
+  schedule_pause_end();
+}
+
+inline void Server::schedule_pause_end() {
+  pause_timer_.cancel();
+  if (!door_.is_paused()) return;
+  const std::uint64_t until_ms = door_.paused_until_ms();
+  const std::uint64_t now_ms = node_->clock().now_ms();
+  pause_timer_.expires_after(std::chrono::milliseconds(until_ms > now_ms ? until_ms - now_ms : 0));
+  pause_timer_.async_wait([this](const asio::error_code& error) {
+    if (error) return;
+    begin_turn();
+    if (node_->clock().now_ms() >= door_.paused_until_ms()) door_.unpause();
+    pause_changed();
+  });
+}
+
+// Only where somebody asked for it: a node without timeout is not woken.
+inline void Server::schedule_idle_check() {
+  idle_timer_.cancel();
+  if (live_.client.timeout == 0 || shutting_down_) return;
+  idle_timer_.expires_after(std::chrono::seconds(1));
+  idle_timer_.async_wait([this](const asio::error_code& error) {
+    if (error) return;
+    begin_turn();
+    close_idle_clients();
+    schedule_idle_check();
+  });
+}
+
+// Who waits for the node is not idle; who does not take its replies is.
+inline void Server::close_idle_clients() {
+  const std::uint64_t timeout_ms = live_.client.timeout * 1000;
+  std::vector<ClientPtr> idle;
+  for (const auto& [id, client] : clients_) {
+    if (client->closed || client->connection.owes_answer()) continue;
+    const std::uint64_t sent_bytes = client->total_sent_bytes.load(std::memory_order_relaxed);
+    if (std::exchange(client->seen_sent_bytes, sent_bytes) != sent_bytes) {
+      client->last_io_ms = turn_ms_;
+    }
+    if (turn_ms_ - std::min(client->last_io_ms, turn_ms_) > timeout_ms) idle.push_back(client);
+  }
+  for (const ClientPtr& client : idle) close(client);
+}
+
+// ---- Settings ------------------------------------------------------------------------------------------
+
+// What live_ says is so from now on.
+inline void Server::use_settings() {
+  door_.password = live_.client.requirepass;
+  door_.protected_mode = live_.client.protected_mode;
+  door_.slow_log.slower_than_us = live_.client.slowlog_slower_than_us;
+  door_.slow_log.set_max_entries(live_.client.slowlog_max_entries);
+  door_.latency.threshold_ms = live_.client.latency_monitor_threshold_ms;
+  max_clients_ = live_.limits.max_concurrent_client_connections;
+  if (!door_.needs_password()) {
+    for (const auto& [id, client] : clients_) client->connection.let_in();
+  }
+  schedule_idle_check();
+}
+
+inline std::optional<std::string> Server::change_settings(
+    std::span<const std::string_view> names_and_values) {
+  Config changed = live_;
+  if (auto problem = change_live(changed, names_and_values)) return problem;
+  const std::size_t clients = changed.limits.max_concurrent_client_connections;
+  if (clients > max_clients_) {
+    const std::size_t possible = raise_file_limit(clients);
+    if (possible < clients) {
+      return config_set_error("maxclients",
+                              "The operating system is not able to handle the specified number of "
+                              "clients, try with " +
+                                  std::to_string(possible));
+    }
+  }
+  live_ = std::move(changed);
+  use_settings();
+  return std::nullopt;
+}
+
 inline std::vector<std::pair<std::string, std::string>> Server::settings() const {
   const auto address = split_address(config_.node.client_addr);
   std::vector<std::pair<std::string, std::string>> settings = {
@@ -628,51 +815,81 @@ inline std::vector<std::pair<std::string, std::string>> Server::settings() const
       {"cluster-enabled", "yes"},
       {"databases", "1"},
       {"dir", config_.node.data_dir},
-      {"maxclients", std::to_string(max_clients_)},
       {"maxmemory", "0"},
       {"maxmemory-policy", "noeviction"},
       {"port", address ? std::to_string(address->port) : ""},
       {"proto-max-bulk-len", std::to_string(config_.limits.max_request_size_bytes)},
       {"save", ""},
-      {"timeout", "0"},
   };
+  for (const LiveSetting& setting : kLiveSettings) {
+    settings.emplace_back(std::string(setting.name), show_live(setting, live_));
+  }
   for (const config::Key& key : config::keys()) {
-    settings.emplace_back(std::string(key.path), config::show(key.get(config_)));
+    settings.emplace_back(std::string(key.path), config::show(key.get(live_)));
   }
   return settings;
 }
 
+// ---- INFO ------------------------------------------------------------------------------------------------
+
 inline void Server::append_info(std::string_view section, std::string& out) const {
+  if (section == "server") return append_server_info(out);
+  if (section == "clients") return append_clients_info(out);
+  if (section == "memory") return process_info::append_memory(out, used_memory_peak_bytes_);
+  if (section == "stats") return append_stats_info(out);
+  if (section == "cpu") return process_info::append_cpu(out);
+  if (section == "commandstats") return door_.append_command_stats(out);
+  if (section == "errorstats") return door_.append_error_stats(out);
+  if (section == "cluster") return node_info::line(out, "cluster_enabled", std::uint64_t{1});
+  node_->append_info(section, out);
+}
+
+inline void Server::append_server_info(std::string& out) const {
   using node_info::line;
-  if (section == "server") {
-    line(out, "redis_version", connection_commands::kRedisVersion);
-    line(out, "seshat_version", kVersion);
-    line(out, "redis_mode", "cluster");
-    line(out, "arch_bits", sizeof(void*) * 8);
-    line(out, "multiplexing_api", "asio");
-    line(out, "io_threads_active", std::uint64_t{io_loops_.empty() ? 0U : 1U});
+  line(out, "redis_version", connection_commands::kRedisVersion);
+  line(out, "seshat_version", kVersion);
+  line(out, "redis_mode", "cluster");
+  line(out, "arch_bits", sizeof(void*) * 8);
+  line(out, "multiplexing_api", "asio");
+  line(out, "io_threads_active", std::uint64_t{io_loops_.empty() ? 0U : 1U});
 #if __has_include(<unistd.h>)
-    line(out, "process_id", static_cast<std::uint64_t>(getpid()));
+  line(out, "process_id", static_cast<std::uint64_t>(getpid()));
 #endif
-    line(out, "tcp_port", acceptor_.is_open() ? acceptor_.local_endpoint().port() : 0U);
-    line(out, "uptime_in_seconds", (turn_ms_ - started_ms_) / 1000);
-  } else if (section == "clients") {
-    line(out, "connected_clients", clients_.size());
-    line(out, "maxclients", max_clients_);
-    line(out, "blocked_clients", std::uint64_t{0});
-  } else if (section == "memory") {
-    line(out, "used_memory_rss", server_detail::resident_size_bytes());
-    line(out, "maxmemory", std::uint64_t{0});
-  } else if (section == "stats") {
-    line(out, "total_connections_received", connections_received_);
-    line(out, "rejected_connections", connections_rejected_);
-    line(out, "total_commands_processed", commands_processed_);
-    line(out, "longest_loop_turn_us", longest_turn_us_);
-  } else if (section == "cluster") {
-    line(out, "cluster_enabled", std::uint64_t{1});
-  } else {
-    node_->append_info(section, out);
-  }
+  line(out, "tcp_port", acceptor_.is_open() ? acceptor_.local_endpoint().port() : 0U);
+  line(out, "server_time_usec", wall_us());
+  const std::uint64_t uptime_secs = (turn_ms_ - started_ms_) / 1000;
+  line(out, "uptime_in_seconds", uptime_secs);
+  line(out, "uptime_in_days", uptime_secs / 86'400);
+}
+
+inline void Server::append_clients_info(std::string& out) const {
+  using node_info::line;
+  const auto paused = std::count_if(clients_.begin(), clients_.end(), [](const auto& entry) {
+    return entry.second->connection.is_paused();
+  });
+  line(out, "connected_clients", clients_.size());
+  line(out, "maxclients", max_clients_);
+  line(out, "blocked_clients", static_cast<std::uint64_t>(paused));
+  line(out, "tracking_clients", std::uint64_t{0});
+}
+
+inline void Server::append_stats_info(std::string& out) const {
+  using node_info::line;
+  line(out, "total_connections_received", connections_received_);
+  line(out, "rejected_connections", connections_rejected_);
+  line(out, "total_commands_processed", commands_processed_);
+  line(out, "total_net_input_bytes", bytes_read_);
+  line(out, "total_net_output_bytes", bytes_written_);
+  line(out, "total_error_replies", door_.errors());
+  line(out, "instantaneous_ops_per_sec", command_rate_.per_sec(turn_ms_, commands_processed_));
+  line(out, "longest_loop_turn_us", longest_turn_us_);
+}
+
+inline void Server::take_samples() {
+  command_rate_.sample(turn_ms_, commands_processed_);
+  if (turn_ms_ - memory_sampled_ms_ < 1000) return;
+  memory_sampled_ms_ = turn_ms_;
+  used_memory_peak_bytes_ = std::max(used_memory_peak_bytes_, process_info::memory().used_bytes);
 }
 
 }  // namespace seshat

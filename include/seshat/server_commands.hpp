@@ -23,6 +23,7 @@ void config_get(const Call& call);
 
 void cluster_info(const Call& call);
 void cluster_key_slot(const Call& call);
+void cluster_links(const Call& call);
 void cluster_my_id(const Call& call);
 void cluster_nodes(const Call& call);
 void cluster_shards(const Call& call);
@@ -34,6 +35,7 @@ void command_docs(CommandTable table, Args names, resp::Writer& reply);
 void command_info(CommandTable table, Args names, resp::Writer& reply);
 void command_list(CommandTable table, Args filters, resp::Writer& reply);
 void command_get_keys(CommandTable table, Args args, resp::Writer& reply);
+void command_get_keys_and_flags(CommandTable table, Args args, resp::Writer& reply);
 
 // =================================================================================================
 // Bodies
@@ -41,22 +43,30 @@ void command_get_keys(CommandTable table, Args args, resp::Writer& reply);
 
 // ---- INFO, CONFIG -------------------------------------------------------------------------------
 
-// INFO [section ...]; no section, "default", "all" and "everything" mean all there are.
+namespace detail {
+
+// No section and "default" mean all but the long ones, "all" and "everything" those too.
+inline bool section_is_wanted(Args wanted, std::string_view section) {
+  const bool by_default = section != "commandstats";
+  if (wanted.empty()) return by_default;
+  return std::any_of(wanted.begin(), wanted.end(), [&](std::string_view name) {
+    return equals_ignoring_case(name, section) || equals_ignoring_case(name, "all") ||
+           equals_ignoring_case(name, "everything") ||
+           (by_default && equals_ignoring_case(name, "default"));
+  });
+}
+
+}  // namespace detail
+
+// INFO [section ...]
 inline void info(const Call& call) {
   const Args wanted = call.args.subspan(1);
-  const auto is_wanted = [&](std::string_view section) {
-    if (wanted.empty()) return true;
-    return std::any_of(wanted.begin(), wanted.end(), [&](std::string_view name) {
-      return equals_ignoring_case(name, section) || equals_ignoring_case(name, "default") ||
-             equals_ignoring_case(name, "all") || equals_ignoring_case(name, "everything");
-    });
-  };
   std::string text;
   for (const std::string_view section : kInfoSections) {
-    if (!is_wanted(section)) continue;
+    if (!detail::section_is_wanted(wanted, section)) continue;
     if (!text.empty()) text += "\r\n";
-    std::string title(section);
-    title[0] = static_cast<char>(title[0] - 'a' + 'A');
+    std::string title = section == "cpu" ? "CPU" : std::string(section);
+    title[0] = to_upper(title.substr(0, 1))[0];
     text += "# " + title + "\r\n";
     call.site.append_info(section, text);
   }
@@ -103,6 +113,24 @@ inline void cluster_info(const Call& call) {
 }
 
 inline void cluster_key_slot(const Call& call) { call.reply().integer(slot_of(call.args[2])); }
+
+// Of what Redis tells of a link, direction and node are known here.
+inline void cluster_links(const Call& call) {
+  const Topology topology = call.site.topology();
+  std::vector<NodeId> connected;
+  for (const ClusterNode& node : topology.nodes) {
+    if (node.connected && node.id != topology.self) connected.push_back(node.id);
+  }
+  resp::Writer reply = call.reply();
+  reply.array(connected.size());
+  for (const NodeId node : connected) {
+    reply.map(2);
+    reply.bulk("direction");
+    reply.bulk("to");
+    reply.bulk("node");
+    reply.bulk(cluster_node_name(node));
+  }
+}
 
 inline void cluster_my_id(const Call& call) {
   call.reply().bulk(cluster_node_name(call.site.topology().self));
@@ -288,24 +316,81 @@ inline void command_info(CommandTable table, Args names, resp::Writer& reply) {
   }
 }
 
-// FILTERBY is not there yet, and never ignored in silence.
-inline void command_list(CommandTable table, Args filters, resp::Writer& reply) {
-  if (!filters.empty()) return reply.error("ERR syntax error");
-  reply.array(table.size());
-  for (const Command& command : table) reply.bulk(command.name);
+namespace detail {
+
+// FILTERBY MODULE name: no command is a module's. ACLCAT category, without the @. PATTERN glob.
+inline bool passes(const Command& command, std::string_view kind, std::string_view value) {
+  if (equals_ignoring_case(kind, "module")) return false;
+  if (equals_ignoring_case(kind, "pattern")) {
+    return glob_matches(value, command.name, Case::kInsensitive);
+  }
+  const auto categories = command_detail::categories(command);
+  return std::any_of(categories.begin(), categories.end(), [&](std::string_view category) {
+    return equals_ignoring_case(category.substr(1), value);
+  });
 }
 
-inline void command_get_keys(CommandTable table, Args args, resp::Writer& reply) {
-  const Command* command = find_command(table, args[0]);
-  if (command == nullptr) return reply.error("ERR Invalid command specified");
-  if (!arity_fits(*command, args.size())) {
-    return reply.error("ERR Invalid number of arguments specified for command");
+}  // namespace detail
+
+// COMMAND LIST [FILTERBY MODULE name | ACLCAT category | PATTERN glob]; subcommands only with a filter.
+inline void command_list(CommandTable table, Args filters, resp::Writer& reply) {
+  std::vector<std::string_view> names;
+  if (filters.empty()) {
+    for (const Command& command : table) names.push_back(command.name);
+  } else {
+    const bool known =
+        filters.size() == 3 && equals_ignoring_case(filters[0], "filterby") &&
+        (equals_ignoring_case(filters[1], "module") || equals_ignoring_case(filters[1], "aclcat") ||
+         equals_ignoring_case(filters[1], "pattern"));
+    if (!known) return reply.error("ERR syntax error");
+    const auto add_if_passes = [&](const Command& command) {
+      if (detail::passes(command, filters[1], filters[2])) names.push_back(command.name);
+    };
+    for (const Command& command : table) {
+      add_if_passes(command);
+      for (const Command& subcommand : command.subcommands) add_if_passes(subcommand);
+    }
   }
+  reply.array(names.size());
+  for (const std::string_view name : names) reply.bulk(name);
+}
+
+namespace detail {
+
+// The keys of a request, or none and an error that was written.
+inline std::vector<std::string_view> keys_of(CommandTable table, Args args, resp::Writer& reply) {
   std::vector<std::string_view> keys;
-  for_each_key(*command, args, [&](std::string_view key) { keys.push_back(key); });
-  if (keys.empty()) return reply.error("ERR The command has no key arguments");
+  const Command* command = find_command(table, args[0]);
+  if (command == nullptr) {
+    reply.error("ERR Invalid command specified");
+  } else if (!arity_fits(*command, args.size())) {
+    reply.error("ERR Invalid number of arguments specified for command");
+  } else {
+    for_each_key(*command, args, [&](std::string_view key) { keys.push_back(key); });
+    if (keys.empty()) reply.error("ERR The command has no key arguments");
+  }
+  return keys;
+}
+
+}  // namespace detail
+
+inline void command_get_keys(CommandTable table, Args args, resp::Writer& reply) {
+  const std::vector<std::string_view> keys = detail::keys_of(table, args, reply);
+  if (keys.empty()) return;
   reply.array(keys.size());
   for (const std::string_view key : keys) reply.bulk(key);
+}
+
+inline void command_get_keys_and_flags(CommandTable table, Args args, resp::Writer& reply) {
+  const std::vector<std::string_view> keys = detail::keys_of(table, args, reply);
+  if (keys.empty()) return;
+  const std::string_view access = find_command(table, args[0])->keys.access;
+  reply.array(keys.size());
+  for (const std::string_view key : keys) {
+    reply.array(2);
+    reply.bulk(key);
+    command_detail::simple_strings(command_detail::split(access, ' '), reply);
+  }
 }
 
 }  // namespace seshat::server_commands

@@ -8,6 +8,7 @@
 #define SESHAT_SESHAT_HPP
 
 // Usable from anywhere: the standard library only.
+#include "seshat/decimal.hpp"         // numbers with a fraction, exactly
 #include "seshat/fnv1a.hpp"           // the FNV-1a hash
 #include "seshat/glob.hpp"            // Redis' glob patterns
 #include "seshat/log.hpp"             // log lines with fields, text or JSON
@@ -36,14 +37,22 @@
 
 // Floor 2: what a key-value store is.
 #include "seshat/admin_commands.hpp"       // SESHAT.MEMBERS, SESHAT.LEAVE, ...
+#include "seshat/client_commands.hpp"      // CLIENT LIST, CLIENT KILL, CLIENT PAUSE, ...
 #include "seshat/cluster_changes.hpp"      // how nodes come and go
 #include "seshat/command.hpp"              // what a command is
 #include "seshat/connection_commands.hpp"  // PING, HELLO, CLIENT, ...
+#include "seshat/door.hpp"                 // passwords, protected mode, pauses, statistics
 #include "seshat/joining.hpp"              // a new node asks its way in
+#include "seshat/key_commands.hpp"         // DEL, EXPIRE, SCAN, ...
+#include "seshat/keyspace.hpp"             // keys and values as rows
 #include "seshat/kv.hpp"                   // the table of commands; GET, SET, ...
 #include "seshat/membership.hpp"           // who is in the cluster, who may vote
+#include "seshat/operator_commands.hpp"    // CONFIG SET, SLOWLOG, LATENCY, WAIT, SHUTDOWN, ...
 #include "seshat/server_commands.hpp"      // INFO, CLUSTER, COMMAND, ...
+#include "seshat/slow_log.hpp"             // what took long
 #include "seshat/state_machine.hpp"        // what committed entries do
+#include "seshat/string_commands.hpp"      // GET, SET, INCR, ...
+#include "seshat/transaction.hpp"          // MULTI, EXEC, WATCH
 
 // Floor 3: adapters, one library each.
 #include "seshat/config.hpp"                  // settings from file, environment and flags (toml++)
@@ -51,6 +60,7 @@
 #include "seshat/config_rules.hpp"            // ... what must hold between them
 #include "seshat/data_dir.hpp"                // a data directory: whose it is, who has it open
 #include "seshat/durable_mark.hpp"            // what the disk has promised to keep
+#include "seshat/live_settings.hpp"           // settings that may change while a node runs
 #include "seshat/peer.hpp"                    // the channel between nodes (gRPC)
 #include "seshat/peer_call.hpp"               // ... a question and an answer, outside the streams
 #include "seshat/peer_incoming.hpp"           // ... how streams to us end
@@ -77,18 +87,21 @@
 
 // Floor 4: one node.
 #include "seshat/boot_clock.hpp"  // what leases count on
-#include "seshat/neighbours.hpp"  // ... what it knows of the others
+#include "seshat/expiry.hpp"
+#include "seshat/leader_clock.hpp"  // what entries are stamped with
+#include "seshat/neighbours.hpp"    // ... what it knows of the others
 #include "seshat/node.hpp"
 #include "seshat/node_events.hpp"        // ... what it is told
 #include "seshat/node_info.hpp"          // ... what it says of itself
 #include "seshat/snapshot_exchange.hpp"  // when logs are cut, who gets a snapshot
 
 // Floor 5: its door, and what comes to it.
-#include "seshat/cli.hpp"         // seshat members, seshat leave, ... (asio)
-#include "seshat/cli_client.hpp"  // ... a connection to any node
-#include "seshat/cli_table.hpp"   // ... tables for people, JSON for programs
-#include "seshat/client_io.hpp"   // sockets on loops beside the heart (asio)
-#include "seshat/connection.hpp"  // one client: requests in, replies out
-#include "seshat/server.hpp"      // sockets and the loop (asio)
+#include "seshat/cli.hpp"           // seshat members, seshat leave, ... (asio)
+#include "seshat/cli_client.hpp"    // ... a connection to any node
+#include "seshat/cli_table.hpp"     // ... tables for people, JSON for programs
+#include "seshat/client_io.hpp"     // sockets on loops beside the heart (asio)
+#include "seshat/connection.hpp"    // one client: requests in, replies out
+#include "seshat/process_info.hpp"  // what INFO tells of the process
+#include "seshat/server.hpp"        // sockets and the loop (asio)
 
 #endif  // SESHAT_SESHAT_HPP

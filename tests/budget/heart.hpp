@@ -222,7 +222,7 @@ class Heart final : private ConnectionHost {
 
   // ConnectionHost
   [[nodiscard]] Database& database() override { return member(kLeader); }
-  [[nodiscard]] const Site& site() const override { return site_; }
+  [[nodiscard]] Site& site() override { return site_; }
   [[nodiscard]] const kv::Limits& limits() const override { return limits_; }
   void wants_attention(std::uint64_t) override {}
   void count_command() override { ++commands_; }
