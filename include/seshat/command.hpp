@@ -316,6 +316,8 @@ using CommandTable = std::span<const Command>;
 
 // Names in any case; nullptr: unknown. Goes through the table; CommandNames does not.
 [[nodiscard]] const Command* find_command(CommandTable table, std::string_view name);
+// The command or subcommand that a request names.
+[[nodiscard]] const Command* find_command(CommandTable table, Args args);
 
 // The same for a large table that every request asks: a hash table, made when compiled.
 template <std::size_t kPlaces>  // a power of two, more than there are commands
@@ -377,6 +379,12 @@ inline const Command* find_command(CommandTable table, std::string_view name) {
   return nullptr;
 }
 
+inline const Command* find_command(CommandTable table, Args args) {
+  const Command* command = args.empty() ? nullptr : find_command(table, args[0]);
+  if (command == nullptr || command->subcommands.empty() || args.size() < 2) return command;
+  return find_command(command->subcommands, args[1]);
+}
+
 template <std::size_t kPlaces>
 constexpr CommandNames<kPlaces>::CommandNames(CommandTable table) : table_(table) {
   for (std::size_t i = 0; i < table.size(); ++i) {
@@ -434,13 +442,23 @@ inline std::string to_upper(std::string_view text) {
   return upper;
 }
 
+namespace command_detail {
+
+// As Redis shows it: at most so many bytes, and none behind a 0.
+inline std::string shown(std::string_view text, std::size_t most) {
+  text = text.substr(0, most);
+  return std::string(text.substr(0, text.find('\0')));
+}
+
+}  // namespace command_detail
+
 // Redis 7.0, processCommand(): the first arguments, cut at 128 bytes in all.
 inline std::string unknown_command_text(Args args) {
   std::string beginning;
   for (std::size_t i = 1; i < args.size() && beginning.size() < 128; ++i) {
-    beginning += "'" + std::string(args[i].substr(0, 128 - beginning.size())) + "' ";
+    beginning += "'" + command_detail::shown(args[i], 128 - beginning.size()) + "' ";
   }
-  return "ERR unknown command '" + std::string(args[0].substr(0, 128)) +
+  return "ERR unknown command '" + command_detail::shown(args[0], 128) +
          "', with args beginning with: " + beginning;
 }
 

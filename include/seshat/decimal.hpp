@@ -14,7 +14,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -84,12 +83,7 @@ inline std::optional<Decimal> Decimal::parse(std::string_view text) {
   const auto [end, error] =
       std::from_chars(rest.data(), rest.data() + rest.size(), decimal.number_,
                       is_hex ? std::chars_format::hex : std::chars_format::general);
-  if (end != rest.data() + rest.size() || error == std::errc::invalid_argument) return std::nullopt;
-  if (error == std::errc::result_out_of_range) {
-    const std::size_t e = rest.find_first_of("eE");
-    const bool is_tiny = e != rest.npos && rest.substr(e + 1).starts_with('-');
-    decimal.number_ = is_tiny ? 0 : std::numeric_limits<double>::infinity();
-  }
+  if (error != std::errc() || end != rest.data() + rest.size()) return std::nullopt;
   if (std::isnan(decimal.number_)) return std::nullopt;
   decimal.is_exact_ = !is_hex && decimal.number_ < kExactBelow;
   if (decimal.is_exact_) {

@@ -1106,7 +1106,9 @@ inline void Node::append_info(std::string_view section, std::string& out) const 
     if (cached(kFirstDataGroup).get(kDataStateKey, bytes) != Lookup::kFound) return;
     const auto state = codec::decode_machine_state(bytes);
     if (!state || state->key_count == 0) return;
-    line(out, "db0", "keys=" + std::to_string(state->key_count) + ",expires=0,avg_ttl=0");
+    line(out, "db0",
+         "keys=" + std::to_string(state->key_count) +
+             ",expires=" + std::to_string(state->expiring_count) + ",avg_ttl=0");
   }
 }
 
