@@ -82,16 +82,20 @@ def _():
 
 @check("strings, keys, times to live, and a transaction")
 def _():
-    lines = "MSET cli:a 1 cli:b 2\nMGET cli:a cli:b\nINCRBYFLOAT cli:a 0.5\nAPPEND cli:b 3\n"
-    equal(redis_cli(stdin=lines), "OK\n1\n2\n1.5\n2\n")
-    lines = "SET cli:a 1 EX 100 GET\nEXPIREAT cli:a 4102444800 GT\nEXPIRETIME cli:a\nPERSIST cli:a\nTTL cli:a\n"
-    equal(redis_cli(stdin=lines), "1.5\n1\n4102444800\n1\n-1\n")
-    lines = "RENAME cli:a cli:c\nCOPY cli:c cli:b REPLACE\nTYPE cli:b\nGETDEL cli:b\nEXISTS cli:a cli:b cli:c\n"
-    equal(redis_cli(stdin=lines), "OK\n1\nstring\n1\n1\n")
-    lines = "MULTI\nINCR cli:c\nSET cli:c x NX\nGET cli:c\nEXEC\n"
-    equal(redis_cli("--no-raw", stdin=lines), "OK\nQUEUED\nQUEUED\nQUEUED\n1) (integer) 2\n2) (nil)\n3) \"2\"\n")
-    lines = "MULTI\nINCR\nSET cli:c 9\nEXEC\nGET cli:c\n"
-    contains(redis_cli(stdin=lines), "EXECABORT Transaction discarded because of previous errors.\n\n2\n")
+    def typed(*lines, options=()):
+        return redis_cli(*options, stdin="\n".join(lines) + "\n")
+
+    equal(typed("MSET cli:a 1 cli:b 2", "MGET cli:a cli:b"), "OK\n1\n2\n")
+    equal(typed("INCRBYFLOAT cli:a 0.5", "APPEND cli:b 3"), "1.5\n2\n")
+    equal(typed("SET cli:a 1 EX 100 GET", "EXPIREAT cli:a 4102444800 GT"), "1.5\n1\n")
+    equal(typed("EXPIRETIME cli:a", "PERSIST cli:a", "TTL cli:a"), "4102444800\n1\n-1\n")
+    equal(typed("RENAME cli:a cli:c", "COPY cli:c cli:b REPLACE", "TYPE cli:b"), "OK\n1\nstring\n")
+    equal(typed("GETDEL cli:b", "EXISTS cli:a cli:b cli:c"), "1\n1\n")
+    transaction = ["MULTI", "INCR cli:c", "SET cli:c x NX", "GET cli:c", "EXEC"]
+    replies = '1) (integer) 2\n2) (nil)\n3) "2"\n'
+    equal(typed(*transaction, options=["--no-raw"]), "OK\n" + 3 * "QUEUED\n" + replies)
+    aborted = typed("MULTI", "INCR", "SET cli:c 9", "EXEC", "GET cli:c")
+    contains(aborted, "EXECABORT Transaction discarded because of previous errors.\n\n2\n")
 
 
 @check("--scan finds each key once, by pattern")

@@ -27,8 +27,9 @@ def free_port():
 
 
 class Server:
-    def __init__(self, name, command, directory, port, executable=None):
+    def __init__(self, name, command, directory, port, executable=None, password=None):
         self.name, self.port, self.log = name, port, os.path.join(directory, f"{name}.log")
+        self._password = password
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
                 command, executable=executable, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -47,6 +48,8 @@ class Server:
                 raise OSError(f"{self.name} ended with {self._process.returncode}: see {self.log}")
             try:
                 connection = Connection(self.port)
+                if self._password:
+                    connection.call("AUTH", self._password)
                 reply = connection.call("SET", "started", "1")
                 connection.call("DEL", "started")
                 connection.close()
@@ -85,15 +88,17 @@ def redis_version():
     return found[1] if found else None
 
 
-def redis_server(directory, *options, name="redis"):
+def redis_server(directory, *options, name="redis", password=None):
     port = free_port()
     command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
     command += ["--appendonly", "no", "--cluster-enabled", "no", "--dir", directory, *options]
-    return Server(name, command, directory, port, redis_executable())
+    command += ["--requirepass", password] if password else []
+    return Server(name, command, directory, port, redis_executable(), password)
 
 
-def seshat(directory, binary, *options):
+def seshat(directory, binary, password=None):
     port = free_port()
     command = [binary, "--data-dir", os.path.join(directory, "data")]
-    command += ["--client-addr", f"127.0.0.1:{port}", "--limits.min_free_disk_mb", "0", *options]
-    return Server("seshat", command, directory, port)
+    command += ["--client-addr", f"127.0.0.1:{port}", "--limits.min_free_disk_mb", "0"]
+    command += ["--client.requirepass", password] if password else []
+    return Server("seshat", command, directory, port, password=password)
