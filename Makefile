@@ -250,7 +250,7 @@ SAN_ENV_tsan := TSAN_OPTIONS=ignore_noninstrumented_modules=1:second_deadlock_st
 SAN_ENV      := $(SAN_ENV_$(VARIANT))
 TEST_ARG      = $(if $(TEST),'$(TEST)')
 
-.PHONY: test unit-test cluster-test clients-test header-test check asan tsan
+.PHONY: test unit-test cluster-test clients-test redis-test header-test check asan tsan
 test: header-test unit-test ## header tests, unit tests and the simulator
 
 unit-test: $(UNIT_BIN) $(SIM_BIN)
@@ -296,6 +296,9 @@ micro: $(MICRO_BIN) ## how long the parts take, each for itself; TEST='[codec]' 
 clients-test: all ## Redis' own tools and the common client libraries
 	@if [ -x tests/clients/run ]; then SESHAT_BIN=$(CURDIR)/seshat PYTHON=$(PYTHON) tests/clients/run; \
 	else echo "no tests in tests/clients"; fi
+
+redis-test: all ## the same commands to Redis and to Seshat; ARGS='random --seed 7 --count 100000'
+	@SESHAT_BIN=$(CURDIR)/seshat $(PYTHON) -B tests/redis/run $(ARGS)
 
 .PHONY: sim sim-mutants
 sim: $(B)/sim ## random simulated clusters for SIM_SECONDS=600
@@ -369,7 +372,7 @@ END { print p + own_p + 0, f + own_f + 0, s + own_s + 0 }
 endef
 export COUNT
 
-CHECK_STAGES := deps build-all lint test budget cluster-test clients-test
+CHECK_STAGES := deps build-all lint test budget cluster-test clients-test redis-test
 
 # A stage that fails without a failed test case (a crash, a warning) counts as one failure. Later stages
 # still run, so that one run tells everything; without a build there is nothing to run.

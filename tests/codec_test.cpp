@@ -353,7 +353,7 @@ TEST_CASE("a number where bytes should be is refused, and no view looks at it", 
 
 TEST_CASE("a newer record is refused with its name, its version and what to do", "[codec]") {
   CHECK(codec::decode_entry(kNewer).error().text ==
-        "VersionedLogEntry has version 99, but this seshat knows only up to 2: run the newer "
+        "VersionedLogEntry has version 99, but this seshat knows only up to 3: run the newer "
         "seshat that wrote it");
   CHECK_THAT(codec::decode_hard_state(kNewer).error().text, StartsWith("RaftHardState has ver"));
   CHECK_THAT(codec::decode_stored_value(kNewer).error().text, StartsWith("StoredValue has ver"));

@@ -116,7 +116,7 @@ TEST_CASE("a write is answered when it is applied", "[connection]") {
 
 TEST_CASE("replies keep the order of requests, errors among them", "[connection]") {
   Client client;
-  client.send("SET a 1\r\nPING\r\nNOSUCH\r\nGET\r\nSET a 1 XX\r\nSET b 2\r\nECHO x\r\n");
+  client.send("SET a 1\r\nPING\r\nNOSUCH\r\nGET\r\nSET a 1 EX\r\nSET b 2\r\nECHO x\r\n");
   CHECK(client.got().empty());
   client.db.apply_next();
   CHECK(client.got() ==
@@ -277,14 +277,57 @@ TEST_CASE("a full disk refuses what grows, and nothing else", "[connection]") {
   CHECK(client.db.proposed[0].type == OperationType::kDelete);
 }
 
-TEST_CASE("MULTI with its commands does nothing, pipelined or not (clients.md)", "[connection]") {
+// ---- Transactions -----------------------------------------------------------------------------------
+
+TEST_CASE("a transaction is one proposal, and its replies come in order", "[connection]") {
   Client client;
-  client.send("MULTI\r\nSET k v\r\nEXEC\r\nPING\r\n");
-  CHECK(client.db.proposed.empty());
-  const std::string got = client.got();
-  CHECK_THAT(got, ContainsSubstring("\r\n-ERR refused: it came after a MULTI"));
-  CHECK_THAT(got, EndsWith("\r\n-EXECABORT Transaction discarded because of previous errors.\r\n"
-                           "+PONG\r\n"));
+  client.send("MULTI\r\nSET k v\r\nPING\r\nGET k\r\nEXEC\r\n");
+  CHECK(client.got() == "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n");
+  REQUIRE(client.db.proposed.size() == 1);
+  CHECK(client.db.proposed[0].type == OperationType::kTransaction);
+  CHECK(client.db.proposed[0].arguments ==
+        std::vector<std::string>{"0", "3", "SET", "k", "v", "2", "GET", "k"});
+  client.db.apply_next({Outcome::Kind::kReply, 0, "+OK\r\n_\r\n"});
+  CHECK(client.got() == "*3\r\n+OK\r\n+PONG\r\n$-1\r\n");
+}
+
+TEST_CASE("what could not be queued makes EXEC refuse it all", "[connection]") {
+  for (const char* wrong : {"GET", "NOSUCH", "KEYS *", "SESHAT.SNAPSHOT"}) {
+    Client client;
+    client.send("MULTI\r\nSET k v\r\n" + std::string(wrong) + "\r\nEXEC\r\nPING\r\n");
+    CHECK(client.db.proposed.empty());
+    CHECK_THAT(client.got(),
+               EndsWith("\r\n-EXECABORT Transaction discarded because of previous errors.\r\n"
+                        "+PONG\r\n"));
+  }
+}
+
+TEST_CASE("EXEC after WATCH carries what was read, and answers null if it has changed",
+          "[connection]") {
+  Client client;
+  client.db.memory.set("k", "v");
+  client.send("WATCH k absent\r\nMULTI\r\nSET k w\r\nEXEC\r\n");
+  CHECK(client.got() == "+OK\r\n+OK\r\n+QUEUED\r\n");
+  REQUIRE(client.db.proposed.size() == 1);
+  CHECK(client.db.proposed[0].arguments == std::vector<std::string>{"2", "k", "0", "1", "0",
+                                                                    "absent", "0", "0", "0", "3",
+                                                                    "SET", "k", "w"});
+  client.db.apply_next({Outcome::Kind::kNone, 0, {}});
+  CHECK(client.got() == "*-1\r\n");
+  client.send("MULTI\r\nSET k w\r\nEXEC\r\n");  // nothing is watched any more
+  REQUIRE(client.db.proposed.size() == 1);
+  CHECK(client.db.proposed[0].arguments == std::vector<std::string>{"0", "3", "SET", "k", "w"});
+}
+
+TEST_CASE("a transaction of other groups is refused; one of nothing is answered at once",
+          "[connection]") {
+  Client client;
+  client.db.two_groups = true;
+  client.send("MULTI\r\nSET a 1\r\nSET b 1\r\nEXEC\r\nMULTI\r\nPING\r\nEXEC\r\n");
+  CHECK_THAT(client.got(), ContainsSubstring("\r\n-CROSSSLOT "));
+  client.db.two_groups = false;
+  client.send("MULTI\r\nEXEC\r\n");
+  CHECK(client.got() == "+OK\r\n*0\r\n");
 }
 
 // ---- The end ------------------------------------------------------------------------------------

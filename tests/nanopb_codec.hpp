@@ -151,7 +151,10 @@ inline Result<StoredValue> decode_stored_value(std::string_view bytes) {
 inline std::string encoded(const MachineState& state) {
   seshat_proto_MachineState record = seshat_proto_MachineState_init_zero;
   const bool configured = state.configuration_index != Index{};
-  record.version = configured ? kConfigurationRecordVersion : 1;
+  const bool is_newest = state.expiring_count != 0 || state.last_removal != Index{};
+  record.version = is_newest    ? kKeyspaceRecordVersion
+                   : configured ? kConfigurationRecordVersion
+                                : 1;
   record.applied_index = state.applied_index.value;
   record.applied_term = state.applied_term.value;
   record.key_count = state.key_count;
@@ -159,6 +162,8 @@ inline std::string encoded(const MachineState& state) {
   record.configuration_index = state.configuration_index.value;
   record.has_configuration = configured;
   if (configured) record.configuration = detail::to_proto(state.configuration);
+  record.expiring_count = state.expiring_count;
+  record.last_removal = state.last_removal.value;
   std::string out;
   detail::append_message(out, seshat_proto_MachineState_fields, &record);
   return out;
@@ -176,15 +181,18 @@ inline Result<MachineState> decode_machine_state(std::string_view bytes) {
   state.key_count = record.key_count;
   state.time_ms = record.time_ms;
   state.configuration_index = Index{record.configuration_index};
+  state.expiring_count = record.expiring_count;
+  state.last_removal = Index{record.last_removal};
   return state;
 }
 
 inline std::string encoded(const Operation& operation) {
   seshat_proto_Operation record = seshat_proto_Operation_init_zero;
-  record.version = kOperationVersion;
+  record.version = operation_version_of(operation.type);
   record.type = static_cast<std::uint32_t>(operation.type);
   record.time_ms = operation.time_ms;
   record.arguments = detail::encoder(&encode_views, operation.arguments);
+  record.max_value_size_bytes = operation.max_value_size_bytes;
   std::string out;
   detail::append_message(out, seshat_proto_Operation_fields, &record);
   return out;
@@ -204,6 +212,7 @@ inline Result<Operation> decode_operation(std::string_view bytes) {
   }
   operation.type = static_cast<OperationType>(record.type);
   operation.time_ms = record.time_ms;
+  operation.max_value_size_bytes = record.max_value_size_bytes;
   return operation;
 }
 

@@ -285,18 +285,27 @@ inline ConfiguredState configured(const MachineState& state, std::string& scratc
   return {state, scratch};
 }
 
+inline std::uint32_t version_of(const ConfiguredState& record) {
+  if (record.state.expiring_count != 0 || record.state.last_removal != Index{}) {
+    return kKeyspaceRecordVersion;
+  }
+  return record.configuration ? kConfigurationRecordVersion : 1;
+}
+
 template <class Out>
 void put(Out& out, const ConfiguredState& record) {
   const MachineState& state = record.state;
-  out.number(seshat_proto_MachineState_version_tag,
-             record.configuration ? kConfigurationRecordVersion : 1);
+  out.number(seshat_proto_MachineState_version_tag, version_of(record));
   out.number(seshat_proto_MachineState_applied_index_tag, state.applied_index.value);
   out.number(seshat_proto_MachineState_applied_term_tag, state.applied_term.value);
   out.number(seshat_proto_MachineState_key_count_tag, state.key_count);
   out.number(seshat_proto_MachineState_time_ms_tag, state.time_ms);
   out.number(seshat_proto_MachineState_configuration_index_tag, state.configuration_index.value);
-  if (!record.configuration) return;
-  out.element(seshat_proto_MachineState_configuration_tag, *record.configuration);
+  if (record.configuration) {
+    out.element(seshat_proto_MachineState_configuration_tag, *record.configuration);
+  }
+  out.number(seshat_proto_MachineState_expiring_count_tag, state.expiring_count);
+  out.number(seshat_proto_MachineState_last_removal_tag, state.last_removal.value);
 }
 
 inline bool read(std::string_view bytes, std::uint32_t& version, MachineState& state) {
@@ -323,6 +332,12 @@ inline bool read(std::string_view bytes, std::uint32_t& version, MachineState& s
         break;
       case seshat_proto_MachineState_configuration_tag:
         take(in, state.configuration);
+        break;
+      case seshat_proto_MachineState_expiring_count_tag:
+        in.take(state.expiring_count);
+        break;
+      case seshat_proto_MachineState_last_removal_tag:
+        in.take(state.last_removal.value);
         break;
     }
   }

@@ -7,11 +7,13 @@
 //
 //   local   answers at once, from the session and the site; never touches Raft
 //   read    looks at the ordered map, when the node may (linearizable), on the loop or on the pool
-//   write   turns arguments into an Operation; answered by the Outcome of its log entry
+//   scan    a read of all keys: always on the pool
+//   write   changes keys when its log entry is applied, which answers it
 //   admin   turns arguments into an AdminRequest; answered when the cluster has done it, or says no
 //
-// Threads: the loop, but for read functions: those run wherever the map they get allows.
-// Needs:   resp.hpp, replica.hpp (Waiter), state_machine.hpp, slots.hpp, glob.hpp, door.hpp.
+// Threads: the loop; but read functions run wherever the map they get allows, and write functions
+//          where entries are applied.
+// Needs:   resp.hpp, replica.hpp (Waiter), keyspace.hpp, transaction.hpp, slots.hpp, glob.hpp, door.hpp.
 #ifndef SESHAT_COMMAND_HPP
 #define SESHAT_COMMAND_HPP
 
@@ -28,11 +30,13 @@
 
 #include "seshat/door.hpp"
 #include "seshat/glob.hpp"
+#include "seshat/keyspace.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/resp.hpp"
 #include "seshat/slots.hpp"
 #include "seshat/state_machine.hpp"
+#include "seshat/transaction.hpp"
 
 namespace seshat {
 
@@ -48,7 +52,7 @@ struct Session {
   std::string lib_version;
   resp::Protocol protocol = resp::Protocol::kResp2;
   bool read_only = false;             // READONLY
-  bool refusing_transaction = false;  // MULTI was refused: so is all up to EXEC or DISCARD
+  TransactionQueue transaction;       // MULTI and WATCH
   bool close_after_reply = false;     // QUIT
   std::uint64_t connected_at_ms = 0;  // of the loop's clock
   std::uint64_t last_active_ms = 0;
@@ -160,6 +164,14 @@ class Database {
   // For the loop: kNotInMemory instead of a wait for the disk; and for the pool: with the wait.
   [[nodiscard]] virtual const OrderedMap& cached(GroupId group) const = 0;
   virtual void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) = 0;
+  // The same for OrderedMap::scan(), which then sees all that was applied by now.
+  virtual void scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
+    read_from_disk(group, std::move(work));
+  }
+  // Of what a read of this group may see, and must not return any more.
+  [[nodiscard]] virtual ReadTimes times(GroupId /*group*/) const { return {}; }
+  // Every node of the cluster can apply operations of this version.
+  [[nodiscard]] virtual bool all_know_operations(std::uint32_t /*version*/) const { return true; }
   // Runs `work` on the loop. Any thread.
   virtual void post(std::function<void()> work) = 0;
   // The error text for a request about `slot` that was refused.
@@ -191,19 +203,57 @@ struct Call {
   [[nodiscard]] resp::Writer reply() const { return resp::Writer(out, session.protocol); }
 };
 
+inline constexpr int kNoKey = 1 << 30;  // for ReadCall::first_key
+
 // One request of a read command.
 struct ReadCall {
   const OrderedMap& map;
   Args args;
   Slot slot;  // of the first key
   ReadScratch& scratch;
+  ReadTimes times;
+  int first_key = 1;                            // the argument whose slot is known
+  std::optional<std::uint64_t> key_count = {};  // for who knows it better than the map
+
+  // kFound, kAbsent, or why it can't be said. `value.data` looks into the scratch.
+  [[nodiscard]] Lookup get(std::string_view key, StoredValue& value) const;
+  // What a read function returns that has replied to these two.
+  [[nodiscard]] static Lookup answered(Lookup lookup) {
+    return lookup == Lookup::kAbsent ? Lookup::kFound : lookup;
+  }
 };
 
+// One request of a write command: before it is proposed, then when it is applied.
+struct WriteCall {
+  Keyspace* keys;         // null: only arguments are looked at; what is wrong with them is replied
+  std::string_view name;  // of the command
+  Args args;
+  std::uint64_t max_value_size_bytes;
+  resp::Writer& reply;
+
+  [[nodiscard]] bool checking() const { return keys == nullptr; }
+};
+
+// EX 10, PXAT 1700000000000: when something expires, as it was asked for.
+struct ExpireTime {
+  enum class Kind : std::uint8_t { kSeconds, kMilliseconds, kAtSeconds, kAtMilliseconds };
+  Kind kind;
+  std::string_view text;
+};
+[[nodiscard]] std::optional<ExpireTime::Kind> expire_kind_of(std::string_view option);
+// Milliseconds since 1970, perhaps in the past or negative. nullopt: the error was written.
+[[nodiscard]] std::optional<std::int64_t> any_expire_time(const WriteCall& call,
+                                                          const ExpireTime& time);
+// The same where Redis wants more than 0.
+[[nodiscard]] std::optional<std::uint64_t> expire_time(const WriteCall& call,
+                                                       const ExpireTime& time);
+
 using LocalFunction = void (*)(const Call& call);
-// Appends the reply and returns kFound, or returns kNotInMemory or kFailed and appends nothing.
+// Appends the reply and returns kFound, or returns anything but kFound and kAbsent and appends
+// nothing.
 using ReadFunction = Lookup (*)(const ReadCall& call, resp::Writer& reply);
-// Fills type and arguments. An error text: nothing is proposed.
-using WriteFunction = std::optional<std::string> (*)(Args args, Operation& operation);
+// Appends the reply. When `call.checking()`: an error, or nothing.
+using WriteFunction = void (*)(WriteCall& call);
 // Fills the request. An error text: nothing is asked of the cluster.
 using AdminFunction = std::optional<std::string> (*)(Args args, AdminRequest& request);
 
@@ -223,8 +273,10 @@ enum CommandFlag : std::uint32_t {
   kSkipSlowlog = 1U << 10,
   kAboutConnection = 1U << 11,
   kDangerous = 1U << 12,
+  // Ours: COMMAND does not show them.
+  kScan = 1U << 19,             // reads all keys
   kNoMulti = 1U << 20,          // not inside a transaction
-  kWaitsForReplies = 1U << 21,  // runs when all that its client asked before is answered; not shown
+  kWaitsForReplies = 1U << 21,  // runs when all that its client asked before is answered
 };
 
 // Which arguments are keys: first, first + step, ... up to last (negative: from the end; 0: none),
@@ -264,6 +316,8 @@ using CommandTable = std::span<const Command>;
 
 // Names in any case; nullptr: unknown. Goes through the table; CommandNames does not.
 [[nodiscard]] const Command* find_command(CommandTable table, std::string_view name);
+// The command or subcommand that a request names.
+[[nodiscard]] const Command* find_command(CommandTable table, Args args);
 
 // The same for a large table that every request asks: a hash table, made when compiled.
 template <std::size_t kPlaces>  // a power of two, more than there are commands
@@ -292,7 +346,7 @@ void for_each_key(const Command& command, Args args, Visit visit);
 // Redis' own texts.
 [[nodiscard]] std::string unknown_command_text(Args args);
 [[nodiscard]] std::string unknown_subcommand_text(Args args);
-[[nodiscard]] std::string wrong_arity_text(const Command& command);
+[[nodiscard]] std::string wrong_arity_text(std::string_view command_name);
 
 // What COMMAND and COMMAND DOCS tell of one command.
 void describe_command(const Command& command, resp::Writer& reply);
@@ -323,6 +377,12 @@ inline const Command* find_command(CommandTable table, std::string_view name) {
     if (equals_ignoring_case(command.short_name, name)) return &command;
   }
   return nullptr;
+}
+
+inline const Command* find_command(CommandTable table, Args args) {
+  const Command* command = args.empty() ? nullptr : find_command(table, args[0]);
+  if (command == nullptr || command->subcommands.empty() || args.size() < 2) return command;
+  return find_command(command->subcommands, args[1]);
 }
 
 template <std::size_t kPlaces>
@@ -382,13 +442,23 @@ inline std::string to_upper(std::string_view text) {
   return upper;
 }
 
+namespace command_detail {
+
+// As Redis shows it: at most so many bytes, and none behind a 0.
+inline std::string shown(std::string_view text, std::size_t most) {
+  text = text.substr(0, most);
+  return std::string(text.substr(0, text.find('\0')));
+}
+
+}  // namespace command_detail
+
 // Redis 7.0, processCommand(): the first arguments, cut at 128 bytes in all.
 inline std::string unknown_command_text(Args args) {
   std::string beginning;
   for (std::size_t i = 1; i < args.size() && beginning.size() < 128; ++i) {
-    beginning += "'" + std::string(args[i].substr(0, 128 - beginning.size())) + "' ";
+    beginning += "'" + command_detail::shown(args[i], 128 - beginning.size()) + "' ";
   }
-  return "ERR unknown command '" + std::string(args[0].substr(0, 128)) +
+  return "ERR unknown command '" + command_detail::shown(args[0], 128) +
          "', with args beginning with: " + beginning;
 }
 
@@ -397,8 +467,63 @@ inline std::string unknown_subcommand_text(Args args) {
          to_upper(args[0]) + " HELP.";
 }
 
-inline std::string wrong_arity_text(const Command& command) {
-  return "ERR wrong number of arguments for '" + std::string(command.name) + "' command";
+inline std::string wrong_arity_text(std::string_view command_name) {
+  return "ERR wrong number of arguments for '" + std::string(command_name) + "' command";
+}
+
+inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
+  const auto first = static_cast<std::size_t>(first_key);
+  const bool knows_slot =
+      first < args.size() && key.data() == args[first].data() && key.size() == args[first].size();
+  const Lookup lookup = read_value(map, knows_slot ? slot : slot_of(key), key, scratch, value);
+  return lookup == Lookup::kFound ? at_times(value, times) : lookup;
+}
+
+inline std::optional<ExpireTime::Kind> expire_kind_of(std::string_view option) {
+  if (equals_ignoring_case(option, "ex")) return ExpireTime::Kind::kSeconds;
+  if (equals_ignoring_case(option, "px")) return ExpireTime::Kind::kMilliseconds;
+  if (equals_ignoring_case(option, "exat")) return ExpireTime::Kind::kAtSeconds;
+  if (equals_ignoring_case(option, "pxat")) return ExpireTime::Kind::kAtMilliseconds;
+  return std::nullopt;
+}
+
+namespace command_detail {
+
+inline void refuse_expire_time(const WriteCall& call) {
+  call.reply.error("ERR invalid expire time in '" + std::string(call.name) + "' command");
+}
+
+}  // namespace command_detail
+
+inline std::optional<std::int64_t> any_expire_time(const WriteCall& call, const ExpireTime& time) {
+  const auto given = resp::parse_integer(time.text);
+  if (!given) {
+    call.reply.error("ERR value is not an integer or out of range");
+    return std::nullopt;
+  }
+  using Kind = ExpireTime::Kind;
+  const bool in_seconds = time.kind == Kind::kSeconds || time.kind == Kind::kAtSeconds;
+  const bool from_now = time.kind == Kind::kSeconds || time.kind == Kind::kMilliseconds;
+  const std::int64_t base_ms =
+      from_now && !call.checking() ? static_cast<std::int64_t>(call.keys->now_ms()) : 0;
+  std::int64_t at_ms = 0;
+  if (__builtin_mul_overflow(*given, in_seconds ? 1000 : 1, &at_ms) ||
+      __builtin_add_overflow(at_ms, base_ms, &at_ms)) {
+    command_detail::refuse_expire_time(call);
+    return std::nullopt;
+  }
+  return at_ms;
+}
+
+inline std::optional<std::uint64_t> expire_time(const WriteCall& call, const ExpireTime& time) {
+  const auto given = resp::parse_integer(time.text);
+  if (given && *given <= 0) {
+    command_detail::refuse_expire_time(call);
+    return std::nullopt;
+  }
+  const auto at_ms = any_expire_time(call, time);
+  if (!at_ms) return std::nullopt;
+  return static_cast<std::uint64_t>(*at_ms);
 }
 
 namespace command_detail {

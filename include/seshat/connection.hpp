@@ -2,7 +2,7 @@
 //
 //   bytes ──> RequestParser ──> kv::check ──> local: reply at once ──────────────────┐
 //                                        ├──> read:  at once, or when it may ─────┐   │
-//                                        ├──> write: when it is applied ──────┐   │   │
+//                                        ├──> write, EXEC: when applied ──────┐   │   │
 //                                        └──> admin: when the cluster answers ┤   │   │
 //                                                                             v   v   v
 //                                          pending_ (a deque, in order) ──> output ──> socket
@@ -32,12 +32,15 @@
 
 #include "seshat/admin_commands.hpp"
 #include "seshat/command.hpp"
+#include "seshat/connection_commands.hpp"
+#include "seshat/key_commands.hpp"
 #include "seshat/kv.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/resp.hpp"
 #include "seshat/slots.hpp"
 #include "seshat/state_machine.hpp"
+#include "seshat/transaction.hpp"
 
 namespace seshat {
 
@@ -123,9 +126,10 @@ class Connection {
     Index index;  // of a write: its place in the group's log
     bool answered = false;
     std::string reply;
-    std::vector<std::string> args;  // of a read that has to wait
-    std::size_t size_bytes = 0;     // counted in pending_size_bytes_
-    bool muted = false;             // CLIENT REPLY: nobody wants to know
+    std::vector<std::string> args;                       // of a read that has to wait
+    std::vector<TransactionQueue::Command> transaction;  // of an EXEC: what was queued
+    std::size_t size_bytes = 0;                          // counted in pending_size_bytes_
+    bool muted = false;                                  // CLIENT REPLY: nobody wants to know
     // For when its command ends, if it did not at once: Door::count and the slow log
     bool is_measured = false;
     std::uint64_t began_us = 0;
@@ -151,8 +155,18 @@ class Connection {
   void run_read(const Command& command, Args args);
   void run_write(const Command& command, Args args);
   void run_admin(const Command& command, Args args);
+  void refuse(Args args);
+  void queue(const Command& command, Args args);
+  void run_exec(const Command& command);
+  [[nodiscard]] std::optional<Place> place_of_transaction(const TransactionQueue& transaction);
+  void reply_transaction(Request& request, const Outcome& outcome);
+  void finish_watch(Request& request);
+  void wait_for_time(Request& request);
+  [[nodiscard]] ReadCall read_call(const Command& command, Place place, Args args,
+                                   const OrderedMap& map, ReadScratch& scratch) const;
   [[nodiscard]] bool read_at_once(const Command& command, Place place, Args args);
 
+  [[nodiscard]] bool all_know(const Operation& operation) const;
   void on_done(Request& request, const Outcome& outcome);
   void on_failed(Request& request, Refusal refusal);
   void serve_read(Request& request);
@@ -198,6 +212,25 @@ class Connection {
 // =================================================================================================
 
 namespace connection_detail {
+
+inline constexpr std::string_view kDiskFull =
+    "ERR disk full: less than limits.min_free_disk_mb is left on a majority of the nodes";
+inline constexpr std::string_view kNotKnownToAll =
+    "ERR not every node of the cluster knows this command yet: upgrade those that run an older "
+    "seshat";
+
+// What does not wait for EXEC.
+inline bool runs_in_transaction(const Command& command) {
+  namespace commands = connection_commands;
+  return command.local == &commands::multi || command.local == &commands::exec ||
+         command.local == &commands::discard || command.local == &commands::reset ||
+         command.local == &commands::quit || command.read == &key_commands::watch;
+}
+
+inline bool touches_keys(const TransactionQueue::Command& queued) {
+  const std::vector<std::string_view> args(queued.begin(), queued.end());
+  return kv::find(args)->local == nullptr;
+}
 
 // What a request may take while it waits.
 inline std::size_t size_of(Args args) {
@@ -275,12 +308,18 @@ inline Connection::Taken Connection::execute(Args args, std::uint64_t& now_us) {
   const std::size_t written = pending_.empty() ? output_.size() : std::string::npos;
   if (command != nullptr) {
     session_.last_command = command->name;
-    run_measured(*command, args, now_us);
+    const bool queues =
+        session_.transaction.active() && !connection_detail::runs_in_transaction(*command);
+    if (queues) {
+      queue(*command, args);
+    } else {
+      run_measured(*command, args, now_us);
+    }
   } else {
     if (errors_.starts_with('-')) {
       door_.count_error(std::string_view(errors_).substr(1));
     }
-    reply_at_once([&](std::string& out) { out += errors_; });
+    refuse(args);
   }
   if (session_.is_muted() && written != std::string::npos) output_.resize(written);
   return Taken::kYes;
@@ -327,6 +366,12 @@ inline void Connection::run(const Command& command, Args args) {
   if (command.read != nullptr) return run_read(command, args);
   if (command.write != nullptr) return run_write(command, args);
   if (command.admin != nullptr) return run_admin(command, args);
+  const TransactionQueue& transaction = session_.transaction;
+  const bool has_work = !transaction.commands().empty() || !transaction.watched().empty();
+  if (command.local == &connection_commands::exec && transaction.active() &&
+      !transaction.broken() && has_work) {
+    return run_exec(command);
+  }
   reply_at_once([&](std::string& out) {
     command.local(Call{command, args, session_, site_, out});
   });
@@ -335,11 +380,17 @@ inline void Connection::run(const Command& command, Args args) {
 
 // ---- Reads --------------------------------------------------------------------------------------
 
-// All keys of a request are in one group, or it is refused before anything is done.
+// All keys of a request are in one group, or it is refused before anything is done. What is about all
+// keys belongs to the only group there is.
 inline std::optional<Connection::Place> Connection::place_of_keys(const Command& command,
                                                                   Args args) {
   std::optional<Place> place;
   std::string_view error;
+  if (command.keys.first == 0) {
+    const std::optional<GroupId> group = host_.database().group_of(0);
+    if (group) return Place{*group, 0};
+    error = "CLUSTERDOWN Hash slot not served";
+  }
   for_each_key(command, args, [&](std::string_view key) {
     const Slot slot = slot_of(key);
     const std::optional<GroupId> group = host_.database().group_of(slot);
@@ -364,7 +415,13 @@ inline void Connection::run_read(const Command& command, Args args) {
   if (!place) return;
   const Index after = last_write(place->group);
   const bool readable = host_.database().readable(place->group, after);
-  if (readable && pending_.empty() && read_at_once(command, *place, args)) return;
+  const bool is_watch = command.read == &key_commands::watch;
+  if (is_watch && session_.transaction.active()) {
+    return reply_error("ERR WATCH inside MULTI is not allowed");
+  }
+  if (readable && !is_watch && (command.flags & kScan) == 0 && pending_.empty() &&
+      read_at_once(command, *place, args))
+    return;
   // The reply comes when nobody asks for room any more: the room for it is taken now.
   Request& request = add_pending(command, *place, args, host_.limits().max_value_size_bytes);
   request.args.assign(args.begin(), args.end());
@@ -377,20 +434,31 @@ inline void Connection::run_read(const Command& command, Args args) {
 inline bool Connection::read_at_once(const Command& command, Place place, Args args) {
   resp::Writer reply = writer(output_);
   const OrderedMap& map = host_.database().cached(place.group);
-  const Lookup lookup = command.read({map, args, place.slot, read_scratch_}, reply);
+  const Lookup lookup = command.read(read_call(command, place, args, map, read_scratch_), reply);
   connection_detail::release_excess(read_scratch_);
   return lookup == Lookup::kFound;
 }
 
+inline ReadCall Connection::read_call(const Command& command, Place place, Args args,
+                                      const OrderedMap& map, ReadScratch& scratch) const {
+  const int first_key = command.keys.first > 0 ? command.keys.first : kNoKey;
+  return {map, args, place.slot, scratch, host_.database().times(place.group), first_key};
+}
+
 inline void Connection::serve_read(Request& request) {
+  if ((request.command->flags & kScan) != 0) return read_from_disk(request);
   const std::vector<std::string_view> args(request.args.begin(), request.args.end());
   resp::Writer reply = request.writer();
   const OrderedMap& map = host_.database().cached(request.group);
-  const Lookup lookup = request.command->read({map, args, request.slot, read_scratch_}, reply);
+  const Place place{request.group, request.slot};
+  const Lookup lookup =
+      request.command->read(read_call(*request.command, place, args, map, read_scratch_), reply);
   connection_detail::release_excess(read_scratch_);
   switch (lookup) {
     case Lookup::kNotInMemory:
       return read_from_disk(request);
+    case Lookup::kDue:
+      return wait_for_time(request);
     case Lookup::kFailed:
       reply.error("ERR storage failure");
       break;
@@ -404,15 +472,31 @@ inline void Connection::serve_read(Request& request) {
 // its answer is back on the loop.
 inline void Connection::read_from_disk(Request& request) {
   Database& database = host_.database();
-  database.read_from_disk(request.group, [this, &database, &request](const OrderedMap& map) {
+  const ReadTimes times = database.times(request.group);
+  auto work = [this, &database, &request, times](const OrderedMap& map) {
     const std::vector<std::string_view> args(request.args.begin(), request.args.end());
     resp::Writer reply = request.writer();
     ReadScratch scratch;
-    if (request.command->read({map, args, request.slot, scratch}, reply) != Lookup::kFound) {
-      reply.error("ERR storage failure");
-    }
+    const int first_key = request.command->keys.first > 0 ? request.command->keys.first : kNoKey;
+    const Lookup lookup =
+        request.command->read({map, args, request.slot, scratch, times, first_key}, reply);
+    if (lookup == Lookup::kDue) return database.post([this, &request] { wait_for_time(request); });
+    if (lookup != Lookup::kFound) reply.error("ERR storage failure");
     database.post([this, &request] { answer(request); });
-  });
+  };
+  if ((request.command->flags & kScan) != 0) {
+    database.scan_disk(request.group, std::move(work));
+  } else {
+    database.read_from_disk(request.group, std::move(work));
+  }
+}
+
+// What was found must not be returned any more, and is not gone yet for all replicas: an entry moves
+// the state's time on, and the read looks again.
+inline void Connection::wait_for_time(Request& request) {
+  Operation operation;
+  operation.type = OperationType::kTime;
+  (void)host_.database().propose(request.group, std::move(operation), request);
 }
 
 // ---- Writes -------------------------------------------------------------------------------------
@@ -421,11 +505,14 @@ inline void Connection::run_write(const Command& command, Args args) {
   const std::optional<Place> place = place_of_keys(command, args);
   if (!place) return;
   if ((command.flags & kDenyOom) != 0 && host_.database().disk_is_full()) {
-    return reply_error(
-        "ERR disk full: less than limits.min_free_disk_mb is left on a majority of the nodes");
+    return reply_error(connection_detail::kDiskFull);
   }
-  Operation operation;
-  if (const auto problem = command.write(args, operation)) return reply_error(*problem);
+  if (const std::string problem = kv::check_write(command, args, host_.limits());
+      !problem.empty()) {
+    return reply_at_once([&](std::string& out) { out += problem; });
+  }
+  Operation operation = kv::operation_of(command, args, host_.limits());
+  if (!all_know(operation)) return reply_error(connection_detail::kNotKnownToAll);
   Request& request = add_pending(command, *place, args, 0);
   const Index index = host_.database().propose(place->group, std::move(operation), request);
   if (index == Index{}) return;  // refused, and answered
@@ -433,9 +520,20 @@ inline void Connection::run_write(const Command& command, Args args) {
   last_writes_[place->group] = index;
 }
 
+inline bool Connection::all_know(const Operation& operation) const {
+  const std::uint32_t version = operation_version_of(operation.type);
+  return version == 1 || host_.database().all_know_operations(version);
+}
+
 inline void Connection::on_done(Request& request, const Outcome& outcome) {
-  resp::Writer reply = request.writer();
-  kv::reply_outcome(outcome, reply);
+  if (request.is_read()) return serve_read(request);  // it waited for the time
+  const bool is_exec = request.command->local == &connection_commands::exec;
+  if (is_exec && outcome.kind == Outcome::Kind::kReply) {
+    reply_transaction(request, outcome);
+  } else {
+    resp::Writer reply = request.writer();
+    kv::reply_outcome(outcome, reply);
+  }
   answer(request);
 }
 
@@ -446,6 +544,139 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
   }
   request.writer().error(host_.database().refusal_text(request.slot, refusal));
   answer(request);
+}
+
+// `errors_` is the answer to a request that can't run. In a transaction, EXEC will refuse it all then.
+inline void Connection::refuse(Args args) {
+  TransactionQueue& transaction = session_.transaction;
+  transaction.break_off();
+  if (!equals_ignoring_case(args[0], "exec")) {
+    return reply_at_once([&](std::string& out) { out += errors_; });
+  }
+  transaction.end();
+  // Other words than ERR are told, as in Redis.
+  const std::size_t before = errors_.starts_with("-ERR ") ? 5 : 1;
+  constexpr std::size_t kBehind = 2;
+  reply_error("EXECABORT Transaction discarded because of: " +
+              errors_.substr(before, errors_.size() - before - kBehind));
+}
+
+// ---- Transactions -------------------------------------------------------------------------------
+
+inline void Connection::queue(const Command& command, Args args) {
+  TransactionQueue& transaction = session_.transaction;
+  const auto refuse = [&](std::string_view text) {
+    transaction.break_off();
+    reply_error(text);
+  };
+  if (command.admin != nullptr || (command.flags & kNoMulti) != 0) {
+    return refuse("ERR Command not allowed inside a transaction");
+  }
+  if ((command.flags & kDenyOom) != 0 && host_.database().disk_is_full()) {
+    return refuse(connection_detail::kDiskFull);
+  }
+  if (transaction.size_bytes() + connection_detail::size_of(args) >
+      host_.limits().max_request_size_bytes) {
+    return refuse("ERR request too large");
+  }
+  transaction.queue(args);
+  reply_at_once([&](std::string& out) { writer(out).simple_string("QUEUED"); });
+}
+
+// The watched keys and the keys of all commands are in one group.
+inline std::optional<Connection::Place> Connection::place_of_transaction(
+    const TransactionQueue& transaction) {
+  std::optional<Place> place;
+  std::string_view error;
+  const auto add = [&](std::string_view key) {
+    const Slot slot = slot_of(key);
+    const std::optional<GroupId> group = host_.database().group_of(slot);
+    if (!group) error = "CLUSTERDOWN Hash slot not served";
+    if (place && group && group != place->group) {
+      error = "CROSSSLOT Keys in request don't hash to the same slot";
+    }
+    if (group && !place) place = Place{*group, slot};
+  };
+  for (const WatchedKey& watched : transaction.watched()) add(watched.key);
+  for (const TransactionQueue::Command& queued : transaction.commands()) {
+    const std::vector<std::string_view> args(queued.begin(), queued.end());
+    for_each_key(*kv::find(args), args, add);
+  }
+  if (!place && error.empty()) {
+    if (const auto group = host_.database().group_of(0)) place = Place{*group, 0};
+  }
+  if (error.empty() && place) return place;
+  reply_error(error.empty() ? "CLUSTERDOWN Hash slot not served" : error);
+  return std::nullopt;
+}
+
+// One entry: the watched keys, and the commands that touch keys. The others answer when it is done.
+inline void Connection::run_exec(const Command& command) {
+  TransactionQueue transaction = std::move(session_.transaction);
+  session_.transaction.end();
+  const std::optional<Place> place = place_of_transaction(transaction);
+  if (!place) return;
+  std::vector<const TransactionQueue::Command*> touching;
+  for (const TransactionQueue::Command& queued : transaction.commands()) {
+    if (connection_detail::touches_keys(queued)) touching.push_back(&queued);
+  }
+  if (touching.empty() && transaction.watched().empty()) {
+    Request& request = add_pending(&command, transaction.size_bytes());
+    request.transaction = transaction.commands();
+    reply_transaction(request, {});
+    return answer(request);
+  }
+  std::vector<std::string> numbers;
+  Operation operation;
+  operation.type = OperationType::kTransaction;
+  operation.max_value_size_bytes = host_.limits().max_value_size_bytes;
+  operation.arguments = write_transaction(transaction.watched(), touching, numbers);
+  if (!all_know(operation)) return reply_error(connection_detail::kNotKnownToAll);
+  Request& request = add_pending(&command, transaction.size_bytes());
+  request.group = place->group;
+  request.slot = place->slot;
+  request.transaction = transaction.commands();
+  const Index index = host_.database().propose(place->group, std::move(operation), request);
+  if (index == Index{}) return;  // refused, and answered
+  request.index = index;
+  last_writes_[place->group] = index;
+}
+
+inline void Connection::reply_transaction(Request& request, const Outcome& outcome) {
+  std::string_view replies = outcome.reply;
+  resp::Writer reply = request.writer();
+  reply.array(request.transaction.size());
+  for (const TransactionQueue::Command& queued : request.transaction) {
+    const std::vector<std::string_view> args(queued.begin(), queued.end());
+    const Command& command = *kv::find(args);
+    if (command.local != nullptr) {
+      command.local(Call{command, args, session_, host_.site(), request.reply});
+      continue;
+    }
+    resp::ReplyParser parser;
+    const resp::Status status = parser.parse(replies);
+    raft::require(status == resp::Status::kComplete, "a transaction has too few replies");
+    kv::reply_resp3(replies.substr(0, parser.consumed()), reply);
+    replies.remove_prefix(parser.consumed());
+  }
+}
+
+// A WATCH was answered with tokens: they are kept, and the client hears OK.
+inline void Connection::finish_watch(Request& request) {
+  if (!request.reply.starts_with('*')) return;  // an error
+  resp::ReplyParser parser;
+  const resp::Status status = parser.parse(request.reply);
+  raft::require(status == resp::Status::kComplete, "WATCH did not answer with tokens");
+  const std::vector<resp::Value>& numbers = parser.value().elements;
+  for (std::size_t i = 1; i < request.args.size(); ++i) {
+    const auto number = [&](std::size_t at) {
+      return static_cast<std::uint64_t>(numbers.at(3 * (i - 1) + at).integer);
+    };
+    session_.transaction.watch(
+        {request.args[i], {Index{number(0)}, number(1) != 0, Index{number(2)}}});
+  }
+  request.reply.clear();
+  request.writer().simple_string("OK");
 }
 
 // ---- Administration -----------------------------------------------------------------------------
@@ -513,6 +744,7 @@ inline std::vector<std::string> Connection::logged_arguments(const Request& requ
 // `request` may be gone then.
 inline void Connection::answer(Request& request) {
   request.answered = true;
+  if (request.is_read() && request.command->read == &key_commands::watch) finish_watch(request);
   if (request.is_measured) {
     count(*request.command, site_.now_us() - request.began_us, request.reply,
           [&] { return logged_arguments(request); });

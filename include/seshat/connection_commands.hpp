@@ -40,18 +40,18 @@ void client_get_name(const Call& call);
 void client_set_name(const Call& call);
 void client_set_info(const Call& call);
 
-// MULTI is not there yet. A client that pipelines MULTI, commands, EXEC must not find the commands
-// done and the transaction refused: once MULTI was refused, all is, up to EXEC or DISCARD.
+// EXEC of a transaction that touches keys, and WATCH, are connection.hpp's.
 void multi(const Call& call);
 void exec(const Call& call);
 void discard(const Call& call);
+void unwatch(const Call& call);
 
 // =================================================================================================
 // Bodies
 // =================================================================================================
 
 inline void ping(const Call& call) {
-  if (call.args.size() > 2) return call.reply().error(wrong_arity_text(call.command));
+  if (call.args.size() > 2) return call.reply().error(wrong_arity_text(call.command.name));
   if (call.args.size() == 2) return call.reply().bulk(call.args[1]);
   call.reply().simple_string("PONG");
 }
@@ -95,7 +95,7 @@ inline void reset(const Call& call) {
   call.session.authenticated = !call.site.door().needs_password();
   call.session.gave_password = call.session.no_evict = call.session.replies_off = false;
   call.session.read_only = false;
-  call.session.refusing_transaction = false;
+  call.session.transaction.end();
   call.reply().simple_string("RESET");
 }
 
@@ -280,20 +280,32 @@ inline void client_set_info(const Call& call) {
 // ---- MULTI --------------------------------------------------------------------------------------
 
 inline void multi(const Call& call) {
-  call.session.refusing_transaction = true;
-  call.reply().error(
-      "ERR MULTI is not supported yet: what follows is refused, up to EXEC or DISCARD");
+  if (call.session.transaction.active()) {
+    return call.reply().error("ERR MULTI calls can not be nested");
+  }
+  call.session.transaction.begin();
+  call.reply().simple_string("OK");
 }
 
 inline void exec(const Call& call) {
-  if (!call.session.refusing_transaction) return call.reply().error("ERR EXEC without MULTI");
-  call.session.refusing_transaction = false;
-  call.reply().error("EXECABORT Transaction discarded because of previous errors.");
+  const TransactionQueue& transaction = call.session.transaction;
+  if (!transaction.active()) return call.reply().error("ERR EXEC without MULTI");
+  const bool broken = transaction.broken();
+  call.session.transaction.end();
+  if (broken) {
+    return call.reply().error("EXECABORT Transaction discarded because of previous errors.");
+  }
+  call.reply().array(0);
 }
 
 inline void discard(const Call& call) {
-  if (!call.session.refusing_transaction) return call.reply().error("ERR DISCARD without MULTI");
-  call.session.refusing_transaction = false;
+  if (!call.session.transaction.active()) return call.reply().error("ERR DISCARD without MULTI");
+  call.session.transaction.end();
+  call.reply().simple_string("OK");
+}
+
+inline void unwatch(const Call& call) {
+  call.session.transaction.unwatch();
   call.reply().simple_string("OK");
 }
 

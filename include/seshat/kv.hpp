@@ -1,13 +1,13 @@
 // seshat/kv.hpp - the commands of Seshat: the table, and the functions of keys and values.
 //
-//   args ──> check(): known? arity? limits? transaction? ──> Command
-//                                           local │ read │ write │ admin (command.hpp)
+//   args ──> check(): known? arity? limits? ──> Command
+//                                  local │ read │ write │ admin (command.hpp)
+//   a write's log entry ──> apply_command(): the same table, on every replica
 //
-// Adding a command is one entry in kCommands and one function. What a write does when its log entry
-// is applied stands in state_machine.hpp.
+// Adding a command is one entry in kCommands and one function (docs/adding-a-command.md).
 //
-// Threads: the loop, but for read functions: those run wherever the map they get allows.
-// Needs:   command.hpp, and the headers with the functions of the other commands.
+// Threads: the loop; apply_command() where entries are applied.
+// Needs:   command.hpp and the *_commands.hpp.
 #ifndef SESHAT_KV_HPP
 #define SESHAT_KV_HPP
 
@@ -22,8 +22,10 @@
 #include "seshat/client_commands.hpp"
 #include "seshat/command.hpp"
 #include "seshat/connection_commands.hpp"
+#include "seshat/key_commands.hpp"
 #include "seshat/operator_commands.hpp"
 #include "seshat/server_commands.hpp"
+#include "seshat/string_commands.hpp"
 
 namespace seshat::kv {
 
@@ -34,6 +36,7 @@ namespace seshat::kv {
 struct Limits {
   std::size_t max_key_size_bytes = 256;
   std::size_t max_value_size_bytes = 65'536;
+  std::size_t max_request_size_bytes = 1 << 20;  // of what a transaction queues, too
 };
 
 // The command (or subcommand) that a request names, once all that can be checked before it runs
@@ -41,14 +44,20 @@ struct Limits {
 [[nodiscard]] const Command* check(Args args, const Limits& limits, const Session& session,
                                    resp::Writer& reply);
 
+// The command (or subcommand) of a request, its arity unseen; nullptr: there is none.
+[[nodiscard]] const Command* find(Args args);
+
+// A reply in RESP3, in the protocol of `reply`.
+void reply_resp3(std::string_view resp3, resp::Writer& reply);
 // What a client hears of a write that was applied.
 void reply_outcome(const Outcome& outcome, resp::Writer& reply);
 
-// Of keys and values
-[[nodiscard]] Lookup get(const ReadCall& call, resp::Writer& reply);
-[[nodiscard]] Lookup exists(const ReadCall& call, resp::Writer& reply);
-[[nodiscard]] std::optional<std::string> set(Args args, Operation& operation);
-[[nodiscard]] std::optional<std::string> del(Args args, Operation& operation);
+// What is wrong with the arguments of a write, as a reply, if anything is.
+[[nodiscard]] std::string check_write(const Command& command, Args args, const Limits& limits);
+// What goes into the log for a write: with the lowest version that can say it.
+[[nodiscard]] Operation operation_of(const Command& command, Args args, const Limits& limits);
+// Applies a command of a log entry: see state_machine.hpp.
+[[nodiscard]] bool apply_command(const CommandToApply& command);
 
 // =================================================================================================
 // The table
@@ -142,6 +151,14 @@ inline constexpr std::array kClientCommands = {
 };
 
 inline constexpr std::array kClusterCommands = {
+    Command{"cluster|countkeysinslot", 3, kStale | kReadOnly | kScan | kNoMulti, {}, "cluster", "3.0.0",
+            "O(N) where N is the number of keys in the slot",
+            "Counts the keys in a slot", "slot:integer",
+            nullptr, &key_commands::count_keys_in_slot},
+    Command{"cluster|getkeysinslot", 4, kStale | kReadOnly | kScan | kNoMulti, {}, "cluster", "3.0.0",
+            "O(N) where N is the number of keys asked for",
+            "Lists keys in a slot", "slot:integer count:integer",
+            nullptr, &key_commands::get_keys_in_slot},
     Command{"cluster|info", 2, kStale, {}, "cluster", "3.0.0", "O(1)",
             "Tells about the state of the cluster", "", &server_commands::cluster_info},
     Command{"cluster|keyslot", 3, kStale, {}, "cluster", "3.0.0",
@@ -227,7 +244,25 @@ inline constexpr std::array kSlowLogCommands = {
             "Empties the slow log", "", &operator_commands::slow_log_reset},
 };
 
+inline constexpr std::array kMemoryCommands = {
+    Command{"memory|usage", -3, kReadOnly, {2, 2, 1, "RO"}, "server", "4.0.0", "O(1)",
+            "Tells how many bytes the rows of a key take", "key:key samples:string:optional:multiple",
+            nullptr, &key_commands::memory_usage},
+};
+
+inline constexpr std::array kObjectCommands = {
+    Command{"object|encoding", 3, kReadOnly, {2, 2, 1, "RO"}, "generic", "2.2.3", "O(1)",
+            "Tells how Redis would store a value", "key:key",
+            nullptr, &key_commands::object_encoding},
+    Command{"object|refcount", 3, kReadOnly, {2, 2, 1, "RO"}, "generic", "2.2.3", "O(1)",
+            "Counts the references to a value: 1", "key:key",
+            nullptr, &key_commands::object_refcount},
+};
+
 inline constexpr std::array kCommands = {
+    Command{"append", 3, kWrite | kDenyOom | kFast, {1, 1, 1, "RW insert"}, "string", "2.0.0", "O(1)",
+            "Appends to a value", "key:key value:string",
+            nullptr, nullptr, &string_commands::append},
     Command{"asking", 1, kFast | kAboutConnection, {}, "cluster", "3.0.0", "O(1)",
             "Announces that the next command follows an ASK", "", &connection_commands::asking},
     Command{"auth", -2, detail::kAlways, {}, "connection", "1.0.0", "O(1)",
@@ -246,45 +281,144 @@ inline constexpr std::array kCommands = {
     Command{"config", -2, 0, {}, "server", "2.0.0", "Depends on subcommand.",
             "A container for configuration commands", "", nullptr, nullptr, nullptr, nullptr,
             kConfigCommands},
-    Command{"del", -2, kWrite, {1, -1, 1, "RM delete"}, "generic", "1.0.0",
-            "O(N) where N is the number of keys",
-            "Deletes keys, all of them or none, and counts those that were there",
-            "key:key:multiple", nullptr, nullptr, &del},
+    Command{"copy", -3, kWrite | kDenyOom, {1, 2, 1, "RW access"}, "generic", "6.2.0", "O(1)",
+            "Copies a value to another key", "source:key destination:key options:string:optional:multiple",
+            nullptr, nullptr, &key_commands::copy},
+    Command{"dbsize", 1, kReadOnly | kFast, {}, "server", "1.0.0", "O(1)",
+            "Counts the keys", "",
+            nullptr, &key_commands::dbsize},
+    Command{"decr", 2, kWrite | kDenyOom | kFast, {1, 1, 1, "RW access update"}, "string", "1.0.0", "O(1)",
+            "Subtracts 1 from a number", "key:key",
+            nullptr, nullptr, &string_commands::decr},
+    Command{"decrby", 3, kWrite | kDenyOom | kFast, {1, 1, 1, "RW access update"}, "string", "1.0.0", "O(1)",
+            "Subtracts from a number", "key:key decrement:integer",
+            nullptr, nullptr, &string_commands::decrby},
+    Command{"del", -2, kWrite, {1, -1, 1, "RM delete"}, "generic", "1.0.0", "O(N) where N is the number of keys",
+            "Deletes keys, all of them or none, and counts those that were there", "key:key:multiple",
+            nullptr, nullptr, &key_commands::del},
+    Command{"delex", -2, kWrite | kFast, {1, 1, 1, "RW access delete"}, "string", "8.4.0", "O(1)",
+            "Deletes a key if its value is, or is not, the given one", "key:key condition:string:optional value:string:optional",
+            nullptr, nullptr, &string_commands::delex},
     Command{"discard", 1, detail::kTransaction | kFast | kAllowBusy, {}, "transactions", "2.0.0",
             "O(1)",
-            "Ends a refused transaction", "", &connection_commands::discard},
+            "Forgets the queued commands", "", &connection_commands::discard},
     Command{"echo", 2, detail::kAbout | kFast, {}, "connection", "1.0.0", "O(1)",
             "Answers with its argument", "message:string", &connection_commands::echo},
     Command{"exec", 1, detail::kTransaction | kSkipSlowlog, {}, "transactions", "1.2.0", "O(1)",
-            "Ends a refused transaction", "", &connection_commands::exec},
-    Command{"exists", -2, kReadOnly | kFast, {1, -1, 1, "RO"}, "generic", "1.0.0",
-            "O(N) where N is the number of keys",
-            "Counts the keys that exist, repeats included", "key:key:multiple", nullptr, &exists},
+            "Executes the queued commands, all of them or none", "", &connection_commands::exec},
+    Command{"exists", -2, kReadOnly | kFast, {1, -1, 1, "RO"}, "generic", "1.0.0", "O(N) where N is the number of keys",
+            "Counts the keys that exist, repeats included", "key:key:multiple",
+            nullptr, &key_commands::exists},
+    Command{"expire", -3, kWrite | kFast, {1, 1, 1, "RW update"}, "generic", "1.0.0", "O(1)",
+            "Sets when a key expires, in seconds from now", "key:key seconds:integer condition:string:optional",
+            nullptr, nullptr, &key_commands::expire},
+    Command{"expireat", -3, kWrite | kFast, {1, 1, 1, "RW update"}, "generic", "1.2.0", "O(1)",
+            "Sets when a key expires, in seconds since 1970", "key:key unix-time-seconds:unix-time condition:string:optional",
+            nullptr, nullptr, &key_commands::expireat},
+    Command{"expiretime", 2, kReadOnly | kFast, {1, 1, 1, "RO access"}, "generic", "7.0.0", "O(1)",
+            "Tells when a key expires, in seconds since 1970", "key:key",
+            nullptr, &key_commands::expiretime},
+    Command{"flushall", -1, kWrite, {}, "server", "1.0.0", "O(1)",
+            "Deletes all keys", "flush-type:string:optional",
+            nullptr, nullptr, &key_commands::flush},
+    Command{"flushdb", -1, kWrite, {}, "server", "1.0.0", "O(1)",
+            "Deletes all keys", "flush-type:string:optional",
+            nullptr, nullptr, &key_commands::flush},
     Command{"get", 2, kReadOnly | kFast, {1, 1, 1, "RO access"}, "string", "1.0.0", "O(1)",
-            "Gets the value of a key", "key:key", nullptr, &get},
+            "Gets the value of a key", "key:key",
+            nullptr, &string_commands::get},
+    Command{"getdel", 2, kWrite | kFast, {1, 1, 1, "RW access delete"}, "string", "6.2.0", "O(1)",
+            "Gets the value of a key and deletes it", "key:key",
+            nullptr, nullptr, &string_commands::getdel},
+    Command{"getex", -2, kWrite | kFast, {1, 1, 1, "RW access update"}, "string", "6.2.0", "O(1)",
+            "Gets the value of a key and sets when it expires", "key:key expiration:string:optional",
+            nullptr, nullptr, &string_commands::getex},
+    Command{"getrange", 4, kReadOnly, {1, 1, 1, "RO access"}, "string", "2.4.0", "O(N) where N is the length of the result",
+            "Gets a part of a value", "key:key start:integer end:integer",
+            nullptr, &string_commands::getrange},
+    Command{"getset", 3, kWrite | kDenyOom | kFast, {1, 1, 1, "RW access update"}, "string", "1.0.0", "O(1)",
+            "Gets the value of a key and sets another", "key:key value:string",
+            nullptr, nullptr, &string_commands::getset},
     Command{"hello", -1, detail::kAlways, {}, "connection", "6.0.0", "O(1)",
             "Greets the server and chooses the protocol", "protover:integer:optional",
             &connection_commands::hello},
+    Command{"incr", 2, kWrite | kDenyOom | kFast, {1, 1, 1, "RW access update"}, "string", "1.0.0", "O(1)",
+            "Adds 1 to a number", "key:key",
+            nullptr, nullptr, &string_commands::incr},
+    Command{"incrby", 3, kWrite | kDenyOom | kFast, {1, 1, 1, "RW access update"}, "string", "1.0.0", "O(1)",
+            "Adds to a number", "key:key increment:integer",
+            nullptr, nullptr, &string_commands::incrby},
+    Command{"incrbyfloat", 3, kWrite | kDenyOom | kFast, {1, 1, 1, "RW access update"}, "string", "2.6.0", "O(1)",
+            "Adds to a number with a fraction", "key:key increment:double",
+            nullptr, nullptr, &string_commands::incrbyfloat},
     Command{"info", -1, kLoading | kStale | kDangerous, {}, "server", "1.0.0", "O(1)",
             "Tells about the node", "section:string:optional:multiple", &server_commands::info},
+    Command{"keys", 2, kReadOnly | kDangerous | kScan | kNoMulti, {}, "generic", "1.0.0", "O(N) where N is the number of keys",
+            "Lists the keys that match a pattern", "pattern:pattern",
+            nullptr, &key_commands::keys},
     Command{"latency", -2, 0, {}, "server", "2.8.13", "Depends on subcommand.",
             "A container for commands about what took long", "", nullptr, nullptr, nullptr, nullptr,
             kLatencyCommands},
+    Command{"memory", -2, 0, {}, "server", "4.0.0", "Depends on subcommand.",
+            "A container for commands about memory", "", nullptr, nullptr, nullptr, nullptr,
+            kMemoryCommands},
+    Command{"mget", -2, kReadOnly | kFast, {1, -1, 1, "RO access"}, "string", "1.0.0", "O(N) where N is the number of keys",
+            "Gets the values of keys", "key:key:multiple",
+            nullptr, &string_commands::mget},
+    Command{"mset", -3, kWrite | kDenyOom, {1, -1, 2, "OW update"}, "string", "1.0.1", "O(N) where N is the number of keys",
+            "Sets the values of keys, all of them or none", "key:key value:string pairs:string:optional:multiple",
+            nullptr, nullptr, &string_commands::mset},
+    Command{"msetnx", -3, kWrite | kDenyOom, {1, -1, 2, "OW insert"}, "string", "1.0.1", "O(N) where N is the number of keys",
+            "Sets the values of keys if none of them exists", "key:key value:string pairs:string:optional:multiple",
+            nullptr, nullptr, &string_commands::msetnx},
     Command{"multi", 1, detail::kTransaction | kFast | kAllowBusy, {}, "transactions", "1.2.0",
             "O(1)",
-            "Is refused: transactions are not supported yet", "", &connection_commands::multi},
+            "Queues the commands that follow, for EXEC", "", &connection_commands::multi},
+    Command{"object", -2, 0, {}, "generic", "2.2.3", "Depends on subcommand.",
+            "A container for commands about what keys hold", "", nullptr, nullptr, nullptr, nullptr,
+            kObjectCommands},
+    Command{"persist", 2, kWrite | kFast, {1, 1, 1, "RW update"}, "generic", "2.2.0", "O(1)",
+            "Takes back when a key expires", "key:key",
+            nullptr, nullptr, &key_commands::persist},
+    Command{"pexpire", -3, kWrite | kFast, {1, 1, 1, "RW update"}, "generic", "2.6.0", "O(1)",
+            "Sets when a key expires, in milliseconds from now", "key:key milliseconds:integer condition:string:optional",
+            nullptr, nullptr, &key_commands::pexpire},
+    Command{"pexpireat", -3, kWrite | kFast, {1, 1, 1, "RW update"}, "generic", "2.6.0", "O(1)",
+            "Sets when a key expires, in milliseconds since 1970", "key:key unix-time-milliseconds:unix-time condition:string:optional",
+            nullptr, nullptr, &key_commands::pexpireat},
+    Command{"pexpiretime", 2, kReadOnly | kFast, {1, 1, 1, "RO access"}, "generic", "7.0.0", "O(1)",
+            "Tells when a key expires, in milliseconds since 1970", "key:key",
+            nullptr, &key_commands::pexpiretime},
     Command{"ping", -1, kFast | kAboutConnection, {}, "connection", "1.0.0", "O(1)",
             "Answers PONG, or with its argument", "message:string:optional",
             &connection_commands::ping},
+    Command{"psetex", 4, kWrite | kDenyOom, {1, 1, 1, "OW update"}, "string", "2.6.0", "O(1)",
+            "Sets the value of a key and when it expires, in milliseconds", "key:key milliseconds:integer value:string",
+            nullptr, nullptr, &string_commands::psetex},
+    Command{"pttl", 2, kReadOnly | kFast, {1, 1, 1, "RO access"}, "generic", "2.6.0", "O(1)",
+            "Tells in how many milliseconds a key expires", "key:key",
+            nullptr, &key_commands::pttl},
     Command{"quit", -1, detail::kAlways, {}, "connection", "1.0.0", "O(1)",
             "Closes the connection", "", &connection_commands::quit},
+    Command{"randomkey", 1, kReadOnly | kScan | kNoMulti, {}, "generic", "1.0.0", "O(1)",
+            "Names a key at random", "",
+            nullptr, &key_commands::randomkey},
     Command{"readonly", 1, detail::kAbout | kFast, {}, "cluster", "3.0.0", "O(1)",
             "Allows reads on a replica, where follower reads are on", "",
             &connection_commands::read_only},
     Command{"readwrite", 1, detail::kAbout | kFast, {}, "cluster", "3.0.0", "O(1)",
             "Takes READONLY back", "", &connection_commands::read_write},
+    Command{"rename", 3, kWrite, {1, 2, 1, "RW access"}, "generic", "1.0.0", "O(1)",
+            "Gives a key another name", "key:key newkey:key",
+            nullptr, nullptr, &key_commands::rename},
+    Command{"renamenx", 3, kWrite | kFast, {1, 2, 1, "RW access"}, "generic", "1.0.0", "O(1)",
+            "Gives a key another name if nothing has it", "key:key newkey:key",
+            nullptr, nullptr, &key_commands::renamenx},
     Command{"reset", 1, detail::kAlways, {}, "connection", "6.2.0", "O(1)",
             "Makes the connection as new", "", &connection_commands::reset},
+    Command{"scan", -2, kReadOnly | kScan | kNoMulti, {}, "generic", "2.8.0", "O(1) for each call",
+            "Lists keys, some at a time", "cursor:integer options:string:optional:multiple",
+            nullptr, &key_commands::scan},
     Command{"select", 2, detail::kAbout | kFast, {}, "connection", "1.0.0", "O(1)",
             "Chooses a database, of which there is one", "index:integer",
             &connection_commands::select},
@@ -310,8 +444,18 @@ inline constexpr std::array kCommands = {
             "Waits for an election in each group",
             "Hands the leadership of all groups to a member", "node-id:integer",
             nullptr, nullptr, nullptr, &admin_commands::transfer_leader},
-    Command{"set", -3, kWrite | kDenyOom, {1, 1, 1, "OW update"}, "string", "1.0.0", "O(1)",
-            "Sets the value of a key", "key:key value:string", nullptr, nullptr, &set},
+    Command{"set", -3, kWrite | kDenyOom, {1, 1, 1, "RW access update variable_flags"}, "string", "1.0.0", "O(1)",
+            "Sets the value of a key", "key:key value:string options:string:optional:multiple",
+            nullptr, nullptr, &string_commands::set},
+    Command{"setex", 4, kWrite | kDenyOom, {1, 1, 1, "OW update"}, "string", "2.0.0", "O(1)",
+            "Sets the value of a key and when it expires, in seconds", "key:key seconds:integer value:string",
+            nullptr, nullptr, &string_commands::setex},
+    Command{"setnx", 3, kWrite | kDenyOom | kFast, {1, 1, 1, "OW insert"}, "string", "1.0.0", "O(1)",
+            "Sets the value of a key that does not exist", "key:key value:string",
+            nullptr, nullptr, &string_commands::setnx},
+    Command{"setrange", 4, kWrite | kDenyOom, {1, 1, 1, "RW update"}, "string", "2.2.0", "O(1)",
+            "Writes over a part of a value", "key:key offset:integer value:string",
+            nullptr, nullptr, &string_commands::setrange},
     Command{"shutdown", -1, kNoScript | detail::kOperator | kNoMulti | kAllowBusy, {}, "server",
             "1.0.0", "Waits for what is under way",
             "Ends this node in good order", "option:string:optional:multiple",
@@ -319,16 +463,40 @@ inline constexpr std::array kCommands = {
     Command{"slowlog", -2, 0, {}, "server", "2.2.12", "Depends on subcommand.",
             "A container for commands about the slow log", "", nullptr, nullptr, nullptr, nullptr,
             kSlowLogCommands},
+    Command{"strlen", 2, kReadOnly | kFast, {1, 1, 1, "RO"}, "string", "2.2.0", "O(1)",
+            "Tells the length of a value", "key:key",
+            nullptr, &string_commands::strlen},
+    Command{"substr", 4, kReadOnly, {1, 1, 1, "RO access"}, "string", "1.0.0", "O(N) where N is the length of the result",
+            "Gets a part of a value", "key:key start:integer end:integer",
+            nullptr, &string_commands::getrange},
     Command{"time", 1, kLoading | kStale | kFast, {}, "server", "2.6.0", "O(1)",
             "Tells the time of this machine", "", &operator_commands::time},
+    Command{"touch", -2, kReadOnly | kFast, {1, -1, 1, "RO"}, "generic", "3.2.1", "O(N) where N is the number of keys",
+            "Counts the keys that exist", "key:key:multiple",
+            nullptr, &key_commands::exists},
+    Command{"ttl", 2, kReadOnly | kFast, {1, 1, 1, "RO access"}, "generic", "1.0.0", "O(1)",
+            "Tells in how many seconds a key expires", "key:key",
+            nullptr, &key_commands::ttl},
+    Command{"type", 2, kReadOnly | kFast, {1, 1, 1, "RO"}, "generic", "1.0.0", "O(1)",
+            "Tells what a key holds", "key:key",
+            nullptr, &key_commands::type},
+    Command{"unlink", -2, kWrite | kFast, {1, -1, 1, "RM delete"}, "generic", "4.0.0", "O(N) where N is the number of keys",
+            "Deletes keys, as DEL", "key:key:multiple",
+            nullptr, nullptr, &key_commands::del},
+    Command{"unwatch", 1, detail::kTransaction | kFast | kAllowBusy, {}, "transactions", "2.2.0", "O(1)",
+            "Forgets the watched keys", "",
+            &connection_commands::unwatch},
     Command{"wait", 3, kNoScript | kAboutConnection | kWaitsForReplies, {}, "generic", "3.0.0", "O(1)",
             "Counts the other voters that are known to have all that was acknowledged",
             "numreplicas:integer timeout:integer", &operator_commands::wait},
+    Command{"watch", -2, kReadOnly | detail::kTransaction | kFast | kAllowBusy, {1, -1, 1, "RO"}, "transactions", "2.2.0", "O(N) where N is the number of keys",
+            "Has EXEC do nothing if one of these keys changes", "key:key:multiple",
+            nullptr, &key_commands::watch},
 };
 // clang-format on
 
-inline constexpr CommandNames<128> kCommandNames{kCommands};
-static_assert(kCommands.size() <= 64, "give the names twice as many places as there are commands");
+inline constexpr CommandNames<256> kCommandNames{kCommands};
+static_assert(kCommands.size() <= 128, "give the names twice as many places as there are commands");
 
 // =================================================================================================
 // Bodies
@@ -358,11 +526,6 @@ inline bool asks_for_help(const Command& container, Args args) {
          equals_ignoring_case(args[1], "help");
 }
 
-inline bool ends_transaction(const Command& command) {
-  return command.name == "exec" || command.name == "discard" || command.name == "reset" ||
-         command.name == "quit";
-}
-
 }  // namespace detail
 
 inline const Command* check(Args args, const Limits& limits, const Session& session,
@@ -379,12 +542,8 @@ inline const Command* check(Args args, const Limits& limits, const Session& sess
     command = find_command(named.subcommands, args[1]);
     if (command == nullptr) return refuse(unknown_subcommand_text(args));
   }
-  if (!arity_fits(*command, args.size())) return refuse(wrong_arity_text(*command));
+  if (!arity_fits(*command, args.size())) return refuse(wrong_arity_text(command->name));
   if (!session.authenticated && (command->flags & kNoAuth) == 0) return refuse(kNoAuthText);
-  if (session.refusing_transaction && !detail::ends_transaction(*command)) {
-    return refuse(
-        "ERR refused: it came after a MULTI that was refused, and before its EXEC or DISCARD");
-  }
   if (asks_for_help) {
     help(named, reply);
     return nullptr;
@@ -393,56 +552,80 @@ inline const Command* check(Args args, const Limits& limits, const Session& sess
   return too_large.empty() ? command : refuse(too_large);
 }
 
+inline const Command* find(Args args) {
+  const Command* command = args.empty() ? nullptr : kCommandNames.find(args[0]);
+  if (command == nullptr || command->subcommands.empty() || args.size() < 2) return command;
+  return find_command(command->subcommands, args[1]);
+}
+
+// RESP3 and RESP2 write nulls in different ways, and what holds them; all else is the same here.
+inline void reply_resp3(std::string_view resp3, resp::Writer& reply) {
+  if (reply.protocol() == resp::Protocol::kResp3 || (resp3[0] != '_' && resp3[0] != '*')) {
+    return reply.raw(resp3);
+  }
+  resp::ReplyParser parser;
+  const resp::Status status = parser.parse(resp3);
+  raft::require(status == resp::Status::kComplete, "what was applied has no whole reply");
+  resp::write(reply, parser.value());
+}
+
 inline void reply_outcome(const Outcome& outcome, resp::Writer& reply) {
-  if (outcome.kind == Outcome::Kind::kInteger) return reply.integer(outcome.integer);
+  switch (outcome.kind) {
+    case Outcome::Kind::kInteger:
+      return reply.integer(outcome.integer);
+    case Outcome::Kind::kReply:
+      return reply_resp3(outcome.reply, reply);
+    case Outcome::Kind::kNone:
+      return reply.null_array();
+    case Outcome::Kind::kOk:
+      break;
+  }
   reply.simple_string("OK");
 }
 
-// ---- Keys and values ----------------------------------------------------------------------------
+// ---- Writes -------------------------------------------------------------------------------------
 
-inline Lookup get(const ReadCall& call, resp::Writer& reply) {
-  StoredValue value;
-  switch (read_value(call.map, call.slot, call.args[1], call.scratch, value)) {
-    case Lookup::kFound:
-      reply.bulk(value.data);
-      return Lookup::kFound;
-    case Lookup::kAbsent:
-      reply.null();
-      return Lookup::kFound;
-    case Lookup::kNotInMemory:
-      return Lookup::kNotInMemory;
-    case Lookup::kFailed:
-      break;
+inline std::string check_write(const Command& command, Args args, const Limits& limits) {
+  std::string problem;
+  resp::Writer reply(problem, resp::Protocol::kResp2);
+  WriteCall call{nullptr, command.name, args, limits.max_value_size_bytes, reply};
+  command.write(call);
+  return problem;
+}
+
+// SET and DEL without options are what version 1 of operations has.
+inline Operation operation_of(const Command& command, Args args, const Limits& limits) {
+  Operation operation;
+  const bool is_delete = command.write == &key_commands::del;
+  if (is_delete || (command.write == &string_commands::set && args.size() == 3)) {
+    operation.type = is_delete ? OperationType::kDelete : OperationType::kSet;
+    operation.arguments.assign(args.begin() + 1, args.end());
+    return operation;
   }
-  return Lookup::kFailed;
+  operation.type = OperationType::kCommand;
+  operation.max_value_size_bytes = limits.max_value_size_bytes;
+  operation.arguments.assign(args.begin(), args.end());
+  return operation;
 }
 
-inline Lookup exists(const ReadCall& call, resp::Writer& reply) {
-  StoredValue value;
-  std::int64_t count = 0;
-  for (std::size_t i = 1; i < call.args.size(); ++i) {
-    const std::string_view key = call.args[i];
-    const Slot slot = i == 1 ? call.slot : slot_of(key);
-    const Lookup lookup = read_value(call.map, slot, key, call.scratch, value);
-    if (lookup == Lookup::kNotInMemory || lookup == Lookup::kFailed) return lookup;
-    count += lookup == Lookup::kFound ? 1 : 0;
+inline bool apply_command(const CommandToApply& to_apply) {
+  const Args args = to_apply.args;
+  const Command* command = find(args);
+  if (command == nullptr || !arity_fits(*command, args.size())) return false;
+  resp::Writer reply(to_apply.reply, resp::Protocol::kResp3);
+  if (command->write != nullptr) {
+    WriteCall call{&to_apply.keys, command->name, args, to_apply.max_value_size_bytes, reply};
+    command->write(call);
+    return true;
   }
-  reply.integer(count);
-  return Lookup::kFound;
-}
-
-// SET key value. The options (EX, NX, GET, ...) are not there yet, and never ignored in silence.
-inline std::optional<std::string> set(Args args, Operation& operation) {
-  if (args.size() != 3) return "ERR syntax error";
-  operation.type = OperationType::kSet;
-  operation.arguments.assign(args.begin() + 1, args.end());
-  return std::nullopt;
-}
-
-inline std::optional<std::string> del(Args args, Operation& operation) {
-  operation.type = OperationType::kDelete;
-  operation.arguments.assign(args.begin() + 1, args.end());
-  return std::nullopt;
+  if (command->read == nullptr) return false;
+  ReadScratch scratch;
+  ReadCall call{to_apply.keys.batch(), args, 0, scratch, {}};
+  call.times = {to_apply.keys.now_ms(), to_apply.keys.now_ms()};
+  call.first_key = kNoKey;
+  call.key_count = to_apply.keys.key_count();
+  if (command->read(call, reply) != Lookup::kFound) to_apply.keys.fail();
+  return true;
 }
 
 }  // namespace seshat::kv

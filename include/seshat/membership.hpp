@@ -88,6 +88,7 @@ class Membership {
   [[nodiscard]] Roles roles() const;
   // Whether all members know records of this version; who leaves doesn't matter any more.
   [[nodiscard]] bool all_know_record_version(std::uint32_t version) const;
+  [[nodiscard]] bool all_know_operation_version(std::uint32_t version) const;
   // The system leader's answer to a node that asks to be let in.
   [[nodiscard]] CallReply judge_join(const Hello& hello) const;
   // The record with that node in it; nullopt: it is there already.
@@ -303,6 +304,16 @@ inline Membership::Roles Membership::roles() const {
     if (info.state == MemberState::kJoining) roles.learners.push_back(id);
   }
   return roles;
+}
+
+// Those that were never heard of count as ones that do: they start with what they are given then.
+inline bool Membership::all_know_operation_version(std::uint32_t version) const {
+  if (!record_) return true;
+  return std::all_of(record_->members.begin(), record_->members.end(), [&](const auto& member) {
+    const NodeInfo& info = member.second;
+    const bool stays = info.state == MemberState::kActive || info.state == MemberState::kJoining;
+    return !stays || info.max_operation_version == 0 || info.max_operation_version >= version;
+  });
 }
 
 inline bool Membership::all_know_record_version(std::uint32_t version) const {

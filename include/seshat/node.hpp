@@ -35,7 +35,10 @@
 #include "seshat/codec.hpp"
 #include "seshat/command.hpp"
 #include "seshat/config.hpp"
+#include "seshat/expiry.hpp"
 #include "seshat/joining.hpp"
+#include "seshat/kv.hpp"
+#include "seshat/leader_clock.hpp"
 #include "seshat/log.hpp"
 #include "seshat/membership.hpp"
 #include "seshat/neighbours.hpp"
@@ -81,6 +84,11 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
     return store_->cached(group);
   }
   void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) override;
+  void scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) override;
+  [[nodiscard]] ReadTimes times(GroupId group) const override;
+  [[nodiscard]] bool all_know_operations(std::uint32_t version) const override {
+    return membership_.all_know_operation_version(version);
+  }
   void post(std::function<void()> work) override { mailbox_.push(std::move(work)); }
   [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal) const override;
   // Less than min_free_disk_mb left on so many nodes that the rest is no majority.
@@ -203,6 +211,8 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   void fail(std::string what, std::string_view headline = kCantGoOn);
   void refresh_self();
   void propose_system_records();
+  void remove_expired();
+  void propose_removal(const ExpiryScan& scan, const std::vector<std::string>& keys);
   void propose_record(OperationType type, const std::string& record);
   void hand_over();
   [[nodiscard]] Past past() const;
@@ -246,6 +256,9 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   const std::uint64_t election_seed_;
   std::uint64_t next_status_ms_ = 0;
   std::uint64_t last_stamp_ms_ = 0;
+  const KeyValueMachine* key_values_ = nullptr;  // of the data group
+  mutable LeaderClock leader_clock_;
+  Expiry expiry_;
   bool stopping_ = false;
   bool removed_ = false;
   std::optional<std::string> failure_;
@@ -351,7 +364,9 @@ inline Result<void> Node::restore_machines(std::map<GroupId, raft::Restored>& re
   auto system_machine = std::make_unique<SystemMachine>();
   const SystemMachine& system = *system_machine;
   groups_[kSystemGroup].machine = std::move(system_machine);
-  groups_[kFirstDataGroup].machine = std::make_unique<KeyValueMachine>();
+  auto key_values = std::make_unique<KeyValueMachine>(&kv::apply_command);
+  key_values_ = key_values.get();
+  groups_[kFirstDataGroup].machine = std::move(key_values);
   for (auto& [id, group] : groups_) {
     Result<raft::Restored> state = store_->restore(id, *group.machine);
     if (!state) return state.error();
@@ -480,12 +495,38 @@ inline void Node::tick() {
   if (knows_system_records()) changes_->tick();
   exchange_->tick();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
+  remove_expired();
   if (stopping_) hand_over();
   const std::uint64_t now_ms = clock_.now_ms();
   if (peers_ && now_ms >= next_status_ms_) {
     next_status_ms_ = now_ms + node_detail::kStatusIntervalMs;
     peers_->send_status(own_status());
   }
+}
+
+// Of the keys whose time is over, some hundred at a time.
+inline void Node::remove_expired() {
+  const GroupId group = kFirstDataGroup;
+  const raft::Raft& raft = replica(group).raft();
+  if (!raft.is_leader() || key_values_->expiring_count() == 0 || stopping_) {
+    return expiry_.not_leading();
+  }
+  const std::uint64_t time_ms = times(group).latest_ms();
+  const std::optional<ExpiryScan> scan = expiry_.begin(clock_.now_ms(), time_ms);
+  if (!scan) return;
+  store_->scan_disk(group, [this, scan = *scan](const OrderedMap& map) {
+    std::vector<std::string> keys = expired_keys(map, scan);
+    mailbox_.push([this, scan, keys = std::move(keys)] { propose_removal(scan, keys); });
+  });
+}
+
+inline void Node::propose_removal(const ExpiryScan& scan, const std::vector<std::string>& keys) {
+  expiry_.found(scan, keys.size(), clock_.now_ms());
+  if (keys.empty() || !replica(kFirstDataGroup).raft().is_leader()) return expiry_.end();
+  Operation operation;
+  operation.type = OperationType::kRemoveExpired;
+  operation.arguments.assign(keys.begin(), keys.end());
+  (void)propose(kFirstDataGroup, std::move(operation), expiry_);
 }
 
 inline std::uint64_t Node::tick_interval_ms() const {
@@ -822,7 +863,12 @@ inline Index Node::propose(GroupId group, Operation operation, Waiter& waiter) {
     waiter.failed(Refusal::kNotLeader);
     return {};
   }
-  operation.time_ms = stamp_ms();
+  if (group == kSystemGroup) {
+    operation.time_ms = stamp_ms();
+  } else {
+    const Term term = replica(group).raft().current_term();
+    operation.time_ms = leader_clock_.stamp_ms(term, clock_.now_ms(), key_values_->time_ms());
+  }
   return replica(group).propose(codec::encode(operation), waiter);
 }
 
@@ -836,6 +882,18 @@ inline void Node::read(GroupId group, Index after, Waiter& waiter) {
 
 inline void Node::read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
   store_->read_from_disk(group, std::move(work));
+}
+
+inline void Node::scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
+  store_->scan_disk(group, std::move(work));
+}
+
+inline ReadTimes Node::times(GroupId group) const {
+  if (group == kSystemGroup) return {};
+  const std::uint64_t state_ms = key_values_->time_ms();
+  const raft::Raft& raft = replica(group).raft();
+  if (!raft.is_leader()) return {state_ms, state_ms};
+  return {state_ms, leader_clock_.stamp_ms(raft.current_term(), clock_.now_ms(), state_ms)};
 }
 
 inline bool Node::disk_is_full() const {
@@ -1048,7 +1106,9 @@ inline void Node::append_info(std::string_view section, std::string& out) const 
     if (cached(kFirstDataGroup).get(kDataStateKey, bytes) != Lookup::kFound) return;
     const auto state = codec::decode_machine_state(bytes);
     if (!state || state->key_count == 0) return;
-    line(out, "db0", "keys=" + std::to_string(state->key_count) + ",expires=0,avg_ttl=0");
+    line(out, "db0",
+         "keys=" + std::to_string(state->key_count) +
+             ",expires=" + std::to_string(state->expiring_count) + ",avg_ttl=0");
   }
 }
 

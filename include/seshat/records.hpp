@@ -27,10 +27,14 @@ using raft::NodeId;
 using raft::Term;
 
 // The newest that this program reads and applies. Each record is written with the lowest version
-// that can express it: 2 came with configurations in the log (docs/compatibility.md).
-inline constexpr std::uint32_t kRecordVersion = 2;
+// that can express it: 2 came with configurations in the log, 3 with keys that expire and are
+// watched (docs/compatibility.md).
+inline constexpr std::uint32_t kRecordVersion = 3;
 inline constexpr std::uint32_t kConfigurationRecordVersion = 2;
-inline constexpr std::uint32_t kOperationVersion = 1;
+inline constexpr std::uint32_t kKeyspaceRecordVersion = 3;
+// 2 came with commands and transactions.
+inline constexpr std::uint32_t kOperationVersion = 2;
+inline constexpr std::uint32_t kCommandOperationVersion = 2;
 // Of the peer channel: what this program speaks, from and to. 2 has snapshots and calls.
 inline constexpr std::uint32_t kMinProtocolVersion = 1;
 inline constexpr std::uint32_t kProtocolVersion = 2;
@@ -60,6 +64,10 @@ struct MachineState {
   // Who takes part, as the last applied change of it says; index 0: none was.
   Index configuration_index = {};
   raft::Configuration configuration = {};
+  std::uint64_t expiring_count = 0;  // of the keys, those that have a time to live
+  // The entry that last removed a key, or all: a key that was absent and is may have been there in
+  // between, but not if this stayed the same.
+  Index last_removal = {};
 
   friend bool operator==(const MachineState&, const MachineState&) = default;
 };
@@ -72,7 +80,15 @@ enum class OperationType : std::uint8_t {
   kDelete = 2,         // arguments: keys
   kSetMembership = 3,  // system group; arguments: ClusterMembership record
   kSetShardMap = 4,    // system group; arguments: ShardMap record
+  kCommand = 5,        // arguments: a command of kv.hpp by its name, and its arguments
+  kTransaction = 6,    // arguments: see transaction.hpp
+  kTime = 7,           // no arguments: the state's time is what it is stamped with
+  kRemoveExpired = 8,  // arguments: keys, which are removed if their time has come
 };
+
+[[nodiscard]] constexpr std::uint32_t operation_version_of(OperationType type) {
+  return type <= OperationType::kSetShardMap ? 1 : kCommandOperationVersion;
+}
 
 // The arguments are views, as with StoredValue. All that matters to apply is in here: no clock and
 // no setting of the node that applies it.
@@ -80,6 +96,8 @@ struct Operation {
   OperationType type = OperationType::kSet;
   std::uint64_t time_ms = 0;  // since 1970, stamped by the leader
   std::vector<std::string_view> arguments;
+  // What values may grow to, by the setting of the node that proposed it; of a SET, it was checked.
+  std::uint64_t max_value_size_bytes = 0;
 };
 
 // ---- The cluster, as the system group keeps it --------------------------------------------------

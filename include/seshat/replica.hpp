@@ -68,9 +68,15 @@ class SnapshotSender {
 
 // What the state machine answers to one entry.
 struct Outcome {
-  enum class Kind : std::uint8_t { kOk, kInteger };
+  enum class Kind : std::uint8_t {
+    kOk,
+    kInteger,
+    kReply,  // `reply`: in RESP3; of a transaction, the replies of its commands one after the other
+    kNone,   // of a transaction: a watched key has changed, so that nothing was done
+  };
   Kind kind = Kind::kOk;
   std::int64_t integer = 0;
+  std::string reply = {};
 
   friend bool operator==(const Outcome&, const Outcome&) = default;
 };

@@ -144,6 +144,11 @@ class Writer {
   Writer(std::string& out, Protocol protocol) : out_(out), protocol_(protocol) {}
 
   [[nodiscard]] Protocol protocol() const { return protocol_; }
+  // What is written in this protocol already.
+  void raw(std::string_view bytes) { out_ += bytes; }
+  // Of what was written to; cut_back() takes back what came behind such a place.
+  [[nodiscard]] std::size_t size() const { return out_.size(); }
+  void cut_back(std::size_t size) { out_.resize(size); }
 
   // One line. CR and LF in the text become spaces: no text can forge a second reply.
   void simple_string(std::string_view text) { line('+', text); }

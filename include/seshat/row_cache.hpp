@@ -41,7 +41,8 @@ class RowCache {
   // `key` had `value` below, by a read that began at `version`.
   void keep(std::string_view key, std::string_view value, std::uint64_t version);
   // All that `rows` say is below now, and readers still see it before they come here.
-  void wrote(const RowTable& rows);
+  // `erases_below`: nothing else is.
+  void wrote(const RowTable& rows, bool erases_below = false);
 
   // Of what is kept, roughly.
   [[nodiscard]] std::size_t size_bytes() const { return size_bytes_; }
@@ -64,6 +65,7 @@ class RowCache {
   // Under the shard's lock. What is to be forgotten goes to `forgotten`, for after the lock.
   void put(Shard& shard, std::uint64_t hash, std::string_view key, std::string_view value,
            RowTable& forgotten);
+  void clear();
   static void forget(Shard& shard, std::uint64_t hash, std::string_view key);
 
   const std::size_t share_bytes_;
@@ -98,9 +100,10 @@ inline void RowCache::keep(std::string_view key, std::string_view value, std::ui
 }
 
 // A read that began before keeps nothing from here on, or did so before its row is put here.
-inline void RowCache::wrote(const RowTable& rows) {
+inline void RowCache::wrote(const RowTable& rows, bool erases_below) {
   ++version_;
   if (share_bytes_ == 0) return;
+  if (erases_below) clear();
   for (const RowTable::Row& row : rows) {
     const std::uint64_t hash = RowTable::hash_of(row.key());
     Shard& shard = shard_of(hash);
@@ -128,6 +131,16 @@ inline void RowCache::put(Shard& shard, std::uint64_t hash, std::string_view key
   const std::size_t now_bytes = row.size_bytes() + RowTable::kRowOverheadBytes;
   shard.young_bytes += now_bytes - before_bytes;
   size_bytes_ += now_bytes - before_bytes;
+}
+
+inline void RowCache::clear() {
+  for (Shard& shard : shards_) {
+    RowTable young, old;  // go when the lock is gone
+    const std::lock_guard lock(shard.mutex);
+    swap(young, shard.young);
+    swap(old, shard.old);
+    size_bytes_ -= std::exchange(shard.young_bytes, 0) + std::exchange(shard.old_bytes, 0);
+  }
 }
 
 // The erased row tells that nothing is known, and stays until its table goes.

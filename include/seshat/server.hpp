@@ -289,6 +289,7 @@ inline Server::Server(const Config& config, const Logger& logger)
       io_events_allowed_(server_detail::kMaxHandlersPerTurn) {
   limits_.max_key_size_bytes = config.limits.max_key_size_bytes;
   limits_.max_value_size_bytes = config.limits.max_value_size_bytes;
+  limits_.max_request_size_bytes = config.limits.max_request_size_bytes;
   resp_limits_.max_request_size_bytes = config.limits.max_request_size_bytes;
   const std::size_t wanted = config.limits.max_concurrent_client_connections;
   max_clients_ = raise_file_limit(wanted);

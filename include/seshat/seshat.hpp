@@ -8,6 +8,7 @@
 #define SESHAT_SESHAT_HPP
 
 // Usable from anywhere: the standard library only.
+#include "seshat/decimal.hpp"         // numbers with a fraction, exactly
 #include "seshat/fnv1a.hpp"           // the FNV-1a hash
 #include "seshat/glob.hpp"            // Redis' glob patterns
 #include "seshat/log.hpp"             // log lines with fields, text or JSON
@@ -42,12 +43,16 @@
 #include "seshat/connection_commands.hpp"  // PING, HELLO, CLIENT, ...
 #include "seshat/door.hpp"                 // passwords, protected mode, pauses, statistics
 #include "seshat/joining.hpp"              // a new node asks its way in
+#include "seshat/key_commands.hpp"         // DEL, EXPIRE, SCAN, ...
+#include "seshat/keyspace.hpp"             // keys and values as rows
 #include "seshat/kv.hpp"                   // the table of commands; GET, SET, ...
 #include "seshat/membership.hpp"           // who is in the cluster, who may vote
 #include "seshat/operator_commands.hpp"    // CONFIG SET, SLOWLOG, LATENCY, WAIT, SHUTDOWN, ...
 #include "seshat/server_commands.hpp"      // INFO, CLUSTER, COMMAND, ...
 #include "seshat/slow_log.hpp"             // what took long
 #include "seshat/state_machine.hpp"        // what committed entries do
+#include "seshat/string_commands.hpp"      // GET, SET, INCR, ...
+#include "seshat/transaction.hpp"          // MULTI, EXEC, WATCH
 
 // Floor 3: adapters, one library each.
 #include "seshat/config.hpp"                  // settings from file, environment and flags (toml++)
@@ -82,7 +87,9 @@
 
 // Floor 4: one node.
 #include "seshat/boot_clock.hpp"  // what leases count on
-#include "seshat/neighbours.hpp"  // ... what it knows of the others
+#include "seshat/expiry.hpp"
+#include "seshat/leader_clock.hpp"  // what entries are stamped with
+#include "seshat/neighbours.hpp"    // ... what it knows of the others
 #include "seshat/node.hpp"
 #include "seshat/node_events.hpp"        // ... what it is told
 #include "seshat/node_info.hpp"          // ... what it says of itself

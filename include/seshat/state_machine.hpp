@@ -2,68 +2,40 @@
 //
 //   entries, in order ──> StateMachine::apply(batch, entries) ──> one Outcome an entry
 //                              │
-//                         OrderedMap / Batch        <- interfaces; RocksDB or a simulated disk
+//                         OrderedMap / Batch        <- keyspace.hpp; RocksDB or a simulated disk
 //
 // Every replica applies the same entries to the same state and reads nothing else: no clock, no
 // setting, no random number. How far it is (MachineState) is written in the batch it belongs to, so
 // that no entry is ever applied twice or skipped; so is the configuration of the group, once an
 // entry has changed it.
 //
-// Keys of the data group (column family data_kv). The slot comes first, so that slots can be moved,
-// counted and scanned; the hash gives SCAN a cursor that stays valid.
-//
-//   00                                  MachineState
-//   10  SS SS  HH HH HH HH HH HH  key   StoredValue; SS = slot, big-endian; HH = hash of the key
-//
-//   foo, of slot 12182, is at:  10  2f 96  75 18 fe d9 d5 77  66 6f 6f
-//
+// The rows of the data group (column family data_kv) are in keyspace.hpp.
 // The system group (system_data) keeps three records: "applied", "membership", "shardmap".
 //
 // Threads: apply runs on the one thread that owns the batch; reading runs wherever the map allows.
-// Needs:   replica.hpp (Outcome), codec.hpp, slots.hpp.
+// Needs:   replica.hpp (Outcome), keyspace.hpp, transaction.hpp, codec.hpp.
 #ifndef SESHAT_STATE_MACHINE_HPP
 #define SESHAT_STATE_MACHINE_HPP
 
 #include <algorithm>
-#include <array>
+#include <atomic>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "seshat/codec.hpp"
-#include "seshat/fnv1a.hpp"
+#include "seshat/keyspace.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/result.hpp"
-#include "seshat/slots.hpp"
+#include "seshat/transaction.hpp"
 
 namespace seshat {
-
-// ---- The ordered map it lives in ----------------------------------------------------------------
-
-enum class Lookup : std::uint8_t {
-  kFound,
-  kAbsent,
-  kNotInMemory,  // only a read of the disk could tell; ask a map that may wait for it
-  kFailed,       // the disk failed, or what it holds is damaged
-};
-
-class OrderedMap {
- public:
-  virtual ~OrderedMap() = default;
-  [[nodiscard]] virtual Lookup get(std::string_view key, std::string& value) const = 0;
-};
-
-// Changes that become visible, and durable, together. Reads see the changes made so far.
-class Batch : public OrderedMap {
- public:
-  virtual void put(std::string_view key, std::string_view value) = 0;
-  virtual void erase(std::string_view key) = 0;
-};
 
 // ---- State machines -----------------------------------------------------------------------------
 
@@ -79,21 +51,43 @@ class StateMachine {
   [[nodiscard]] virtual Result<MachineState> restore(const OrderedMap& map) = 0;
 };
 
+// Applies one command to `keys` and appends its reply, in RESP3: kv.hpp's table. False: there is no
+// such command here.
+struct CommandToApply {
+  Keyspace& keys;
+  std::span<const std::string_view> args;  // the command's name first
+  std::uint64_t max_value_size_bytes = 0;
+  std::string& reply;
+};
+using ApplyCommand = bool (*)(const CommandToApply& command);
+
 // The data group: keys and values.
 class KeyValueMachine final : public StateMachine {
  public:
+  explicit KeyValueMachine(ApplyCommand apply_command = nullptr) : apply_command_(apply_command) {}
+
   [[nodiscard]] Result<std::vector<Outcome>> apply(
       Batch& batch, const std::vector<raft::Entry>& entries) override;
   [[nodiscard]] Result<MachineState> restore(const OrderedMap& map) override;
+  // The state's time, and how many keys will expire, as last applied. Any thread.
+  [[nodiscard]] std::uint64_t time_ms() const { return time_ms_; }
+  [[nodiscard]] std::uint64_t expiring_count() const { return expiring_count_; }
 
  private:
   [[nodiscard]] Result<Outcome> apply_one(Batch& batch, const raft::Entry& entry);
-  [[nodiscard]] Result<Outcome> set(Batch& batch, const Operation& operation, Index index);
-  [[nodiscard]] Result<Outcome> del(Batch& batch, const Operation& operation);
+  [[nodiscard]] Result<Outcome> apply_operation(const Operation& operation, Keyspace& keys);
+  [[nodiscard]] Outcome set(const Operation& operation, Keyspace& keys);
+  [[nodiscard]] Outcome del(const Operation& operation, Keyspace& keys);
+  [[nodiscard]] Result<Outcome> run(const Operation& operation,
+                                    std::span<const std::string_view> args, Keyspace& keys);
+  [[nodiscard]] Result<Outcome> transact(const Operation& operation, Keyspace& keys);
+  [[nodiscard]] static Outcome remove_expired(const Operation& operation, Keyspace& keys);
+  void publish();
 
+  const ApplyCommand apply_command_;
   MachineState state_;
-  std::string key_scratch_;
-  std::string value_scratch_;
+  std::atomic<std::uint64_t> time_ms_{0};
+  std::atomic<std::uint64_t> expiring_count_{0};
 };
 
 // The system group: who is in the cluster, and which group has which slots.
@@ -120,31 +114,12 @@ class SystemMachine final : public StateMachine {
   std::optional<ShardMap> restored_shard_map_;
 };
 
-// ---- Keys and reads -----------------------------------------------------------------------------
+// ---- Reads --------------------------------------------------------------------------------------
 
-inline constexpr std::string_view kDataStateKey{"\x00", 1};
-inline constexpr char kValuePrefix = '\x10';
 inline constexpr std::string_view kSystemStateKey = "applied";
 inline constexpr std::string_view kMembershipKey = "membership";
 inline constexpr std::string_view kShardMapKey = "shardmap";
 
-// FNV-1a, 64 bits, of which value keys keep 48. Fixed for ever: it stands in keys on disk.
-[[nodiscard]] inline std::uint64_t key_hash(std::string_view key) { return fnv1a(key); }
-// The map's key of a user's key, into `out` (replaced). `slot` is slot_of(key), for who knows it.
-void value_key(std::string_view key, std::string& out);
-void value_key(Slot slot, std::string_view key, std::string& out);
-
-// What reads need room for. Kept from one to the next, it spares them every allocation.
-struct ReadScratch {
-  std::string map_key;
-  std::string record;
-};
-
-// The value of a user's key. `value.data` looks into `storage`, or into scratch.record.
-[[nodiscard]] Lookup read_value(const OrderedMap& map, std::string_view key, std::string& storage,
-                                StoredValue& value);
-[[nodiscard]] Lookup read_value(const OrderedMap& map, Slot slot, std::string_view key,
-                                ReadScratch& scratch, StoredValue& value);
 // nullopt: not there yet. An error: it is there and can't be read.
 [[nodiscard]] Result<std::optional<ClusterMembership>> read_membership(const OrderedMap& map);
 [[nodiscard]] Result<std::optional<ShardMap>> read_shard_map(const OrderedMap& map);
@@ -152,45 +127,6 @@ struct ReadScratch {
 // =================================================================================================
 // Bodies
 // =================================================================================================
-
-inline void value_key(std::string_view key, std::string& out) { value_key(slot_of(key), key, out); }
-
-inline void value_key(Slot slot, std::string_view key, std::string& out) {
-  const std::uint64_t hash = key_hash(key);
-  std::array<char, 9> header = {kValuePrefix, static_cast<char>(slot >> 8),
-                                static_cast<char>(slot & 0xff)};
-  for (unsigned i = 0; i < 6; ++i) header[3 + i] = static_cast<char>(hash >> (40 - 8 * i));
-  out.reserve(header.size() + key.size());
-  out.assign(header.data(), header.size());
-  out.append(key);
-}
-
-namespace detail {
-
-inline Lookup read_value_at(const OrderedMap& map, std::string_view map_key, std::string& storage,
-                            StoredValue& value) {
-  const Lookup lookup = map.get(map_key, storage);
-  if (lookup != Lookup::kFound) return lookup;
-  const auto decoded = codec::decode_stored_value(storage);
-  if (!decoded) return Lookup::kFailed;
-  value = *decoded;
-  return Lookup::kFound;
-}
-
-}  // namespace detail
-
-inline Lookup read_value(const OrderedMap& map, std::string_view key, std::string& storage,
-                         StoredValue& value) {
-  std::string map_key;
-  value_key(key, map_key);
-  return detail::read_value_at(map, map_key, storage, value);
-}
-
-inline Lookup read_value(const OrderedMap& map, Slot slot, std::string_view key,
-                         ReadScratch& scratch, StoredValue& value) {
-  value_key(slot, key, scratch.map_key);
-  return detail::read_value_at(map, scratch.map_key, scratch.record, value);
-}
 
 namespace detail {
 
@@ -278,56 +214,109 @@ inline Result<std::optional<ShardMap>> read_shard_map(const OrderedMap& map) {
 
 inline Result<MachineState> KeyValueMachine::restore(const OrderedMap& map) {
   Result<MachineState> state = detail::read_state(map, kDataStateKey);
-  if (state) state_ = *state;
+  if (!state) return state;
+  state_ = *state;
+  publish();
   return state;
+}
+
+inline void KeyValueMachine::publish() {
+  time_ms_ = state_.time_ms;
+  expiring_count_ = state_.expiring_count;
 }
 
 inline Result<std::vector<Outcome>> KeyValueMachine::apply(
     Batch& batch, const std::vector<raft::Entry>& entries) {
-  return detail::apply_all(batch, entries, state_, kDataStateKey,
-                           [&](const raft::Entry& entry) { return apply_one(batch, entry); });
+  Result<std::vector<Outcome>> outcomes =
+      detail::apply_all(batch, entries, state_, kDataStateKey,
+                        [&](const raft::Entry& entry) { return apply_one(batch, entry); });
+  publish();
+  return outcomes;
 }
 
 inline Result<Outcome> KeyValueMachine::apply_one(Batch& batch, const raft::Entry& entry) {
-  Result<Operation> operation = codec::decode_operation(detail::payload(entry));
+  const Result<Operation> operation = codec::decode_operation(detail::payload(entry));
   if (!operation) return operation.error();
   state_.time_ms = std::max(state_.time_ms, operation->time_ms);
-  switch (operation->type) {
+  Keyspace keys(batch, state_, entry.index);
+  Result<Outcome> outcome = apply_operation(*operation, keys);
+  if (keys.failed()) return Error{"the disk failed"};
+  return outcome;
+}
+
+inline Result<Outcome> KeyValueMachine::apply_operation(const Operation& operation,
+                                                        Keyspace& keys) {
+  switch (operation.type) {
     case OperationType::kSet:
-      return set(batch, *operation, entry.index);
+      if (operation.arguments.size() != 2) return Error{"SET needs a key and a value"};
+      return set(operation, keys);
     case OperationType::kDelete:
-      return del(batch, *operation);
+      return del(operation, keys);
+    case OperationType::kCommand:
+      return run(operation, operation.arguments, keys);
+    case OperationType::kTransaction:
+      return transact(operation, keys);
+    case OperationType::kTime:
+      return Outcome{};
+    case OperationType::kRemoveExpired:
+      return remove_expired(operation, keys);
     default:
-      return Error{"operation type " + std::to_string(static_cast<int>(operation->type)) +
+      return Error{"operation type " + std::to_string(static_cast<int>(operation.type)) +
                    " does not belong to a data group"};
   }
 }
 
-inline Result<Outcome> KeyValueMachine::set(Batch& batch, const Operation& operation, Index index) {
-  if (operation.arguments.size() != 2) return Error{"SET needs a key and a value"};
-  value_key(operation.arguments[0], key_scratch_);
-  const Lookup before = batch.get(key_scratch_, value_scratch_);
-  if (before != Lookup::kFound && before != Lookup::kAbsent) return Error{"the disk failed"};
-  if (before == Lookup::kAbsent) ++state_.key_count;
-  StoredValue value;
-  value.data = operation.arguments[1];
-  value.created_at_ms = state_.time_ms;
-  value.mod_index = index;
-  codec::encode(value, value_scratch_);
-  batch.put(key_scratch_, value_scratch_);
+inline Outcome KeyValueMachine::set(const Operation& operation, Keyspace& keys) {
+  keys.put(operation.arguments[0], operation.arguments[1], std::nullopt);
   return Outcome{};
 }
 
-inline Result<Outcome> KeyValueMachine::del(Batch& batch, const Operation& operation) {
-  Outcome outcome{Outcome::Kind::kInteger, 0};
+// Operations of version 1 leave a state of version 1, as long as nothing newer was applied.
+inline Outcome KeyValueMachine::del(const Operation& operation, Keyspace& keys) {
+  const bool remembers = state_.last_removal != Index{};
+  Outcome outcome{Outcome::Kind::kInteger, 0, {}};
   for (const std::string_view key : operation.arguments) {
-    value_key(key, key_scratch_);
-    const Lookup before = batch.get(key_scratch_, value_scratch_);
-    if (before == Lookup::kAbsent) continue;
-    if (before != Lookup::kFound) return Error{"the disk failed"};
-    batch.erase(key_scratch_);
-    --state_.key_count;
-    ++outcome.integer;
+    outcome.integer += keys.erase(key) ? 1 : 0;
+  }
+  if (!remembers) state_.last_removal = {};
+  return outcome;
+}
+
+inline Result<Outcome> KeyValueMachine::run(const Operation& operation,
+                                            std::span<const std::string_view> args,
+                                            Keyspace& keys) {
+  // From the first command on, removals are remembered.
+  if (state_.last_removal == Index{}) state_.last_removal = keys.index();
+  Outcome outcome{Outcome::Kind::kReply, 0, {}};
+  const bool known = apply_command_ != nullptr && !args.empty() &&
+                     apply_command_({keys, args, operation.max_value_size_bytes, outcome.reply});
+  if (known) return outcome;
+  return Error{"this seshat knows no command '" +
+               std::string(args.empty() ? std::string_view() : args[0]) +
+               "': run the newer seshat that wrote it"};
+}
+
+inline Result<Outcome> KeyValueMachine::transact(const Operation& operation, Keyspace& keys) {
+  const std::optional<TransactionRecord> transaction = read_transaction(operation.arguments);
+  if (!transaction) return Error{"a transaction is damaged"};
+  if (state_.last_removal == Index{}) state_.last_removal = keys.index();
+  for (const auto& [key, token] : transaction->watched) {
+    if (!keys.is_unchanged(key, token)) return Outcome{Outcome::Kind::kNone, 0, {}};
+  }
+  Outcome replies{Outcome::Kind::kReply, 0, {}};
+  for (const auto& args : transaction->commands) {
+    Result<Outcome> outcome = run(operation, args, keys);
+    if (!outcome) return outcome;
+    replies.reply += outcome->reply;
+  }
+  return replies;
+}
+
+// Those whose time has come by the state's time, which this entry has moved on.
+inline Outcome KeyValueMachine::remove_expired(const Operation& operation, Keyspace& keys) {
+  Outcome outcome{Outcome::Kind::kInteger, 0, {}};
+  for (const std::string_view key : operation.arguments) {
+    outcome.integer += keys.remove_if_over(key) ? 1 : 0;
   }
   return outcome;
 }
@@ -379,7 +368,7 @@ inline Result<Outcome> SystemMachine::set_membership(Batch& batch, std::string_v
   const std::uint64_t version = *now ? (*now)->membership_version : 0;
   const bool follows = next->membership_version == version + 1;
   if (follows) batch.put(kMembershipKey, record);
-  return Outcome{Outcome::Kind::kInteger, follows ? 1 : 0};
+  return Outcome{Outcome::Kind::kInteger, follows ? 1 : 0, {}};
 }
 
 // Looked at before it is kept: a record that can't be read would stop every later start.

@@ -140,6 +140,8 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] const OrderedMap& cached(GroupId group) const { return find(group).data; }
   // Runs `work` on the pool, with a map that reads the disk as well.
   void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work);
+  // The same for OrderedMap::scan(): what was applied by now is written before.
+  void scan_disk(GroupId group, std::function<void(const OrderedMap&)> work);
 
   // Entries up to and including `to`, as far as they are applied, leave the log, as soon as that is
   // written; then on_log_cut.
@@ -512,6 +514,15 @@ inline void Store::cut_log(GroupId id, Index to) {
 inline void Store::fetch(GroupId id, raft::Fetch fetch) {
   pool_.post_first(
       [this, &group = std::as_const(*this).find(id), fetch] { fetch_entries(group, fetch); });
+}
+
+inline void Store::scan_disk(GroupId id, std::function<void(const OrderedMap&)> work) {
+  Group& group = find(id);
+  pool_.post([this, &group, work = std::move(work)] {
+    (void)writer_.write_out(group);  // else the store has failed, and the node ends
+    const std::shared_ptr<const StoreGeneration> generation = group.data.now();
+    work(generation->on_disk());
+  });
 }
 
 inline void Store::read_from_disk(GroupId id, std::function<void(const OrderedMap&)> work) {

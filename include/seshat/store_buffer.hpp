@@ -3,6 +3,8 @@
 //   apply ──merge──> [ active ] ──freeze──> [ frozen ] ──one batch──> RocksDB
 //   get ───────────> active, else frozen, else what is below: row_cache.hpp, RocksDB
 //
+// Where all rows were erased, nothing below that place is looked at, and its batch begins with that.
+//
 // The log is durable before anything is applied, so that what is applied need not reach the disk at
 // once: a crash applies it again. So changes gather here and go to RocksDB in large batches, each
 // with the applied index it stands for. A key that changes a hundred times meanwhile is written
@@ -21,6 +23,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "seshat/raft.hpp"
 #include "seshat/row_table.hpp"
@@ -37,11 +40,12 @@ class StoreBuffer {
   struct Frozen {
     const RowTable* rows;  // until written()
     Index last;
+    bool erases_below;  // all that was below is gone, before these rows
   };
 
   // Takes what a batch of entries, up to `last`, changed: all of it becomes visible at once. `changes`
-  // is empty then. Whoever applies.
-  void merge(RowTable& changes, Index last);
+  // is empty then. `erases_below`: all that was there is gone, before the changes. Whoever applies.
+  void merge(RowTable& changes, Index last, bool erases_below = false);
   // Of what was merged since the last freeze, roughly. Any thread.
   [[nodiscard]] std::size_t size_bytes() const { return active_bytes_; }
   // What was merged since the last time, for RocksDB; nullopt: nothing was, or that of the last time
@@ -53,8 +57,10 @@ class StoreBuffer {
  private:
   mutable std::mutex mutex_;  // guards all below it
   RowTable active_;
+  bool active_erases_ = false;
   Index last_;
   RowTable frozen_;
+  bool frozen_erases_ = false;
   bool writing_ = false;  // frozen_ is not in RocksDB yet
   std::atomic<std::size_t> active_bytes_{0};
 };
@@ -67,14 +73,22 @@ inline std::optional<Lookup> StoreBuffer::get(std::string_view key, std::string&
   const std::uint64_t hash = RowTable::hash_of(key);
   const std::lock_guard lock(mutex_);
   std::optional<bool> found = active_.get(hash, key, value);
+  if (!found && active_erases_) return Lookup::kAbsent;
   if (!found) found = frozen_.get(hash, key, value);
+  if (!found && frozen_erases_) return Lookup::kAbsent;
   if (!found) return std::nullopt;
   return *found ? Lookup::kFound : Lookup::kAbsent;
 }
 
-inline void StoreBuffer::merge(RowTable& changes, Index last) {
+inline void StoreBuffer::merge(RowTable& changes, Index last, bool erases_below) {
+  RowTable erased;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
   last_ = last;
+  if (erases_below) {
+    swap(erased, active_);
+    active_erases_ = true;
+    active_bytes_ = 0;
+  }
   std::size_t size_bytes = active_bytes_;
   for (RowTable::Row& row : changes) {
     bool made = false;
@@ -90,15 +104,17 @@ inline std::optional<StoreBuffer::Frozen> StoreBuffer::freeze() {
   const std::lock_guard lock(mutex_);
   if (writing_ || active_.empty()) return std::nullopt;
   swap(active_, frozen_);
+  frozen_erases_ = std::exchange(active_erases_, false);
   active_bytes_ = 0;
   writing_ = true;
-  return Frozen{&frozen_, last_};
+  return Frozen{&frozen_, last_, frozen_erases_};
 }
 
 inline void StoreBuffer::written() {
   RowTable done;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
   swap(done, frozen_);
+  frozen_erases_ = false;
   writing_ = false;
 }
 

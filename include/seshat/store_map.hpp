@@ -6,10 +6,12 @@
 #define SESHAT_STORE_MAP_HPP
 
 #include <rocksdb/db.h>
+#include <rocksdb/iterator.h>
 #include <rocksdb/options.h>
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -52,6 +54,21 @@ class StoreMap final : public OrderedMap {
     return lookup_of(status);
   }
 
+  [[nodiscard]] Lookup scan(std::string_view from, std::string_view to,
+                            const Visit& visit) const override {
+    if (reads_memory()) return Lookup::kNotInMemory;
+    rocksdb::ReadOptions options;
+    options.fill_cache = false;
+    const rocksdb::Slice end = slice(to);
+    options.iterate_upper_bound = &end;
+    const std::unique_ptr<rocksdb::Iterator> row(db_->NewIterator(options, family_));
+    for (row->Seek(slice(from)); row->Valid(); row->Next()) {
+      if (!visit(row->key().ToStringView(), row->value().ToStringView())) return Lookup::kFound;
+    }
+    if (row->status().IsCorruption() && on_damage_) on_damage_(row->status());
+    return row->status().ok() ? Lookup::kFound : Lookup::kFailed;
+  }
+
   [[nodiscard]] static rocksdb::Slice slice(std::string_view text) {
     return {text.data(), text.size()};
   }
@@ -90,6 +107,11 @@ class BufferedMap final : public OrderedMap {
     if (lookup == Lookup::kFound) cache_.keep(key, value, version);
     return lookup;
   }
+  // Only what has reached the family: see Store::scan_disk().
+  [[nodiscard]] Lookup scan(std::string_view from, std::string_view to,
+                            const Visit& visit) const override {
+    return below_.scan(from, to, visit);
+  }
 
  private:
   const StoreBuffer& buffer_;
@@ -113,11 +135,12 @@ class StoreBatch final : public Batch {
   // A read would have had to wait for the disk, and `before` may not: nothing counts.
   [[nodiscard]] bool missed() const { return missed_; }
   // All changes, of the entries up to `last`, count.
-  void commit(Index last) { buffer_.merge(changes_, last); }
+  void commit(Index last) { buffer_.merge(changes_, last, erases_below_); }
 
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
     const std::optional<bool> changed = changes_.get(RowTable::hash_of(key), key, value);
     if (changed) return *changed ? Lookup::kFound : Lookup::kAbsent;
+    if (erases_below_) return Lookup::kAbsent;
     rocksdb::Status status;
     const Lookup lookup = before_.get(key, value, status);
     if (lookup == Lookup::kFailed) failure_ = status;
@@ -126,6 +149,10 @@ class StoreBatch final : public Batch {
   }
   void put(std::string_view key, std::string_view value) override { changes_.at(key).set(value); }
   void erase(std::string_view key) override { changes_.at(key).erase(); }
+  void erase_all() override {
+    changes_.clear();
+    erases_below_ = true;
+  }
 
  private:
   StoreBuffer& buffer_;
@@ -133,6 +160,7 @@ class StoreBatch final : public Batch {
   RowTable& changes_;
   mutable rocksdb::Status failure_;
   mutable bool missed_ = false;
+  bool erases_below_ = false;
 };
 
 }  // namespace seshat

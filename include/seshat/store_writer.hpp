@@ -96,11 +96,12 @@ class StoreWriter {
   [[nodiscard]] static std::int64_t now_ns();
   void begin(StoreDatabase& database, StoreGroup& group);
   void write(StoreDatabase& database, StoreGroup& group, const StoreGeneration& generation,
-             const RowTable& rows, Index last);
+             const StoreBuffer::Frozen& frozen);
   [[nodiscard]] static std::uint64_t sort_prefix(std::string_view key);
   // What is written is found below the buffer from then on, and `rows` are gone.
   [[nodiscard]] static rocksdb::Status put(StoreDatabase& database,
-                                           const StoreGeneration& generation, const RowTable& rows);
+                                           const StoreGeneration& generation,
+                                           const StoreBuffer::Frozen& frozen);
 
   Options options_;
   Callbacks callbacks_;
@@ -175,17 +176,17 @@ inline void StoreWriter::begin(StoreDatabase& database, StoreGroup& group) {
     return;
   }
   pool_.post([this, &database, &group, generation, frozen] {
-    write(database, group, *generation, *frozen->rows, frozen->last);
+    write(database, group, *generation, *frozen);
   });
 }
 
 inline void StoreWriter::write(StoreDatabase& database, StoreGroup& group,
-                               const StoreGeneration& generation, const RowTable& rows,
-                               Index last) {
-  const std::size_t rows_count = rows.size();
-  const rocksdb::Status status = put(database, generation, rows);
+                               const StoreGeneration& generation,
+                               const StoreBuffer::Frozen& frozen) {
+  const std::size_t rows_count = frozen.rows->size();
+  const rocksdb::Status status = put(database, generation, frozen);
   if (status.ok()) {
-    group.written = last.value;
+    group.written = frozen.last.value;
   } else {
     callbacks_.on_failed(status);
   }
@@ -209,7 +210,8 @@ inline std::uint64_t StoreWriter::sort_prefix(std::string_view key) {
 
 // In order: each key is put beside the last one.
 inline rocksdb::Status StoreWriter::put(StoreDatabase& database, const StoreGeneration& generation,
-                                        const RowTable& rows) {
+                                        const StoreBuffer::Frozen& frozen) {
+  const RowTable& rows = *frozen.rows;
   std::vector<std::pair<std::uint64_t, const RowTable::Row*>> sorted;
   sorted.reserve(rows.size());
   std::size_t size_bytes = 0;
@@ -223,6 +225,10 @@ inline rocksdb::Status StoreWriter::put(StoreDatabase& database, const StoreGene
   });
   rocksdb::WriteBatch batch(size_bytes);
   rocksdb::Status status;
+  if (frozen.erases_below) {
+    status = batch.DeleteRange(&generation.family(), rocksdb::Slice(), rocksdb::Slice("\xff"));
+    if (!status.ok()) return status;
+  }
   for (const auto& [prefix, row] : sorted) {
     const rocksdb::Slice key = StoreMap::slice(row->key());
     status = row->erased() ? batch.Delete(&generation.family(), key)
@@ -230,10 +236,13 @@ inline rocksdb::Status StoreWriter::put(StoreDatabase& database, const StoreGene
     if (!status.ok()) return status;
   }
   rocksdb::WriteOptions options;
-  options.memtable_insert_hint_per_batch = true;
+  // RocksDB (7.8.3) takes the place of a key as a hint for that of an erased range, which is in another
+  // list, and aborts.
+  options.memtable_insert_hint_per_batch = !frozen.erases_below;
   status = database.write(options, batch);
   if (!status.ok()) return status;
-  generation.cache().wrote(rows);  // while readers still find them in the buffer
+  generation.cache().wrote(rows,
+                           frozen.erases_below);  // while readers still find them in the buffer
   generation.buffer().written();
   return status;
 }
@@ -274,7 +283,7 @@ inline rocksdb::Status StoreWriter::write_now(StoreDatabase& database, StoreGrou
   const std::shared_ptr<const StoreGeneration> generation = group.data.now();
   const auto frozen = generation->buffer().freeze();
   if (!frozen) return {};
-  rocksdb::Status status = put(database, *generation, *frozen->rows);
+  rocksdb::Status status = put(database, *generation, *frozen);
   if (status.ok()) set_written(group, frozen->last);
   return status;
 }

@@ -153,12 +153,13 @@ inline bool read(std::string_view bytes, std::uint32_t& version, std::uint32_t& 
 
 template <class Out>
 void put(Out& out, const Operation& operation) {
-  out.number(seshat_proto_Operation_version_tag, kOperationVersion);
+  out.number(seshat_proto_Operation_version_tag, operation_version_of(operation.type));
   out.number(seshat_proto_Operation_type_tag, static_cast<std::uint32_t>(operation.type));
   out.number(seshat_proto_Operation_time_ms_tag, operation.time_ms);
   for (const std::string_view argument : operation.arguments) {
     out.element(seshat_proto_Operation_arguments_tag, argument);
   }
+  out.number(seshat_proto_Operation_max_value_size_bytes_tag, operation.max_value_size_bytes);
 }
 
 inline bool read(std::string_view bytes, std::uint32_t& version, std::uint32_t& type,
@@ -177,6 +178,9 @@ inline bool read(std::string_view bytes, std::uint32_t& version, std::uint32_t& 
         break;
       case seshat_proto_Operation_arguments_tag:
         in.take(operation.arguments.emplace_back());
+        break;
+      case seshat_proto_Operation_max_value_size_bytes_tag:
+        in.take(operation.max_value_size_bytes);
         break;
     }
   }

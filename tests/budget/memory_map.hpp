@@ -33,6 +33,7 @@ class MemoryMap final : public Batch {
     const auto found = bytes_.find(key);
     if (found != bytes_.end()) bytes_.erase(found);
   }
+  void erase_all() override { bytes_.clear(); }
 
  private:
   struct Hash {

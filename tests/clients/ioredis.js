@@ -50,11 +50,49 @@ async function main() {
     equal(await pipeline.exec(), expected);
   });
 
-  await check('multi() is rejected, and nothing of it is applied', async () => {
+  await check('multi() is all or nothing', async () => {
     await client.del('js:multi');
-    await rejects(client.multi().set('js:multi', '1').del('js:large').exec(), 'EXECABORT');
-    equal(await client.exists('js:multi', 'js:large'), 1);
-    equal(await client.set('js:multi', '2'), 'OK');
+    const replies = await client.multi().set('js:multi', '1').incr('js:multi').del('js:large').exec();
+    equal(replies, [[null, 'OK'], [null, 2], [null, 1]]);
+    await rejects(client.multi().set('js:multi', '9').call('INCR').exec(), 'EXECABORT');
+    equal(await client.get('js:multi'), '2');
+  });
+
+  await check('a watched key that was changed makes exec() null', async () => {
+    const other = new Redis(leader, '127.0.0.1');
+    await client.watch('js:multi');
+    await other.incr('js:multi');
+    equal(await client.multi().set('js:multi', '9').exec(), null);
+    await client.watch('js:multi');
+    equal(await client.multi().incr('js:multi').exec(), [[null, 4]]);
+    other.disconnect();
+  });
+
+  await check('strings, keys, and times to live', async () => {
+    equal(await client.set('js:s', 'v', 'EX', 100, 'GET'), null);
+    equal(await client.mset('js:m', '1', 'js:n', '2'), 'OK');
+    equal(await client.mget('js:m', 'js:n', 'js:none'), ['1', '2', null]);
+    equal(await client.incrbyfloat('js:m', 0.5), '1.5');
+    equal(await client.append('js:n', '3'), 2);
+    equal(await client.getrange('js:n', 1, -1), '3');
+    equal(await client.expireat('js:s', 4102444800), 1);
+    equal(await client.expiretime('js:s'), 4102444800);
+    equal(await client.persist('js:s'), 1);
+    equal(await client.ttl('js:s'), -1);
+    equal(await client.rename('js:s', 'js:t'), 'OK');
+    equal(await client.copy('js:t', 'js:s'), 1);
+    equal(await client.getdel('js:t'), 'v');
+    equal(await client.type('js:s'), 'string');
+    await rejects(client.rename('js:none', 'js:t'), 'ERR no such key');
+  });
+
+  await check('scanStream finds each key', async () => {
+    await client.mset(...Array.from({ length: 200 }, (_, i) => [`js:scan:${i}`, i]).flat());
+    const found = new Set();
+    for await (const some of client.scanStream({ match: 'js:scan:*', count: 9 })) {
+      some.forEach((key) => found.add(key));
+    }
+    equal(found.size, 200);
   });
 
   await check('a follower rejects with MOVED and the leader\'s address', async () => {

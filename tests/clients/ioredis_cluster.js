@@ -60,8 +60,14 @@ async function main() {
 
   await checkCluster(followers[0], 'errors are rejected, not retried', async (cluster) => {
     await rejects(cluster.set('jsc:a', 'v'.repeat(65537)), 'ERR value too large');
-    await rejects(cluster.multi().set('jsc:multi', '1').exec(), 'EXECABORT');
+    await rejects(cluster.multi().set('jsc:multi', '1').call('INCR', 'jsc:multi', 'x').exec(),
+      'EXECABORT');
     equal(await cluster.get('jsc:multi'), null);
+  });
+
+  await checkCluster(followers[1], 'a transaction', async (cluster) => {
+    const replies = await cluster.multi().set('jsc:{t}:a', '1').incr('jsc:{t}:a').exec();
+    equal(replies, [[null, 'OK'], [null, 2]]);
   });
 
   const standStill = 'nothing is acknowledged while two nodes stand still; then the client goes on';

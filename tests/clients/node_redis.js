@@ -38,10 +38,38 @@ async function main() {
     equal(troubles, []);
   });
 
-  await checkClient('multi() is rejected, execAsPipeline() works', async (client) => {
-    await rejects(client.multi().set('nr:multi', '1').get('nr:multi').exec(), '');
-    equal(await client.exists('nr:multi'), 0);
+  await checkClient('multi() is all or nothing, execAsPipeline() works', async (client) => {
+    equal(await client.multi().set('nr:multi', '1').incr('nr:multi').exec(), ['OK', 2]);
+    const wrong = client.multi().set('nr:multi', '9').addCommand(['INCR']).exec();
+    await rejects(wrong, "ERR wrong number of arguments for 'incr' command");
+    equal(await client.get('nr:multi'), '2');
     equal(await client.multi().set('nr:b', '1').get('nr:b').execAsPipeline(), ['OK', '1']);
+  });
+
+  await checkClient('a watched key that was changed makes exec() reject', async (client) => {
+    await client.watch('nr:multi');
+    await client.incr('nr:multi');
+    await rejects(client.multi().set('nr:multi', '9').exec(), 'One (or more) of the watched keys');
+    equal(await client.get('nr:multi'), '3');
+  });
+
+  await checkClient('strings, keys, and times to live', async (client) => {
+    equal(await client.set('nr:s', 'v', { expiration: { type: 'EX', value: 100 }, condition: 'NX' }), 'OK');
+    equal(await client.mSet({ 'nr:m': '1', 'nr:n': '2' }), 'OK');
+    equal(await client.mGet(['nr:m', 'nr:n', 'nr:none']), ['1', '2', null]);
+    equal(await client.incrByFloat('nr:m', 0.5), '1.5');
+    equal(await client.append('nr:n', '3'), 2);
+    equal(await client.expireAt('nr:s', 4102444800), 1);
+    equal(await client.expireTime('nr:s'), 4102444800);
+    equal(await client.persist('nr:s'), 1);
+    equal(await client.rename('nr:s', 'nr:t'), 'OK');
+    equal(await client.copy('nr:t', 'nr:s'), 1);
+    equal(await client.getDel('nr:t'), 'v');
+    const found = new Set();
+    for await (const some of client.scanIterator({ MATCH: 'nr:[mns]', COUNT: 5 })) {
+      some.forEach((key) => found.add(key));
+    }
+    equal([...found].sort(), ['nr:m', 'nr:n', 'nr:s']);
   });
 
   await checkClient('errors are rejected, and the connection goes on', async (client, troubles) => {

@@ -52,7 +52,8 @@ def _():
     large = "v" * (VALUE_SIZE_BYTES + 1)
     equal(redis_cli("-x", "SET", "cli:a", stdin=large), "ERR value too large\n\n")
     equal(redis_cli("SELECT", "1"), "ERR SELECT is not allowed in cluster mode\n\n")
-    contains(redis_cli("MULTI"), "ERR MULTI is not supported yet")
+    equal(redis_cli("EXEC"), "ERR EXEC without MULTI\n\n")
+    equal(redis_cli("INCRBY", "cli:a", "x"), "ERR value is not an integer or out of range\n\n")
 
 
 @check("a value of the largest size, from stdin (-x), comes back whole")
@@ -77,6 +78,31 @@ def _():
         for written in NODES:
             equal(redis_cli("-c", "GET", f"cli:{written}", port=port), f"{written}\n")
     equal(redis_cli("-c", "DEL", *(f"cli:{port}" for port in NODES), port=FOLLOWERS[0]), "3\n")
+
+
+@check("strings, keys, times to live, and a transaction")
+def _():
+    def typed(*lines, options=()):
+        return redis_cli(*options, stdin="\n".join(lines) + "\n")
+
+    equal(typed("MSET cli:a 1 cli:b 2", "MGET cli:a cli:b"), "OK\n1\n2\n")
+    equal(typed("INCRBYFLOAT cli:a 0.5", "APPEND cli:b 3"), "1.5\n2\n")
+    equal(typed("SET cli:a 1 EX 100 GET", "EXPIREAT cli:a 4102444800 GT"), "1.5\n1\n")
+    equal(typed("EXPIRETIME cli:a", "PERSIST cli:a", "TTL cli:a"), "4102444800\n1\n-1\n")
+    equal(typed("RENAME cli:a cli:c", "COPY cli:c cli:b REPLACE", "TYPE cli:b"), "OK\n1\nstring\n")
+    equal(typed("GETDEL cli:b", "EXISTS cli:a cli:b cli:c"), "1\n1\n")
+    transaction = ["MULTI", "INCR cli:c", "SET cli:c x NX", "GET cli:c", "EXEC"]
+    replies = '1) (integer) 2\n2) (nil)\n3) "2"\n'
+    equal(typed(*transaction, options=["--no-raw"]), "OK\n" + 3 * "QUEUED\n" + replies)
+    aborted = typed("MULTI", "INCR", "SET cli:c 9", "EXEC", "GET cli:c")
+    contains(aborted, "EXECABORT Transaction discarded because of previous errors.\n\n2\n")
+
+
+@check("--scan finds each key once, by pattern")
+def _():
+    redis_cli(stdin="".join(f"SET cli:scan:{i} {i}\n" for i in range(300)))
+    equal(sorted(redis_cli("--scan", "--pattern", "cli:scan:*").split()),
+          sorted(f"cli:scan:{i}" for i in range(300)))
 
 
 @check("-3: RESP3 after HELLO 3")

@@ -1,6 +1,7 @@
 """redis-py, one connection to the leader."""
 
 import os
+import time
 
 import redis
 from check import FOLLOWERS, HOST, LEADER, check, contains, equal, raises
@@ -68,18 +69,88 @@ def _():
     equal((replies[0], type(replies[1]), replies[2]), (True, ResponseError, b"1"))
 
 
-@check("pipeline(transaction=True) raises, and nothing of it is applied")
+@check("pipeline(transaction=True) is all or nothing")
 def _():
     client.delete("py:multi", "py:other")
     pipeline = client.pipeline()
     pipeline.set("py:multi", "1").set("py:other", "2").delete("py:large")
-    with raises(ResponseError, "MULTI is not supported yet"):
+    equal(pipeline.execute(), [True, True, 1])
+    equal(client.mget("py:multi", "py:other", "py:large"), [b"1", b"2", None])
+    pipeline.set("py:multi", "3").execute_command("INCR").set("py:other", "3")
+    with raises(redis.ResponseError, "Command # 2 (INCR) of pipeline caused error"):
         pipeline.execute()
-    equal(client.exists("py:multi", "py:other"), 0)
-    equal(client.exists("py:large"), 1)
-    assert pipeline.connection_pool is client.connection_pool  # so the same connection goes on:
-    client.set("py:multi", "3")
-    equal(client.get("py:multi"), b"3")
+    equal(client.mget("py:multi", "py:other"), [b"1", b"2"])
+    pipeline.append("py:multi", "x").incr("py:multi").incr("py:other")
+    replies = pipeline.execute(raise_on_error=False)
+    equal((replies[0], str(replies[1]), replies[2]), (2, "value is not an integer or out of range", 3))
+
+
+@check("WATCH: a transaction fails if a key was changed since, and transaction() repeats it")
+def _():
+    client.set("py:watched", 1)
+    with client.pipeline() as pipeline:
+        pipeline.watch("py:watched")
+        value = int(pipeline.get("py:watched"))
+        client.set("py:watched", 10)
+        pipeline.multi()
+        pipeline.set("py:watched", value + 1)
+        with raises(redis.WatchError, "Watched variable changed"):
+            pipeline.execute()
+    equal(client.get("py:watched"), b"10")
+    calls = []
+
+    def double(pipeline):
+        value = int(pipeline.get("py:watched"))
+        if not calls:
+            client.incr("py:watched")
+        calls.append(value)
+        pipeline.multi()
+        pipeline.set("py:watched", 2 * value)
+
+    client.transaction(double, "py:watched")
+    equal((calls, client.get("py:watched")), ([10, 11], b"22"))
+
+
+@check("strings: what redis-py has a method for")
+def _():
+    client.delete("py:s", "py:n", "py:m")
+    assert client.set("py:s", "v", nx=True, ex=100)
+    equal(client.set("py:s", "w", nx=True), None)
+    equal(client.set("py:s", "w", xx=True, get=True, keepttl=True), b"v")
+    assert 0 < client.ttl("py:s") <= 100
+    equal(client.getex("py:s", persist=True), b"w")
+    equal((client.ttl("py:s"), client.getset("py:s", "x"), client.getdel("py:s")), (-1, b"w", b"x"))
+    equal((client.append("py:s", "Hello"), client.setrange("py:s", 5, " World")), (5, 11))
+    equal((client.getrange("py:s", -5, -1), client.substr("py:s", 0, 4), client.strlen("py:s")),
+          (b"World", b"Hello", 11))
+    equal((client.incr("py:n"), client.incrby("py:n", 5), client.decr("py:n", 2)), (1, 6, 4))
+    equal(client.incrbyfloat("py:n", 0.1), 4.1)
+    assert client.mset({"py:n": 1, "py:m": 2}) and not client.msetnx({"py:n": 3, "py:new": 4})
+    equal(client.mget("py:n", "py:m", "py:new"), [b"1", b"2", None])
+    assert client.setnx("py:new", 1) and client.setex("py:new", 100, 2) and client.psetex("py:new", 9000, 3)
+    assert 0 < client.pttl("py:new") <= 9000
+    client.delete("py:new")
+
+
+@check("keys: names, times to live, and looking for them")
+def _():
+    client.set("py:k", "v")
+    assert client.expire("py:k", 100) and not client.expire("py:k", 200, nx=True)
+    assert client.expireat("py:k", 4102444800, gt=True)
+    equal((client.expiretime("py:k"), client.pexpiretime("py:k")), (4102444800, 4102444800000))
+    assert client.persist("py:k") and client.pexpire("py:k", 90_000)
+    assert client.rename("py:k", "py:l") and not client.renamenx("py:l", "py:l")
+    assert client.copy("py:l", "py:k") and not client.copy("py:l", "py:k")
+    equal((client.type("py:k"), client.type("py:none"), client.object("encoding", "py:k")),
+          (b"string", b"none", b"embstr"))
+    equal((client.touch("py:k", "py:l", "py:none"), client.unlink("py:l", "py:none")), (2, 1))
+    client.mset({f"py:scan:{i}": i for i in range(200)})
+    equal({key for key in client.scan_iter("py:scan:*", count=9)}, {b"py:scan:%d" % i for i in range(200)})
+    equal(len(client.keys("py:scan:1??")), 100)
+    assert client.dbsize() >= 201 and client.randomkey() is not None
+    client.psetex("py:short", 50, "v")
+    time.sleep(0.1)
+    equal((client.get("py:short"), client.exists("py:short"), client.ttl("py:short")), (None, 0, -2))
 
 
 @check("INFO, COMMAND, CONFIG GET as redis-py reads them")

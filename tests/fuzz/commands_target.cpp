@@ -51,7 +51,7 @@ struct Options {
 // ---- The node -----------------------------------------------------------------------------------
 
 struct Group {
-  KeyValueMachine machine;
+  KeyValueMachine machine{&kv::apply_command};
   tests::MemoryMap map;
   std::vector<raft::Entry> log;  // entry i has index i + 1
   std::vector<Outcome> outcomes;
@@ -359,23 +359,35 @@ class Model {
     check(may_be_resp3_ || is_of_resp2(reply), "a type of RESP3 for a RESP2 client");
     if (reply.kind == resp::Kind::kError) {
       check(!must_succeed(request), "a plain request was refused");
-    } else {
-      check(!refusing_ || ends_transaction(request), "a command ran after a refused MULTI");
-      answer(request, reply);
+      if (name == "exec") queued_.reset();
+      return;
     }
-    if (name == "multi" && request.size() == 1) refusing_ = true;
-    if (ends_transaction(request)) refusing_ = false;
+    if (name == "exec" && queued_) {
+      const std::vector<Request> queued = *std::exchange(queued_, std::nullopt);
+      if (reply.kind != resp::Kind::kArray) return;  // a watched key has changed
+      check(reply.elements.size() == queued.size(), "not one reply a queued command");
+      for (std::size_t i = 0; i < queued.size(); ++i) answer(queued[i], reply.elements[i]);
+    } else if (queued_ && !runs_at_once(name)) {
+      check(reply.text == "QUEUED", "a command ran before its EXEC");
+      queued_->push_back(request);
+    } else {
+      answer(request, reply);
+      if (name == "multi") queued_.emplace();
+      if (name == "discard" || name == "reset") queued_.reset();
+    }
   }
-  [[nodiscard]] std::size_t size() const { return values_.size(); }
+  // Only known while nothing was done that the model does not know.
+  [[nodiscard]] std::optional<std::size_t> size() const {
+    return knows_all_ ? std::optional(values_.size()) : std::nullopt;
+  }
 
  private:
-  static bool ends_transaction(const Request& request) {
-    const std::string& name = request[0];
-    return name == "quit" ||
-           (request.size() == 1 && (name == "exec" || name == "discard" || name == "reset"));
+  static bool runs_at_once(const std::string& name) {
+    return name == "quit" || name == "multi" || name == "exec" || name == "discard" ||
+           name == "reset" || name == "watch";
   }
   [[nodiscard]] bool must_succeed(const Request& request) const {
-    if (!options_.harmless() || refusing_) return false;
+    if (!options_.harmless() || queued_) return false;
     const kv::Limits limits;
     const auto fits = [&](const std::string& key) {
       return key.size() <= limits.max_key_size_bytes;
@@ -395,6 +407,11 @@ class Model {
   }
   void answer(const Request& request, const resp::Value& reply) {
     const std::string& name = request[0];
+    const std::vector<std::string_view> args(request.begin(), request.end());
+    const Command* command = kv::find(args);
+    const bool is_plain = name == "del" || (name == "set" && request.size() == 3);
+    if (command != nullptr && command->is_write() && !is_plain) knows_all_ = false;
+    if (!knows_all_) return;
     if (name == "set") {
       check(reply.kind == resp::Kind::kSimpleString && reply.text == "OK", "SET without OK");
       values_[request.at(1)] = request.at(2);
@@ -418,7 +435,8 @@ class Model {
 
   Options options_;
   std::map<std::string, std::string> values_;
-  bool refusing_ = false;
+  std::optional<std::vector<Request>> queued_;
+  bool knows_all_ = true;
   bool may_be_resp3_ = false;
 };
 
@@ -429,6 +447,7 @@ void check_limits(const raft::Entry& entry, const kv::Limits& limits) {
   const Result<Operation> operation = codec::decode_operation(*entry.data);
   check(static_cast<bool>(operation), "the log holds what can't be read");
   const bool is_set = operation->type == OperationType::kSet;
+  if (!is_set && operation->type != OperationType::kDelete) return;
   for (std::size_t i = 0; i < operation->arguments.size(); ++i) {
     const bool is_value = is_set && i == 1;
     check(operation->arguments[i].size() <=
@@ -445,11 +464,16 @@ std::size_t check_group(const Group& group, const kv::Limits& limits) {
   if (!other.log.empty()) (void)other.apply(other.log.size());
   check(other.map.bytes == group.map.bytes && other.outcomes == group.outcomes,
         "two replicas differ");
-  const std::size_t keys = group.map.bytes.size() - group.map.bytes.count(kDataStateKey);
+  const auto rows = [&](char prefix) {
+    return static_cast<std::size_t>(
+        std::count_if(group.map.bytes.begin(), group.map.bytes.end(),
+                      [&](const auto& row) { return row.first[0] == prefix; }));
+  };
   KeyValueMachine fresh;
   const Result<MachineState> state = fresh.restore(group.map);
-  check(state && state->key_count == keys, "the count of keys is wrong");
-  return keys;
+  check(state && state->key_count == rows(kValuePrefix), "the count of keys is wrong");
+  check(state->expiring_count == rows(kExpiryPrefix), "the index of what expires is wrong");
+  return rows(kValuePrefix);
 }
 
 }  // namespace
@@ -475,7 +499,7 @@ void commands(std::string_view input) {
   for (const auto& [id, group] : server.host().node.groups()) {
     keys += check_group(group, server.host().limits());
   }
-  check(keys == model.size(), "there are other keys than were SET");
+  check(!model.size() || keys == *model.size(), "there are other keys than were SET");
 }
 
 }  // namespace seshat::fuzz

@@ -19,6 +19,7 @@ class DirectBatch final : public Batch {
   void put(std::string_view key, std::string_view value) override {
     map_.bytes[std::string(key)] = value;
   }
+  void erase_all() override { map_.bytes.clear(); }
   void erase(std::string_view key) override { map_.bytes.erase(std::string(key)); }
 
  private:

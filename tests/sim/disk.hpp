@@ -81,6 +81,10 @@ class ChangeBatch final : public Batch {
     latest_[std::string(key)] = std::string(value);
   }
   void erase(std::string_view key) override { latest_[std::string(key)] = std::nullopt; }
+  void erase_all() override {
+    latest_.clear();
+    for (const auto& [key, value] : records_) latest_[key] = std::nullopt;
+  }
   [[nodiscard]] Changes changes() const { return {latest_.begin(), latest_.end()}; }
 
  private:
