@@ -552,7 +552,7 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
 inline void Connection::refuse(Args args) {
   TransactionQueue& transaction = session_.transaction;
   transaction.break_off();
-  if (!equals_ignoring_case(args[0], "exec")) {
+  if (!equals_ignoring_case(args[0], "exec") || !errors_.starts_with("-ERR ")) {
     return reply_at_once([&](std::string& out) { out += errors_; });
   }
   transaction.end();
