@@ -423,6 +423,17 @@ TEST_CASE("WAIT goes on when what it waits for is refused", "[door]") {
   CHECK_THAT(client.got(), EndsWith("\r\n:1\r\n"));
 }
 
+// Were it not held, the server would look at it again in every turn until the read is served.
+TEST_CASE("EXEC behind a read that waits is held as a write is", "[door]") {
+  Client client;
+  client.db.has_lease = false;
+  CHECK(client.ask("GET k\r\nEXEC") == "");
+  CHECK_FALSE(client.connection.may_consume());
+  client.db.read_next();
+  CHECK(client.connection.may_consume());
+  CHECK(client.got() == "$-1\r\n-ERR EXEC without MULTI\r\n");
+}
+
 TEST_CASE("WAIT refuses what Redis refuses, in its words", "[door]") {
   Client client;
   CHECK_THAT(client.ask("WAIT 0 0"),

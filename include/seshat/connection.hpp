@@ -286,7 +286,7 @@ inline std::size_t Connection::consume(std::string_view input) {
 inline bool Connection::has_to_wait(const Command& command) {
   const bool waits_for_replies = (command.flags & kWaitsForReplies) != 0;
   const bool may_write = command.is_write() || command.name == "exec";
-  write_waits_ = command.is_write() && waiting_reads_ > 0;
+  write_waits_ = may_write && waiting_reads_ > 0;
   next_waits_ = waits_for_replies && !pending_.empty();
   paused_ = door_.holds(may_write);
   return write_waits_ || next_waits_ || paused_;
