@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "catch.hpp"
+#include "commands_page.hpp"
 #include "memory_database.hpp"
 #include "seshat/resp.hpp"
 
@@ -634,4 +638,13 @@ TEST_CASE("outcomes become OK or a number", "[kv]") {
   kv::reply_outcome({}, reply);
   kv::reply_outcome({Outcome::Kind::kInteger, 3}, reply);
   CHECK(out == "+OK\r\n:3\r\n");
+}
+
+// SESHAT_WRITE_DOCS=1 writes it anew.
+TEST_CASE("docs/commands.md is what the table says", "[kv]") {
+  const std::string page = tests::commands_page();
+  if (std::getenv("SESHAT_WRITE_DOCS") != nullptr) std::ofstream("docs/commands.md") << page;
+  std::ifstream file("docs/commands.md");
+  const std::string written((std::istreambuf_iterator<char>(file)), {});
+  CHECK(written == page);
 }
