@@ -299,6 +299,7 @@ TEST_CASE("numbers with a fraction are added as people do it", "[decimal]") {
   CHECK(add("+3", ".5") == "3.5");
   CHECK(add("3.", "0x10") == "19");
   CHECK(add("1e308", "1e308") == "not finite");
+  CHECK(add("1e-400", "1") == "1");
   CHECK(add("inf", "1") == "not finite");
   for (const char* wrong :
        {"", "-", "+-1", " 1", "1 ", "nan", "1e", "--1", "0x", "1.2.3", "1e4932"}) {
