@@ -87,6 +87,8 @@ std::string bulk(std::string_view text) {
 }
 
 const std::string kUnauthenticated = "-NOAUTH Authentication required.\r\n";
+const std::string kUnauthenticatedExec =
+    "-EXECABORT Transaction discarded because of: NOAUTH Authentication required.\r\n";
 const std::string kWrongPassword =
     "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 
@@ -105,7 +107,9 @@ TEST_CASE("without its password, a node does nothing for a client", "[door]") {
       return line;
     };
     INFO(command.name);
-    if (command.subcommands.empty()) {
+    if (command.name == "exec") {
+      CHECK(client.ask("EXEC") == kUnauthenticatedExec);
+    } else if (command.subcommands.empty()) {
       CHECK(client.ask(with(std::string(command.name), arguments)) == kUnauthenticated);
     }
     for (const Command& sub : command.subcommands) {

@@ -556,10 +556,10 @@ inline void Connection::refuse(Args args) {
     return reply_at_once([&](std::string& out) { out += errors_; });
   }
   transaction.end();
-  constexpr std::size_t kBefore = 5;  // "-ERR "
-  constexpr std::size_t kBehind = 2;
-  reply_error("EXECABORT Transaction discarded because of: " +
-              errors_.substr(kBefore, errors_.size() - kBefore - kBehind));
+  std::string_view error = errors_;
+  error.remove_prefix(error.starts_with("-ERR ") ? 5 : 1);
+  error.remove_suffix(2);
+  reply_error("EXECABORT Transaction discarded because of: " + std::string(error));
 }
 
 // ---- Transactions -------------------------------------------------------------------------------
