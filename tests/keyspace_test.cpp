@@ -216,6 +216,7 @@ TEST_CASE("a watched key must be as it was, there or not", "[keyspace][transacti
   CHECK(changed({}, "k", {"set k 1"}));
   CHECK(changed({}, "k", {"set k 1", "del k"}));
   CHECK(changed({}, "k", {"set k 1 PX 50"}, 50));
+  CHECK(changed({}, "k", {"set k 1 PXAT 1"}));  // it was there for no time
   CHECK(changed({"set k 1"}, "k", {"rename k j", "rename j k"}));
 }
 
@@ -298,8 +299,10 @@ TEST_CASE("numbers with a fraction are added as people do it", "[decimal]") {
   CHECK(add("+3", ".5") == "3.5");
   CHECK(add("3.", "0x10") == "19");
   CHECK(add("1e308", "1e308") == "not finite");
+  CHECK(add("1e-400", "1") == "1");
   CHECK(add("inf", "1") == "not finite");
-  for (const char* wrong : {"", "-", "+-1", " 1", "1 ", "nan", "1e", "--1", "0x", "1.2.3", "1e4932"}) {
+  for (const char* wrong :
+       {"", "-", "+-1", " 1", "1 ", "nan", "1e", "--1", "0x", "1.2.3", "1e4932"}) {
     CHECK(add(wrong, "1") == "not a number");
   }
 }

@@ -554,11 +554,10 @@ inline void Connection::refuse(Args args) {
     return reply_at_once([&](std::string& out) { out += errors_; });
   }
   transaction.end();
-  // Other words than ERR are told, as in Redis.
-  const std::size_t before = errors_.starts_with("-ERR ") ? 5 : 1;
-  constexpr std::size_t kBehind = 2;
-  reply_error("EXECABORT Transaction discarded because of: " +
-              errors_.substr(before, errors_.size() - before - kBehind));
+  std::string_view error = errors_;
+  error.remove_prefix(error.starts_with("-ERR ") ? 5 : 1);
+  error.remove_suffix(2);
+  reply_error("EXECABORT Transaction discarded because of: " + std::string(error));
 }
 
 // ---- Transactions -------------------------------------------------------------------------------

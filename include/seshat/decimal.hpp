@@ -83,7 +83,12 @@ inline std::optional<Decimal> Decimal::parse(std::string_view text) {
   const auto [end, error] =
       std::from_chars(rest.data(), rest.data() + rest.size(), decimal.number_,
                       is_hex ? std::chars_format::hex : std::chars_format::general);
-  if (error != std::errc() || end != rest.data() + rest.size()) return std::nullopt;
+  if (error == std::errc::invalid_argument || end != rest.data() + rest.size()) return std::nullopt;
+  if (error == std::errc::result_out_of_range) {
+    const std::size_t power = rest.find_first_of("eEpP");
+    if (power == rest.npos || !rest.substr(power + 1).starts_with('-')) return std::nullopt;
+    decimal.number_ = 0;  // too small for a double
+  }
   if (std::isnan(decimal.number_)) return std::nullopt;
   decimal.is_exact_ = !is_hex && decimal.number_ < kExactBelow;
   if (decimal.is_exact_) {

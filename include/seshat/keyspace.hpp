@@ -300,6 +300,7 @@ inline void Keyspace::put(std::string_view key, std::string_view data,
                           std::optional<std::uint64_t> expires_at_ms) {
   if (expires_at_ms && *expires_at_ms <= state_.time_ms) {
     (void)erase(key);
+    state_.last_removal = index_;  // it came and went: who watched that it is absent is told
     return;
   }
   load(key);

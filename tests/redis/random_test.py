@@ -441,6 +441,7 @@ class Watching:
         self._observer, self._missing = observer, False
         self._absent = [False] * (CONNECTIONS + 1)
         self._deleted = [False] * (CONNECTIONS + 1)
+        self._dying = False  # whether a key may be removed at any time, because its time is over
 
     def before(self, step):
         self._missing = False
@@ -450,9 +451,10 @@ class Watching:
     def after(self, step, result):
         here, done = step.connection, not is_error(result.left) and result.left != QUEUED
         if step.name == b"WATCH" and done and self._missing and not self._absent[here]:
-            self._absent[here], self._deleted[here] = True, False
+            self._absent[here], self._deleted[here] = True, self._dying
         if step.name in ENDING and (done or result.left[1].startswith(b"EXECABORT")):
             self._absent[here] = False
+        self._dying = self._dying or step.wait_s > 0
         if step.name in DELETING or step.wait_s:
             self._deleted = [True] * (CONNECTIONS + 1)
 
