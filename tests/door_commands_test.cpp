@@ -427,6 +427,17 @@ TEST_CASE("WAIT goes on when what it waits for is refused", "[door]") {
   CHECK_THAT(client.got(), EndsWith("\r\n:1\r\n"));
 }
 
+// Were it not held, the server would look at it again in every turn until the read is served.
+TEST_CASE("EXEC behind a read that waits is held as a write is", "[door]") {
+  Client client;
+  client.db.has_lease = false;
+  CHECK(client.ask("GET k\r\nEXEC") == "");
+  CHECK_FALSE(client.connection.may_consume());
+  client.db.read_next();
+  CHECK(client.connection.may_consume());
+  CHECK(client.got() == "$-1\r\n-ERR EXEC without MULTI\r\n");
+}
+
 TEST_CASE("WAIT refuses what Redis refuses, in its words", "[door]") {
   Client client;
   CHECK_THAT(client.ask("WAIT 0 0"),
@@ -517,7 +528,7 @@ TEST_CASE("LATENCY tells of what took long, in the shapes of Redis", "[door]") {
 TEST_CASE("each request is counted once, with its end: at once, waiting, refused, wrong",
           "[door]") {
   Client client;
-  client.ask("PING\r\nGET k\r\nSET a 1\r\nGET a\r\nPING\r\nSET b 2 XX\r\nNOSUCH\r\nGET");
+  client.ask("PING\r\nGET k\r\nSET a 1\r\nGET a\r\nPING\r\nSET b 2 EX\r\nNOSUCH\r\nGET");
   std::string stats;
   client.door().append_command_stats(stats);
   CHECK_THAT(stats, ContainsSubstring("cmdstat_get:calls=1,"));  // the other waits for SET a
@@ -605,7 +616,7 @@ TEST_CASE("COMMAND LIST filters as Redis does", "[door]") {
     CHECK(client.ask("COMMAND LIST " + std::string(wrong)) == "-ERR syntax error\r\n");
   }
   CHECK(client.ask("COMMAND GETKEYSANDFLAGS set a b") ==
-        "*1\r\n*2\r\n$1\r\na\r\n*2\r\n+OW\r\n+update\r\n");
+        "*1\r\n*2\r\n$1\r\na\r\n*4\r\n+RW\r\n+access\r\n+update\r\n+variable_flags\r\n");
   CHECK(client.ask("COMMAND GETKEYSANDFLAGS ping a") ==
         "-ERR The command has no key arguments\r\n");
 }

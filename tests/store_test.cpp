@@ -134,7 +134,7 @@ TEST_CASE("records of a newer version are refused by name", "[store]") {
   MemoryDisk disk;
   { Node node(disk); }
   const auto env = disk.env();
-  const std::string newer("\x08\x03", 2);
+  const std::string newer("\x08\x04", 2);
   const auto restore_reason = [&](GroupId group) {
     const auto store = Store::open(options_for("/data", env.get()));
     REQUIRE(store);
@@ -145,19 +145,19 @@ TEST_CASE("records of a newer version are refused by name", "[store]") {
   SECTION("identity") {
     tamper(*env, store_detail::kDefault, "identity", newer);
     CHECK_THAT(reason(options_for("/data", env.get())),
-               ContainsSubstring("NodeIdentity has version 3, but this seshat knows only up to 2"));
+               ContainsSubstring("NodeIdentity has version 4, but this seshat knows only up to 3"));
   }
   SECTION("hard state") {
     tamper(*env, store_detail::kDataState, "state", newer);
-    CHECK_THAT(restore_reason(kData), ContainsSubstring("RaftHardState has version 3"));
+    CHECK_THAT(restore_reason(kData), ContainsSubstring("RaftHardState has version 4"));
   }
   SECTION("log entry") {
     tamper(*env, store_detail::kDataLog, "log:00000000000000000001", newer);
-    CHECK_THAT(restore_reason(kData), ContainsSubstring("VersionedLogEntry has version 3"));
+    CHECK_THAT(restore_reason(kData), ContainsSubstring("VersionedLogEntry has version 4"));
   }
   SECTION("applied state") {
     tamper(*env, store_detail::kDataKv, std::string(kDataStateKey), newer);
-    CHECK_THAT(restore_reason(kData), ContainsSubstring("MachineState has version 3"));
+    CHECK_THAT(restore_reason(kData), ContainsSubstring("MachineState has version 4"));
   }
 }
 

@@ -117,6 +117,7 @@ class ClusterChanges {
   void pass_on_transfer(NodeId leader, NodeId to);
 
   void reconcile(GroupId group, Replica& replica);
+  [[nodiscard]] bool has_heard_since_it_leads(GroupId group, const raft::Raft& raft);
   void hand_over_to_who_stays(Replica& replica);
   [[nodiscard]] bool system_follows_record() const;
   template <class IndexOf>
@@ -131,6 +132,13 @@ class ClusterChanges {
   Options options_;
   Membership& membership_;
   std::map<GroupId, Replica*> replicas_;
+  // What a group's leader knew of the system group when its term began.
+  struct Led {
+    Term term;
+    Term system_term;
+    std::uint64_t system_round = 0;
+  };
+  std::map<GroupId, Led> led_;
   const Clock& clock_;
   Site& site_;
 
@@ -388,6 +396,19 @@ inline std::optional<ClusterMembership> ClusterChanges::next_record(std::uint64_
   return std::nullopt;
 }
 
+// A node that has just come to lead `group` may have been cut off from the system group's leader, and not
+// know it yet: it waits until it has heard from that one.
+inline bool ClusterChanges::has_heard_since_it_leads(GroupId group, const raft::Raft& raft) {
+  const raft::Raft& of_system = system().raft();
+  if (of_system.is_leader()) return true;
+  Led& led = led_[group];
+  if (led.term != raft.current_term()) {
+    led = {raft.current_term(), of_system.current_term(), of_system.round_received()};
+  }
+  return of_system.current_term() > led.system_term ||
+         of_system.round_received() > led.system_round;
+}
+
 // A leader whose own record may be old leaves the members as they are.
 inline void ClusterChanges::reconcile(GroupId group, Replica& replica) {
   if (!membership_.all_know_record_version(kConfigurationRecordVersion)) return;
@@ -404,6 +425,7 @@ inline void ClusterChanges::reconcile(GroupId group, Replica& replica) {
   const raft::Raft& of_system = system().raft();
   const bool up_to_date =
       of_system.is_current() && of_system.last_applied() == of_system.commit_index();
+  if (!has_heard_since_it_leads(group, raft)) return;
   if (!up_to_date || (group != kSystemGroup && !system_follows_record())) return;
   Membership::Roles roles = membership_.roles();
   if (roles.voters.empty()) return;

@@ -286,7 +286,7 @@ inline std::size_t Connection::consume(std::string_view input) {
 inline bool Connection::has_to_wait(const Command& command) {
   const bool waits_for_replies = (command.flags & kWaitsForReplies) != 0;
   const bool may_write = command.is_write() || command.name == "exec";
-  write_waits_ = command.is_write() && waiting_reads_ > 0;
+  write_waits_ = may_write && waiting_reads_ > 0;
   next_waits_ = waits_for_replies && !pending_.empty();
   paused_ = door_.holds(may_write);
   return write_waits_ || next_waits_ || paused_;
@@ -552,7 +552,7 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
 inline void Connection::refuse(Args args) {
   TransactionQueue& transaction = session_.transaction;
   transaction.break_off();
-  if (!equals_ignoring_case(args[0], "exec")) {
+  if (!equals_ignoring_case(args[0], "exec") || !errors_.starts_with("-ERR ")) {
     return reply_at_once([&](std::string& out) { out += errors_; });
   }
   transaction.end();

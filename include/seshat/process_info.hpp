@@ -5,8 +5,10 @@
 #define SESHAT_PROCESS_INFO_HPP
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <deque>
 #include <fstream>
 #include <string>
@@ -87,14 +89,14 @@ inline std::string human_size(std::uint64_t size_bytes) {
   constexpr std::string_view kUnits = "BKMGTP";
   if (size_bytes < 1024) return std::to_string(size_bytes) + "B";
   std::size_t unit = 0;
-  std::uint64_t hundredths = size_bytes * 100;
-  while (hundredths >= 102'400 && unit + 1 < kUnits.size()) {
-    hundredths /= 1024;
+  auto size = static_cast<double>(size_bytes);
+  while (size >= 1024 && unit + 1 < kUnits.size()) {
+    size /= 1024;
     ++unit;
   }
-  const std::string fraction = std::to_string(hundredths % 100);
-  return std::to_string(hundredths / 100) + (fraction.size() == 1 ? ".0" : ".") + fraction +
-         kUnits[unit];
+  std::array<char, 32> text{};
+  (void)std::snprintf(text.data(), text.size(), "%.2f%c", size, kUnits[unit]);
+  return text.data();
 }
 
 inline void append_memory(std::string& out, std::uint64_t peak_bytes) {

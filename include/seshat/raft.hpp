@@ -425,6 +425,8 @@ class Raft {
   // Whether commit_index() takes in all that had committed before this term, and all that its leader
   // has said has committed since. False until the leader has committed in its term.
   [[nodiscard]] bool is_current() const;
+  // A follower: the last round of heartbeats that it heard of in this term.
+  [[nodiscard]] std::uint64_t round_received() const { return round_received_; }
   [[nodiscard]] bool has_lease(std::uint64_t now_ms) const;
   [[nodiscard]] std::uint64_t lease_until_ms() const { return lease_until_ms_; }
   // How far apart two ticks may be, as it is now.

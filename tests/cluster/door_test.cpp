@@ -1,5 +1,11 @@
 // The door of a node, with real processes: passwords, idle clients, kills, pauses, settings, and the
 // end by SHUTDOWN.
+#include <ifaddrs.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+
 #include "harness.hpp"
 
 namespace seshat::tests {
@@ -99,6 +105,68 @@ TEST_CASE("a node that other machines can reach without a password says what tha
   cluster.start(1);
   CHECK(cluster.log_says(1, "without a password only clients of this machine are served"));
   CHECK(client_of(cluster).ask("PING") == "+PONG");
+}
+
+// An IPv4 address of this machine that is none of loopback.
+std::optional<sockaddr_in> own_address() {
+  ifaddrs* all = nullptr;
+  if (::getifaddrs(&all) != 0) return std::nullopt;
+  std::optional<sockaddr_in> found;
+  for (const ifaddrs* each = all; each != nullptr && !found; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr || each->ifa_addr->sa_family != AF_INET) continue;
+    sockaddr_in address{};
+    std::memcpy(&address, each->ifa_addr, sizeof address);
+    const bool is_loopback = (ntohl(address.sin_addr.s_addr) >> 24) == 127;
+    if (!is_loopback) found = address;
+  }
+  ::freeifaddrs(all);
+  return found;
+}
+
+// A connection from that address to the node's on loopback: for the node, a machine that is not its
+// own. What it answers to `request`, or says without one; up to its end, if it is closed then.
+std::string answer_to_elsewhere(sockaddr_in from, Port port, std::string_view request) {
+  const Socket socket = client_detail::make_socket();
+  from.sin_port = 0;
+  const sockaddr_in to = client_detail::loopback(port);
+  if (::bind(socket.fd(), reinterpret_cast<const sockaddr*>(&from), sizeof from) != 0 ||
+      ::connect(socket.fd(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
+    throw ConnectionError("can't connect from an own address");
+  }
+  if (!request.empty()) (void)::send(socket.fd(), request.data(), request.size(), MSG_NOSIGNAL);
+  std::string received;
+  while (request.empty() || !received.ends_with("\r\n")) {
+    pollfd readable{socket.fd(), POLLIN, 0};
+    if (::poll(&readable, 1, 5000) <= 0) return received + "<silence>";
+    std::array<char, 4096> bytes{};
+    const ssize_t got = ::recv(socket.fd(), bytes.data(), bytes.size(), 0);
+    if (got <= 0) return received + "<closed>";
+    received.append(bytes.data(), static_cast<std::size_t>(got));
+  }
+  return received;
+}
+
+TEST_CASE("protected mode tells who comes from elsewhere why not, until there is a password") {
+  const std::optional<sockaddr_in> elsewhere = own_address();
+  if (skips(elsewhere ? std::nullopt
+                      : std::optional<std::string>("this machine has loopback alone"))) {
+    return;
+  }
+  const Cluster cluster({.nodes = 1});
+  Client client = client_of(cluster);
+  const auto answer = [&](std::string_view request) {
+    return answer_to_elsewhere(*elsewhere, cluster.port(1), request);
+  };
+  const std::string denied = answer("");
+  CHECK_THAT(denied,
+             StartsWith("-DENIED Seshat is running in protected mode") && EndsWith("\r\n<closed>"));
+  CHECK(cluster.figure(1, "stats", "rejected_connections") == 1);
+  CHECK(client.ask("CONFIG", "SET", "requirepass", "s3cret") == "+OK");
+  CHECK(answer("PING\r\n") == kDenied + "\r\n");
+  CHECK(answer("AUTH s3cret\r\n") == "+OK\r\n");
+  CHECK(client.ask("CONFIG", "SET", "requirepass", "") == "+OK");
+  CHECK(client.ask("CONFIG", "SET", "protected-mode", "no") == "+OK");
+  CHECK(answer("PING\r\n") == "+PONG\r\n");
 }
 
 // ---- Who has to go --------------------------------------------------------------------------------------
