@@ -207,6 +207,8 @@ TEST_CASE("a watched key must be as it was, there or not", "[keyspace][transacti
   CHECK_FALSE(changed({"set k 1"}, "k", {"set other 2", "get k"}));
   CHECK(changed({"set k 1"}, "k", {"set k 1"}));
   CHECK(changed({"set k 1"}, "k", {"expire k 100"}));
+  CHECK(changed({"set k 1 PXAT 9000000000000"}, "k", {"getex k PXAT 9000000000000"}));
+  CHECK_FALSE(changed({"set k 1"}, "k", {"getex k", "getex k PERSIST"}));
   CHECK(changed({"set k 1"}, "k", {"del k"}));
   CHECK(changed({"set k 1"}, "k", {"del k", "set k 1"}));
   CHECK(changed({"set k 1"}, "k", {"flushall"}));

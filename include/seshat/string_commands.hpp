@@ -295,7 +295,7 @@ inline void getex(WriteCall& call) {
   }
   if (options.persist) expires_at_ms.reset();
   call.reply.bulk(value->data);
-  if (expires_at_ms == value->expires_at_ms) return;
+  if (!options.expire && expires_at_ms == value->expires_at_ms) return;
   const std::string data(value->data);
   call.keys->put(call.args[1], data, expires_at_ms);
 }
