@@ -319,6 +319,61 @@ TEST_CASE("EXEC after WATCH carries what was read, and answers null if it has ch
   CHECK(client.db.proposed[0].arguments == std::vector<std::string>{"0", "3", "SET", "k", "w"});
 }
 
+TEST_CASE("a reply of a transaction may be larger than any request", "[connection]") {
+  Client client;
+  client.send("MULTI\r\nGET k\r\nEXEC\r\n");
+  const std::string value(9 << 20, 'v');
+  client.db.apply_next(
+      {Outcome::Kind::kReply, 0, "$" + std::to_string(value.size()) + "\r\n" + value + "\r\n"});
+  CHECK(client.got().size() > value.size());
+}
+
+TEST_CASE("a transaction whose commands could take too much memory is refused", "[connection]") {
+  Client client;
+  client.send("MULTI\r\n");
+  std::string mget = "MGET";
+  for (int i = 0; i < 1000; ++i) mget += " k";
+  for (int i = 0; i < 8; ++i) client.send(mget + "\r\n");
+  CHECK_THAT(client.got(), EndsWith("+QUEUED\r\n"));
+  client.send(mget + "\r\nEXEC\r\n");
+  CHECK_THAT(client.got(), StartsWith("-ERR transaction too large"));
+  CHECK(client.db.proposed.empty());
+}
+
+TEST_CASE("after a WATCH that failed, EXEC does nothing", "[connection]") {
+  for (const char* forget : {"", "UNWATCH\r\n"}) {
+    Client client;
+    client.db.has_lease = false;
+    client.send("WATCH k\r\n");
+    client.db.fail_next_read(Refusal::kNoQuorum);
+    client.got();
+    client.send(std::string(forget) + "MULTI\r\nSET k v\r\nEXEC\r\n");
+    const bool refused = client.got().find("EXECABORT") != std::string::npos;
+    CHECK(refused == (*forget == '\0'));
+    CHECK(client.db.proposed.empty() == refused);
+  }
+}
+
+TEST_CASE("so many keys can be watched, and no more", "[connection]") {
+  Client client;
+  std::string watch = "WATCH";
+  for (std::size_t i = 0; i <= TransactionQueue::kMaxWatched; ++i) watch += " k";
+  client.send(watch + "\r\nMULTI\r\nSET k v\r\nEXEC\r\n");
+  CHECK_THAT(client.got(), StartsWith("-ERR too many watched keys"));
+  CHECK(client.db.proposed.empty());
+}
+
+TEST_CASE("what forgets a WATCH waits until it is answered", "[connection]") {
+  Client client;
+  client.db.has_lease = false;
+  client.send("WATCH k\r\nUNWATCH\r\nMULTI\r\nSET k v\r\nEXEC\r\n");
+  CHECK(client.db.proposed.empty());
+  client.db.read_next();
+  client.send("");
+  REQUIRE(client.db.proposed.size() == 1);
+  CHECK(client.db.proposed[0].arguments[0] == "0");  // nothing is watched
+}
+
 TEST_CASE("a transaction of other groups is refused; one of nothing is answered at once",
           "[connection]") {
   Client client;

@@ -371,7 +371,7 @@ TEST_CASE("keys that expire are found in the order of their times, so many at on
   REQUIRE(more);
   CHECK(more->from_ms == 0);
   expiry.found(*more, 3, 0);
-  expiry.end();
+  expiry.done({});
   CHECK_FALSE(expiry.begin(1, now + 1));
   const auto later = expiry.begin(1'000, now + 1'000);
   REQUIRE(later);

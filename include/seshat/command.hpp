@@ -274,6 +274,7 @@ enum CommandFlag : std::uint32_t {
   kAboutConnection = 1U << 11,
   kDangerous = 1U << 12,
   // Ours: COMMAND does not show them.
+  kLarge = 1U << 18,            // may read or write whole values that it does not bring
   kScan = 1U << 19,             // reads all keys
   kNoMulti = 1U << 20,          // not inside a transaction
   kWaitsForReplies = 1U << 21,  // runs when all that its client asked before is answered

@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "seshat/admin_commands.hpp"
+#include "seshat/client_commands.hpp"
 #include "seshat/command.hpp"
 #include "seshat/connection_commands.hpp"
 #include "seshat/key_commands.hpp"
@@ -227,6 +228,20 @@ inline bool runs_in_transaction(const Command& command) {
          command.local == &commands::quit || command.read == &key_commands::watch;
 }
 
+// What a command may have every node read or write, beyond what it brings itself.
+inline std::uint64_t may_take(const Command& command, Args args, const kv::Limits& limits) {
+  const bool returns_old = command.write == &string_commands::set && args.size() > 3;
+  if ((command.flags & kLarge) == 0 && !returns_old) return 0;
+  std::uint64_t keys = 0;
+  for_each_key(command, args, [&](std::string_view) { ++keys; });
+  return keys * limits.max_value_size_bytes;
+}
+
+// How the replies that EXEC gives together are written, or whether.
+inline bool changes_replies(const Command& command) {
+  return command.local == &connection_commands::hello || command.local == &client_commands::reply;
+}
+
 inline bool touches_keys(const TransactionQueue::Command& queued) {
   const std::vector<std::string_view> args(queued.begin(), queued.end());
   return kv::find(args)->local == nullptr;
@@ -285,8 +300,12 @@ inline std::size_t Connection::consume(std::string_view input) {
 // Whether it may not run yet; then something will wake it.
 inline bool Connection::has_to_wait(const Command& command) {
   const bool waits_for_replies = (command.flags & kWaitsForReplies) != 0;
-  const bool may_write = command.is_write() || command.name == "exec";
-  write_waits_ = may_write && waiting_reads_ > 0;
+  const bool may_write = command.is_write() || command.local == &connection_commands::exec;
+  // What ends a transaction, or what is watched, comes after a WATCH that is still being read.
+  const bool forgets = command.local == &connection_commands::discard ||
+                       command.local == &connection_commands::unwatch ||
+                       command.local == &connection_commands::reset;
+  write_waits_ = (may_write || forgets) && waiting_reads_ > 0;
   next_waits_ = waits_for_replies && !pending_.empty();
   paused_ = door_.holds(may_write);
   return write_waits_ || next_waits_ || paused_;
@@ -419,6 +438,11 @@ inline void Connection::run_read(const Command& command, Args args) {
   if (is_watch && session_.transaction.active()) {
     return reply_error("ERR WATCH inside MULTI is not allowed");
   }
+  if (is_watch && !session_.transaction.may_watch(args.size() - 1)) {
+    session_.transaction.fail_watch();
+    return reply_error("ERR too many watched keys: at most " +
+                       std::to_string(TransactionQueue::kMaxWatched) + " on a connection");
+  }
   if (readable && !is_watch && (command.flags & kScan) == 0 && pending_.empty() &&
       read_at_once(command, *place, args))
     return;
@@ -549,7 +573,7 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
 // `errors_` is the answer to a request that can't run. In a transaction, EXEC will refuse it all then.
 inline void Connection::refuse(Args args) {
   TransactionQueue& transaction = session_.transaction;
-  transaction.break_off();
+  if (errors_.starts_with('-')) transaction.break_off();  // and no HELP
   if (!equals_ignoring_case(args[0], "exec")) {
     return reply_at_once([&](std::string& out) { out += errors_; });
   }
@@ -568,7 +592,8 @@ inline void Connection::queue(const Command& command, Args args) {
     transaction.break_off();
     reply_error(text);
   };
-  if (command.admin != nullptr || (command.flags & kNoMulti) != 0) {
+  if (command.admin != nullptr || (command.flags & kNoMulti) != 0 ||
+      connection_detail::changes_replies(command)) {
     return refuse("ERR Command not allowed inside a transaction");
   }
   if ((command.flags & kDenyOom) != 0 && host_.database().disk_is_full()) {
@@ -577,6 +602,12 @@ inline void Connection::queue(const Command& command, Args args) {
   if (transaction.size_bytes() + connection_detail::size_of(args) >
       host_.limits().max_request_size_bytes) {
     return refuse("ERR request too large");
+  }
+  if (!transaction.may_queue(connection_detail::may_take(command, args, host_.limits()))) {
+    return refuse(
+        "ERR transaction too large: what its commands may read and write, at their largest, "
+        "is more than " +
+        std::to_string(TransactionQueue::kMaxWorkBytes >> 20) + " MB");
   }
   transaction.queue(args);
   reply_at_once([&](std::string& out) { writer(out).simple_string("QUEUED"); });
@@ -652,18 +683,19 @@ inline void Connection::reply_transaction(Request& request, const Outcome& outco
       command.local(Call{command, args, session_, host_.site(), request.reply});
       continue;
     }
-    resp::ReplyParser parser;
+    resp::ReplyParser parser(resp::Limits::none());
     const resp::Status status = parser.parse(replies);
     raft::require(status == resp::Status::kComplete, "a transaction has too few replies");
     kv::reply_resp3(replies.substr(0, parser.consumed()), reply);
     replies.remove_prefix(parser.consumed());
   }
+  closing_ = closing_ || session_.close_after_reply;
 }
 
 // A WATCH was answered with tokens: they are kept, and the client hears OK.
 inline void Connection::finish_watch(Request& request) {
-  if (!request.reply.starts_with('*')) return;  // an error
-  resp::ReplyParser parser;
+  if (!request.reply.starts_with('*')) return session_.transaction.fail_watch();
+  resp::ReplyParser parser(resp::Limits::none());
   const resp::Status status = parser.parse(request.reply);
   raft::require(status == resp::Status::kComplete, "WATCH did not answer with tokens");
   const std::vector<resp::Value>& numbers = parser.value().elements;

@@ -38,10 +38,13 @@ class Expiry final : public Waiter {
   [[nodiscard]] std::optional<ExpiryScan> begin(std::uint64_t now_ms, std::uint64_t time_ms);
   void found(const ExpiryScan& scan, std::size_t keys, std::uint64_t now_ms);
   void end() { under_way_ = false; }
-  void not_leading() { from_ms_ = 0; }
+  void not_leading() { from_ms_ = found_until_ms_ = 0; }
 
   // The removal was applied, or was not.
-  void done(const Outcome&) override { end(); }
+  void done(const Outcome&) override {
+    from_ms_ = found_until_ms_;
+    end();
+  }
   void readable() override {}
   void failed(Refusal) override { end(); }
 
@@ -54,6 +57,7 @@ class Expiry final : public Waiter {
   bool under_way_ = false;
   std::uint64_t next_ms_ = 0;
   std::uint64_t from_ms_ = 0;
+  std::uint64_t found_until_ms_ = 0;
 };
 
 // =================================================================================================
@@ -80,7 +84,9 @@ inline std::optional<ExpiryScan> Expiry::begin(std::uint64_t now_ms, std::uint64
 inline void Expiry::found(const ExpiryScan& scan, std::size_t keys, std::uint64_t now_ms) {
   const bool all = keys < ExpiryScan::kMaxKeys;
   next_ms_ = all ? now_ms + kPauseMs : now_ms;
-  if (all) from_ms_ = scan.until_ms - std::min(scan.until_ms, kOverlapMs);
+  // Only when they are gone; at once, if there are none.
+  found_until_ms_ = all ? scan.until_ms - std::min(scan.until_ms, kOverlapMs) : from_ms_;
+  if (keys == 0) from_ms_ = found_until_ms_;
 }
 
 }  // namespace seshat

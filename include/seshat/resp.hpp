@@ -65,6 +65,12 @@ struct Limits {
   std::size_t max_inline_size_bytes = 65'536;
   // Aggregates inside one another, in a reply. Requests do not nest.
   std::size_t max_nesting = 32;
+
+  // For what this program wrote itself.
+  [[nodiscard]] static constexpr Limits none() {
+    constexpr std::size_t kAny = static_cast<std::size_t>(-1) / 2;
+    return {kAny, kAny, kAny, 32};
+  }
 };
 
 // Parses requests, multibulk and inline, without copying arguments out of the read buffer.

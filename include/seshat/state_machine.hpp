@@ -49,6 +49,8 @@ class StateMachine {
       Batch& batch, const std::vector<raft::Entry>& entries) = 0;
   // Where `map` stands; all zero in an empty one.
   [[nodiscard]] virtual Result<MachineState> restore(const OrderedMap& map) = 0;
+  // What was applied since is visible to readers.
+  virtual void committed() {}
 };
 
 // Applies one command to `keys` and appends its reply, in RESP3: kv.hpp's table. False: there is no
@@ -69,7 +71,9 @@ class KeyValueMachine final : public StateMachine {
   [[nodiscard]] Result<std::vector<Outcome>> apply(
       Batch& batch, const std::vector<raft::Entry>& entries) override;
   [[nodiscard]] Result<MachineState> restore(const OrderedMap& map) override;
-  // The state's time, and how many keys will expire, as last applied. Any thread.
+  void committed() override { publish(); }
+  // The state's time, and how many keys will expire, as last committed: a reader that sees a newer
+  // state with an older time waits for the time, the other way round it would miss keys. Any thread.
   [[nodiscard]] std::uint64_t time_ms() const { return time_ms_; }
   [[nodiscard]] std::uint64_t expiring_count() const { return expiring_count_; }
 
@@ -227,11 +231,8 @@ inline void KeyValueMachine::publish() {
 
 inline Result<std::vector<Outcome>> KeyValueMachine::apply(
     Batch& batch, const std::vector<raft::Entry>& entries) {
-  Result<std::vector<Outcome>> outcomes =
-      detail::apply_all(batch, entries, state_, kDataStateKey,
-                        [&](const raft::Entry& entry) { return apply_one(batch, entry); });
-  publish();
-  return outcomes;
+  return detail::apply_all(batch, entries, state_, kDataStateKey,
+                           [&](const raft::Entry& entry) { return apply_one(batch, entry); });
 }
 
 inline Result<Outcome> KeyValueMachine::apply_one(Batch& batch, const raft::Entry& entry) {

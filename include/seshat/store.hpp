@@ -496,6 +496,7 @@ inline std::optional<std::vector<Outcome>> Store::apply_now(
 
 inline void Store::was_applied(Group& group, StoreBatch& batch, Index last) {
   batch.commit(last);
+  group.machine->committed();
   group.applied = last.value;
   StoreCounters::count(counters_.applied_batches);
   writer_.note_applied(group);

@@ -60,6 +60,9 @@ inline constexpr std::string_view kValueTooLarge = "ERR value too large";
 // Redis' proto-max-bulk-len: beyond it, its own text.
 inline constexpr std::uint64_t kRedisMaxValueBytes = 512ULL << 20;
 
+// Of one MGET: more is asked for in several.
+inline constexpr std::size_t kMaxReplyBytes = 256U << 20;
+
 // True: a value may have this size; else the error was written.
 inline bool fits(const WriteCall& call, std::uint64_t size_bytes) {
   if (size_bytes <= call.max_value_size_bytes) return true;
@@ -181,6 +184,11 @@ inline Lookup mget(const ReadCall& call, resp::Writer& reply) {
   const std::size_t begin = reply.size();
   reply.array(call.args.size() - 1);
   for (const std::string_view key : call.args.subspan(1)) {
+    if (reply.size() - begin > detail::kMaxReplyBytes) {
+      reply.cut_back(begin);
+      reply.error("ERR reply too large: ask for fewer keys at once");
+      return Lookup::kFound;
+    }
     StoredValue value;
     const Lookup lookup = call.get(key, value);
     if (lookup == Lookup::kFound) {

@@ -37,6 +37,9 @@ struct WatchedKey {
 class TransactionQueue {
  public:
   using Command = std::vector<std::string>;
+  static constexpr std::size_t kMaxWatched = 4096;
+  // Of what all its commands may read and write on every node, at once.
+  static constexpr std::uint64_t kMaxWorkBytes = 512ULL << 20;
 
   [[nodiscard]] bool active() const { return active_; }
   // Something could not be queued: EXEC will refuse it all.
@@ -45,19 +48,37 @@ class TransactionQueue {
   [[nodiscard]] const std::vector<Command>& commands() const { return commands_; }
   [[nodiscard]] const std::vector<WatchedKey>& watched() const { return watched_; }
 
-  void begin() { active_ = true; }
+  // After a WATCH that failed, EXEC must not go on as if nothing had been asked for.
+  void begin() {
+    active_ = true;
+    broken_ = watch_failed_;
+  }
   void break_off() { broken_ = active_; }
+  // False: it is too much. True: it counts.
+  [[nodiscard]] bool may_queue(std::uint64_t work_bytes);
   void queue(std::span<const std::string_view> args);
+  [[nodiscard]] bool may_watch(std::size_t keys) const {
+    return watched_.size() + keys <= kMaxWatched;
+  }
+  void fail_watch() {
+    watch_failed_ = true;
+    break_off();
+  }
   // The first token of a key counts.
   void watch(WatchedKey watched);
-  void unwatch() { watched_.clear(); }
+  void unwatch() {
+    watched_.clear();
+    watch_failed_ = false;
+  }
   // After EXEC or DISCARD: as new. Keys are not watched any more.
   void end() { *this = TransactionQueue(); }
 
  private:
   bool active_ = false;
   bool broken_ = false;
-  std::size_t size_bytes_ = 0;
+  bool watch_failed_ = false;
+  std::size_t size_bytes_ = 0;  // of the commands
+  std::uint64_t work_bytes_ = 0;
   std::vector<Command> commands_;
   std::vector<WatchedKey> watched_;
 };
@@ -83,6 +104,12 @@ struct TransactionRecord {
 // Bodies
 // =================================================================================================
 
+inline bool TransactionQueue::may_queue(std::uint64_t work_bytes) {
+  if (work_bytes > kMaxWorkBytes - work_bytes_) return false;
+  work_bytes_ += work_bytes;
+  return true;
+}
+
 inline void TransactionQueue::queue(std::span<const std::string_view> args) {
   commands_.emplace_back(args.begin(), args.end());
   for (const std::string_view arg : args) size_bytes_ += arg.size() + sizeof(std::string);
@@ -92,7 +119,6 @@ inline void TransactionQueue::watch(WatchedKey watched) {
   for (const WatchedKey& known : watched_) {
     if (known.key == watched.key) return;
   }
-  size_bytes_ += watched.key.size() + sizeof(WatchedKey);
   watched_.push_back(std::move(watched));
 }
 
