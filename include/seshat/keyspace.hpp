@@ -118,9 +118,25 @@ struct ReadScratch {
 
 class Keyspace {
  public:
+  // What it needs room for. Kept from one entry to the next, it spares them every allocation.
+  struct Scratch {
+    std::string key;
+    std::string map_key;
+    std::string record;
+    std::string expiry_key;
+    std::string encoded;
+  };
+
   // What one entry changes, of `index`. The state's time is set.
-  Keyspace(Batch& batch, MachineState& state, Index index)
-      : batch_(batch), state_(state), index_(index) {}
+  Keyspace(Batch& batch, MachineState& state, Index index, Scratch& scratch)
+      : batch_(batch),
+        state_(state),
+        index_(index),
+        key_(scratch.key),
+        map_key_(scratch.map_key),
+        record_(scratch.record),
+        expiry_key_(scratch.expiry_key),
+        encoded_(scratch.encoded) {}
   Keyspace(const Keyspace&) = delete;
   Keyspace& operator=(const Keyspace&) = delete;
 
@@ -158,11 +174,11 @@ class Keyspace {
   bool failed_ = false;
   // Of the key that was asked for last.
   bool loaded_ = false;
-  std::string key_;
-  std::string map_key_;
-  std::string record_;
-  std::string expiry_key_;
-  std::string encoded_;
+  std::string& key_;
+  std::string& map_key_;
+  std::string& record_;
+  std::string& expiry_key_;
+  std::string& encoded_;
   bool found_ = false;
   StoredValue value_;
 };

@@ -90,6 +90,7 @@ class KeyValueMachine final : public StateMachine {
 
   const ApplyCommand apply_command_;
   MachineState state_;
+  Keyspace::Scratch scratch_;
   std::atomic<std::uint64_t> time_ms_{0};
   std::atomic<std::uint64_t> expiring_count_{0};
 };
@@ -239,7 +240,7 @@ inline Result<Outcome> KeyValueMachine::apply_one(Batch& batch, const raft::Entr
   const Result<Operation> operation = codec::decode_operation(detail::payload(entry));
   if (!operation) return operation.error();
   state_.time_ms = std::max(state_.time_ms, operation->time_ms);
-  Keyspace keys(batch, state_, entry.index);
+  Keyspace keys(batch, state_, entry.index, scratch_);
   Result<Outcome> outcome = apply_operation(*operation, keys);
   if (keys.failed()) return Error{"the disk failed"};
   return outcome;
