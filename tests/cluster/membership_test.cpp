@@ -571,7 +571,8 @@ TEST_CASE(
   Cluster cluster({.started = false});
   for (const int node : cluster.nodes()) {
     cluster.set_settings(
-        node, {{"node.client_addr", "\"0.0.0.0:" + std::to_string(cluster.port(node)) + "\""},
+        node, {{"client.protected_mode", "false"},  // which would let nobody in
+               {"node.client_addr", "\"0.0.0.0:" + std::to_string(cluster.port(node)) + "\""},
                {"node.advertise_client_addr", "\"" + cluster.client_addr(node) + "\""}});
   }
   cluster.start_all();
