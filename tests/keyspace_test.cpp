@@ -74,7 +74,7 @@ class Replica1 {
   }
   Outcome exec(const std::vector<WatchedKey>& watched, std::string_view line) {
     const Words words = split(line);
-    const TransactionQueue::Command command(words.begin(), words.end());
+    const TransactionQueue::Words command(words.begin(), words.end());
     std::vector<std::string> numbers;
     Operation operation;
     operation.type = OperationType::kTransaction;
@@ -164,7 +164,8 @@ TEST_CASE("a read tells what is due by the leader's clock from what is gone", "[
   const auto read = [&](std::uint64_t state_ms, std::uint64_t now_ms) {
     const Words words = {"get", "k"};
     StoredValue value;
-    return ReadCall{r.map, words, slot_of("k"), scratch, {state_ms, now_ms}}.get("k", value);
+    return ReadCall{r.map, words, slot_of("k"), scratch, ReadTimes{state_ms, now_ms}}.get("k",
+                                                                                          value);
   };
   const std::uint64_t due = r.time_ms + 100;
   CHECK(read(due - 1, due - 1) == Lookup::kFound);
@@ -237,8 +238,8 @@ TEST_CASE("what another version would not have noticed counts as a change",
 
 TEST_CASE("a transaction is read as it was written, and nothing else is", "[transaction]") {
   const std::vector<WatchedKey> watched = {{"a", {Index{7}, true, Index{3}}}, {"", {}}};
-  const TransactionQueue::Command first = {"set", "", "3"};
-  const TransactionQueue::Command second = {"get", "a"};
+  const TransactionQueue::Words first = {"set", "", "3"};
+  const TransactionQueue::Words second = {"get", "a"};
   std::vector<std::string> numbers;
   const Words words = write_transaction(watched, {&first, &second}, numbers);
   const auto record = read_transaction(words);
@@ -350,33 +351,59 @@ TEST_CASE("keys that expire are found in the order of their times, so many at on
   r.run("set never 1");
   const Rows rows(r.map);
   const std::uint64_t now = r.time_ms;
-  CHECK(expired_keys(rows, {0, now + 99}).empty());
-  CHECK(expired_keys(rows, {0, now + 100}) == std::vector<std::string>{"soon"});
-  CHECK(expired_keys(rows, {0, now + 300}) == std::vector<std::string>{"soon", "late"});
-  CHECK(expired_keys(rows, {now + 101, now + 300}) == std::vector<std::string>{"late"});
+  const auto found = [&](std::uint64_t from_ms, std::uint64_t until_ms) {
+    return expired_keys(rows, {from_ms, until_ms});
+  };
+  using Keys = std::vector<std::string>;
+  CHECK(found(0, now + 99).keys.empty());
+  CHECK(found(0, now + 99).next_ms == now + 100);
+  CHECK(found(0, now + 100).keys == Keys{"soon"});
+  CHECK(found(0, now + 100).next_ms == now + 300);
+  CHECK(found(0, now + 300).keys == Keys{"soon", "late"});
+  CHECK(found(0, now + 300).next_ms == Keyspace::kNever);
+  CHECK(found(now + 101, now + 300).keys == Keys{"late"});
   for (int i = 0; i < 600; ++i) {
     const std::string key = "k" + std::to_string(i);
     r.run(Words{"set", key, "1", "PX", "50"});
   }
-  CHECK(expired_keys(rows, {0, now + 400}).size() == ExpiryScan::kMaxKeys);
+  CHECK(found(0, now + 400).keys.size() == ExpiryScan::kMaxKeys);
+  CHECK(found(0, now + 400).next_ms == now + 50);  // of the same moment
+  CHECK(expired_keys(FailedMap(), {0, now + 400}).next_ms == 0);
+}
 
+TEST_CASE("keys that expire are looked for when the time of the next is over", "[expiry]") {
+  constexpr std::uint64_t kNever = Keyspace::kNever;
+  constexpr std::uint64_t kNow = 1'000'000;
+  const std::vector<std::string> full(ExpiryScan::kMaxKeys, "k");
   Expiry expiry;
-  const auto first = expiry.begin(0, now);
+  const auto first = expiry.begin(0, kNow, kNever);  // a new leader knows of none: it looks
   REQUIRE(first);
   CHECK(first->from_ms == 0);
-  CHECK_FALSE(expiry.begin(10'000, now));  // one at a time
-  expiry.found(*first, ExpiryScan::kMaxKeys, 0);
-  expiry.end();
-  const auto more = expiry.begin(0, now);  // there were more: at once
+  CHECK(first->until_ms == kNow);
+  CHECK_FALSE(expiry.begin(10'000, kNow, kNever));  // one at a time
+  expiry.found(*first, {full, kNow}, 0);
+  expiry.done({});
+  const auto more = expiry.begin(0, kNow, kNever);  // there were more: at once
   REQUIRE(more);
   CHECK(more->from_ms == 0);
-  expiry.found(*more, 3, 0);
+  expiry.found(*more, {{"k"}, kNow + 900}, 0);
   expiry.done({});
-  CHECK_FALSE(expiry.begin(1, now + 1));
-  const auto later = expiry.begin(1'000, now + 1'000);
-  REQUIRE(later);
-  CHECK(later->from_ms > 0);
-  CHECK(later->from_ms < now);
+  CHECK_FALSE(expiry.begin(1, kNow + 1, kNow + 1));  // not twice in a moment
+  CHECK_FALSE(expiry.begin(800, kNow + 800, kNever));
+  const auto given = expiry.begin(801, kNow + 801, kNow + 801);  // another was given a time
+  REQUIRE(given);
+  CHECK(given->from_ms > 0);
+  CHECK(given->from_ms < kNow);
+  expiry.found(*given, {{"k"}, kNow + 900}, 801);
+  expiry.failed(Refusal::kUnknown);  // they may be there still
+  REQUIRE(expiry.begin(1'001, kNow + 802, kNever));
+  expiry.found(*given, {{}, kNever}, 1'001);
+  expiry.end();
+  CHECK_FALSE(expiry.begin(1'000'000, kNow + 1'000'000, kNever));
+  expiry.not_leading();
+  const auto again = expiry.begin(1'000'000, kNow + 1'000'000, kNever);
+  REQUIRE(again);
+  CHECK(again->from_ms == 0);
 }
 
 }  // namespace seshat

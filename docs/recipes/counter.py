@@ -13,7 +13,7 @@ import time
 
 import redis
 
-from leader import connect
+from leader import connect, transaction
 
 REMEMBERED_S = 24 * 3600
 
@@ -47,17 +47,17 @@ class Counter:
     def _try_once(self, request, amount):
         """None if another has sent the same request at the same time."""
         key, seen = f"counter:{self._name}", f"counter:{self._name}:seen:{request}"
-        with self._client.pipeline() as transaction:
-            transaction.watch(seen)
-            if transaction.exists(seen):
-                return int(transaction.get(key) or 0)
-            transaction.multi()
-            transaction.set(seen, 1, ex=REMEMBERED_S)
-            transaction.incrby(key, amount)
-            try:
-                return transaction.execute()[1]
-            except redis.WatchError:
-                return None
+        try:
+            with transaction(self._client) as commands:
+                commands.watch(seen)
+                if commands.exists(seen):
+                    return int(commands.get(key) or 0)
+                commands.multi()
+                commands.set(seen, 1, ex=REMEMBERED_S)
+                commands.incrby(key, amount)
+                return commands.execute()[1]
+        except redis.WatchError:
+            return None
 
 
 def main():

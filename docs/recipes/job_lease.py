@@ -16,7 +16,7 @@ import uuid
 
 import redis
 
-from leader import connect
+from leader import connect, transaction
 
 
 class Jobs:
@@ -57,21 +57,21 @@ class Jobs:
     def result(self, name):
         return self._client.get(f"done:{name}")
 
-    def _if_mine(self, name, commands):
+    def _if_mine(self, name, then):
         """Runs the commands and ends the lease, in one transaction, if the lease is still ours."""
-        with self._client.pipeline() as transaction:
-            transaction.watch(f"lease:{name}")
-            if transaction.get(f"lease:{name}") != self._worker.encode():
-                return False
-            transaction.multi()
-            for command in commands:
-                transaction.execute_command(*command)
-            transaction.delete(f"lease:{name}")
-            try:
-                transaction.execute()
+        try:
+            with transaction(self._client) as commands:
+                commands.watch(f"lease:{name}")
+                if commands.get(f"lease:{name}") != self._worker.encode():
+                    return False
+                commands.multi()
+                for command in then:
+                    commands.execute_command(*command)
+                commands.delete(f"lease:{name}")
+                commands.execute()
                 return True
-            except redis.WatchError:
-                return False
+        except redis.WatchError:
+            return False
 
 
 def work(jobs, poll_s=0.2):

@@ -8,6 +8,8 @@ next one goes to the new leader. Whether to repeat the command is for the caller
 carried out. (redis-py's RedisCluster finds the leader, too, but has transactions only from 6.0 on.)
 """
 
+import contextlib
+
 import redis
 from redis.exceptions import ClusterDownError, MovedError
 
@@ -23,6 +25,22 @@ def connect(addresses):
         connection_class=LeaderConnection, nodes=nodes, socket_timeout=TIMEOUT_S
     )
     return redis.Redis(connection_pool=pool)
+
+
+@contextlib.contextmanager
+def transaction(client):
+    """client.pipeline(), whose WatchError means that a watched key was changed and nothing was carried out.
+
+    redis-py raises it as well when a connection breaks while keys are watched, though nobody knows then
+    what became of an EXEC: here that is redis.ConnectionError, as it is without WATCH.
+    """
+    with client.pipeline() as pipeline:
+        try:
+            yield pipeline
+        except redis.WatchError as error:
+            if isinstance(error.__context__, (redis.ConnectionError, redis.TimeoutError)):
+                raise redis.ConnectionError(f"while keys were watched: {error.__context__}") from error
+            raise
 
 
 class LeaderConnection(redis.Connection):

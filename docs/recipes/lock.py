@@ -17,7 +17,7 @@ import uuid
 
 import redis
 
-from leader import connect
+from leader import connect, transaction
 
 
 class Lock:
@@ -33,10 +33,10 @@ class Lock:
 
         Both commands are one transaction, so the order of tokens is the order of holders.
         """
-        transaction = self._client.pipeline()
-        transaction.set(self._key, self._token, px=self._ttl_ms, nx=True)
-        transaction.incr(self._fence_key)
-        taken, fence = transaction.execute()
+        commands = self._client.pipeline()
+        commands.set(self._key, self._token, px=self._ttl_ms, nx=True)
+        commands.incr(self._fence_key)
+        taken, fence = commands.execute()
         return fence if taken else None
 
     def acquire_within(self, seconds):
@@ -60,16 +60,16 @@ def delete_if_equal(client, key, value):
     except redis.ResponseError as error:
         if "unknown command" not in str(error):
             raise
-    with client.pipeline() as transaction:
-        transaction.watch(key)
-        if transaction.get(key) != value.encode():
-            return False
-        transaction.multi()
-        transaction.delete(key)
-        try:
-            return transaction.execute() == [1]
-        except redis.WatchError:
-            return False
+    try:
+        with transaction(client) as commands:
+            commands.watch(key)
+            if commands.get(key) != value.encode():
+                return False
+            commands.multi()
+            commands.delete(key)
+            return commands.execute() == [1]
+    except redis.WatchError:
+        return False
 
 
 def main():

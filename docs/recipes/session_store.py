@@ -13,7 +13,7 @@ import sys
 
 import redis
 
-from leader import connect
+from leader import connect, transaction
 
 
 class SessionStore:
@@ -37,21 +37,21 @@ class SessionStore:
 
         What others do to the session meanwhile is not lost: then this begins anew.
         """
-        with self._client.pipeline() as transaction:
-            while True:
-                transaction.watch(_key(session_id))
-                data = transaction.get(_key(session_id))
-                if data is None:
-                    return False
-                session = json.loads(data)
-                change(session)
-                transaction.multi()
-                transaction.set(_key(session_id), json.dumps(session), px=self._idle_ms)
-                try:
-                    transaction.execute()
+        while True:
+            try:
+                with transaction(self._client) as commands:
+                    commands.watch(_key(session_id))
+                    data = commands.get(_key(session_id))
+                    if data is None:
+                        return False
+                    session = json.loads(data)
+                    change(session)
+                    commands.multi()
+                    commands.set(_key(session_id), json.dumps(session), px=self._idle_ms)
+                    commands.execute()
                     return True
-                except redis.WatchError:
-                    continue
+            except redis.WatchError:
+                continue
 
     def renew(self, session_id):
         """Another name for the session, for the moment of a login; None if there is no session.

@@ -26,6 +26,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "seshat/door.hpp"
@@ -205,15 +206,23 @@ struct Call {
 
 inline constexpr int kNoKey = 1 << 30;  // for ReadCall::first_key
 
+// Database::times() of a group: for who reads on the loop.
+struct GroupTimes {
+  const Database& database;
+  GroupId group;
+};
+
 // One request of a read command.
 struct ReadCall {
   const OrderedMap& map;
   Args args;
   Slot slot;  // of the first key
   ReadScratch& scratch;
-  ReadTimes times;
+  std::variant<ReadTimes, GroupTimes> clock;    // asked only for keys that expire
   int first_key = 1;                            // the argument whose slot is known
   std::optional<std::uint64_t> key_count = {};  // for who knows it better than the map
+
+  [[nodiscard]] ReadTimes times() const;
 
   // kFound, kAbsent, or why it can't be said. `value.data` looks into the scratch.
   [[nodiscard]] Lookup get(std::string_view key, StoredValue& value) const;
@@ -317,8 +326,8 @@ using CommandTable = std::span<const Command>;
 
 // Names in any case; nullptr: unknown. Goes through the table; CommandNames does not.
 [[nodiscard]] const Command* find_command(CommandTable table, std::string_view name);
-// The command or subcommand that a request names.
-[[nodiscard]] const Command* find_command(CommandTable table, Args args);
+// `command`, or the subcommand of it that a request names; nullptr: there is no such one.
+[[nodiscard]] const Command* named_by(const Command* command, Args args);
 
 // The same for a large table that every request asks: a hash table, made when compiled.
 template <std::size_t kPlaces>  // a power of two, more than there are commands
@@ -380,8 +389,7 @@ inline const Command* find_command(CommandTable table, std::string_view name) {
   return nullptr;
 }
 
-inline const Command* find_command(CommandTable table, Args args) {
-  const Command* command = args.empty() ? nullptr : find_command(table, args[0]);
+inline const Command* named_by(const Command* command, Args args) {
   if (command == nullptr || command->subcommands.empty() || args.size() < 2) return command;
   return find_command(command->subcommands, args[1]);
 }
@@ -477,7 +485,13 @@ inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
   const bool knows_slot =
       first < args.size() && key.data() == args[first].data() && key.size() == args[first].size();
   const Lookup lookup = read_value(map, knows_slot ? slot : slot_of(key), key, scratch, value);
-  return lookup == Lookup::kFound ? at_times(value, times) : lookup;
+  if (lookup != Lookup::kFound || !value.expires_at_ms) return lookup;
+  return at_times(value, times());
+}
+
+inline ReadTimes ReadCall::times() const {
+  if (const auto* of = std::get_if<GroupTimes>(&clock)) return of->database.times(of->group);
+  return std::get<ReadTimes>(clock);
 }
 
 inline std::optional<ExpireTime::Kind> expire_kind_of(std::string_view option) {

@@ -127,10 +127,10 @@ class Connection {
     Index index;  // of a write: its place in the group's log
     bool answered = false;
     std::string reply;
-    std::vector<std::string> args;                       // of a read that has to wait
-    std::vector<TransactionQueue::Command> transaction;  // of an EXEC: what was queued
-    std::size_t size_bytes = 0;                          // counted in pending_size_bytes_
-    bool muted = false;                                  // CLIENT REPLY: nobody wants to know
+    std::vector<std::string> args;                      // of a read that has to wait
+    std::vector<TransactionQueue::Queued> transaction;  // of an EXEC: what was queued
+    std::size_t size_bytes = 0;                         // counted in pending_size_bytes_
+    bool muted = false;                                 // CLIENT REPLY: nobody wants to know
     // For when its command ends, if it did not at once: Door::count and the slow log
     bool is_measured = false;
     std::uint64_t began_us = 0;
@@ -138,6 +138,8 @@ class Connection {
     std::size_t first_argument_size = 0;    // of all of it
     std::size_t argument_count = 0;
   };
+
+  static constexpr std::string_view kNotServed = "CLUSTERDOWN Hash slot not served";
 
   enum class Taken : std::uint8_t { kYes, kNotYet };
 
@@ -159,6 +161,8 @@ class Connection {
   void refuse(Args args);
   void queue(const Command& command, Args args);
   void run_exec(const Command& command);
+  // One more key, which must be where the others are.
+  void add_place(std::string_view key, std::optional<Place>& place, std::string_view& error) const;
   [[nodiscard]] std::optional<Place> place_of_transaction(const TransactionQueue& transaction);
   void reply_transaction(Request& request, const Outcome& outcome);
   void finish_watch(Request& request);
@@ -240,11 +244,6 @@ inline std::uint64_t may_take(const Command& command, Args args, const kv::Limit
 // How the replies that EXEC gives together are written, or whether.
 inline bool changes_replies(const Command& command) {
   return command.local == &connection_commands::hello || command.local == &client_commands::reply;
-}
-
-inline bool touches_keys(const TransactionQueue::Command& queued) {
-  const std::vector<std::string_view> args(queued.begin(), queued.end());
-  return kv::find(args)->local == nullptr;
 }
 
 // What a request may take while it waits.
@@ -408,20 +407,23 @@ inline std::optional<Connection::Place> Connection::place_of_keys(const Command&
   if (command.keys.first == 0) {
     const std::optional<GroupId> group = host_.database().group_of(0);
     if (group) return Place{*group, 0};
-    error = "CLUSTERDOWN Hash slot not served";
+    error = kNotServed;
   }
-  for_each_key(command, args, [&](std::string_view key) {
-    const Slot slot = slot_of(key);
-    const std::optional<GroupId> group = host_.database().group_of(slot);
-    if (!group) error = "CLUSTERDOWN Hash slot not served";
-    if (place && group != place->group) {
-      error = "CROSSSLOT Keys in request don't hash to the same slot";
-    }
-    if (group && !place) place = Place{*group, slot};
-  });
+  for_each_key(command, args, [&](std::string_view key) { add_place(key, place, error); });
   if (error.empty()) return place;
   reply_error(error);
   return std::nullopt;
+}
+
+inline void Connection::add_place(std::string_view key, std::optional<Place>& place,
+                                  std::string_view& error) const {
+  const Slot slot = slot_of(key);
+  const std::optional<GroupId> group = host_.database().group_of(slot);
+  if (!group) error = kNotServed;
+  if (place && group != place->group) {
+    error = "CROSSSLOT Keys in request don't hash to the same slot";
+  }
+  if (group && !place) place = Place{*group, slot};
 }
 
 inline Index Connection::last_write(GroupId group) const {
@@ -466,7 +468,7 @@ inline bool Connection::read_at_once(const Command& command, Place place, Args a
 inline ReadCall Connection::read_call(const Command& command, Place place, Args args,
                                       const OrderedMap& map, ReadScratch& scratch) const {
   const int first_key = command.keys.first > 0 ? command.keys.first : kNoKey;
-  return {map, args, place.slot, scratch, host_.database().times(place.group), first_key};
+  return {map, args, place.slot, scratch, GroupTimes{host_.database(), place.group}, first_key};
 }
 
 inline void Connection::serve_read(Request& request) {
@@ -609,7 +611,7 @@ inline void Connection::queue(const Command& command, Args args) {
         "is more than " +
         std::to_string(TransactionQueue::kMaxWorkBytes >> 20) + " MB");
   }
-  transaction.queue(args);
+  transaction.queue(command, args);
   reply_at_once([&](std::string& out) { writer(out).simple_string("QUEUED"); });
 }
 
@@ -618,25 +620,17 @@ inline std::optional<Connection::Place> Connection::place_of_transaction(
     const TransactionQueue& transaction) {
   std::optional<Place> place;
   std::string_view error;
-  const auto add = [&](std::string_view key) {
-    const Slot slot = slot_of(key);
-    const std::optional<GroupId> group = host_.database().group_of(slot);
-    if (!group) error = "CLUSTERDOWN Hash slot not served";
-    if (place && group && group != place->group) {
-      error = "CROSSSLOT Keys in request don't hash to the same slot";
-    }
-    if (group && !place) place = Place{*group, slot};
-  };
+  const auto add = [&](std::string_view key) { add_place(key, place, error); };
   for (const WatchedKey& watched : transaction.watched()) add(watched.key);
-  for (const TransactionQueue::Command& queued : transaction.commands()) {
-    const std::vector<std::string_view> args(queued.begin(), queued.end());
-    for_each_key(*kv::find(args), args, add);
+  for (const TransactionQueue::Queued& queued : transaction.commands()) {
+    const std::vector<std::string_view> args(queued.words.begin(), queued.words.end());
+    for_each_key(*queued.command, args, add);
   }
   if (!place && error.empty()) {
     if (const auto group = host_.database().group_of(0)) place = Place{*group, 0};
   }
   if (error.empty() && place) return place;
-  reply_error(error.empty() ? "CLUSTERDOWN Hash slot not served" : error);
+  reply_error(error.empty() ? kNotServed : error);
   return std::nullopt;
 }
 
@@ -646,13 +640,13 @@ inline void Connection::run_exec(const Command& command) {
   session_.transaction.end();
   const std::optional<Place> place = place_of_transaction(transaction);
   if (!place) return;
-  std::vector<const TransactionQueue::Command*> touching;
-  for (const TransactionQueue::Command& queued : transaction.commands()) {
-    if (connection_detail::touches_keys(queued)) touching.push_back(&queued);
+  std::vector<const TransactionQueue::Words*> touching;
+  for (const TransactionQueue::Queued& queued : transaction.commands()) {
+    if (queued.command->local == nullptr) touching.push_back(&queued.words);
   }
   if (touching.empty() && transaction.watched().empty()) {
     Request& request = add_pending(&command, transaction.size_bytes());
-    request.transaction = transaction.commands();
+    request.transaction = transaction.take_commands();
     reply_transaction(request, {});
     return answer(request);
   }
@@ -665,7 +659,7 @@ inline void Connection::run_exec(const Command& command) {
   Request& request = add_pending(&command, transaction.size_bytes());
   request.group = place->group;
   request.slot = place->slot;
-  request.transaction = transaction.commands();
+  request.transaction = transaction.take_commands();
   const Index index = host_.database().propose(place->group, std::move(operation), request);
   if (index == Index{}) return;  // refused, and answered
   request.index = index;
@@ -676,11 +670,10 @@ inline void Connection::reply_transaction(Request& request, const Outcome& outco
   std::string_view replies = outcome.reply;
   resp::Writer reply = request.writer();
   reply.array(request.transaction.size());
-  for (const TransactionQueue::Command& queued : request.transaction) {
-    const std::vector<std::string_view> args(queued.begin(), queued.end());
-    const Command& command = *kv::find(args);
-    if (command.local != nullptr) {
-      command.local(Call{command, args, session_, host_.site(), request.reply});
+  for (const auto& [command, words] : request.transaction) {
+    if (command->local != nullptr) {
+      const std::vector<std::string_view> args(words.begin(), words.end());
+      command->local(Call{*command, args, session_, host_.site(), request.reply});
       continue;
     }
     resp::ReplyParser parser(resp::Limits::none());

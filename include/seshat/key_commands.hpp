@@ -87,7 +87,7 @@ Lookup reply_time(const ReadCall& call, resp::Writer& reply, Unit unit, Time tim
 }
 
 inline Lookup reply_ttl(const ReadCall& call, resp::Writer& reply, Unit unit) {
-  const std::uint64_t now_ms = call.times.latest_ms();
+  const std::uint64_t now_ms = call.times().latest_ms();
   return reply_time(call, reply, unit, [&](std::uint64_t expires_at_ms) {
     return expires_at_ms - std::min(expires_at_ms, now_ms);
   });
@@ -190,11 +190,12 @@ template <class Visit>
 Lookup for_each_key_from(const ReadCall& call, const std::string& from, const std::string& to,
                          Visit visit) {
   bool damaged = false;
+  const std::uint64_t now_ms = call.times().latest_ms();
+  const ReadTimes times{now_ms, now_ms};
   const Lookup lookup = call.map.scan(from, to, [&](std::string_view row, std::string_view record) {
     const auto value = codec::decode_stored_value(record);
     damaged = !value || row.size() < kValueKeyHeadBytes;
     if (damaged) return false;
-    const ReadTimes times{call.times.latest_ms(), call.times.latest_ms()};
     const bool there = at_times(*value, times) == Lookup::kFound;
     return visit(position_of(row), row.substr(kValueKeyHeadBytes), there);
   });
@@ -361,11 +362,12 @@ inline Lookup memory_usage(const ReadCall& call, resp::Writer& reply) {
 }
 
 inline Lookup watch(const ReadCall& call, resp::Writer& reply) {
+  const ReadTimes times = call.times();
   const std::size_t begin = reply.size();
   reply.array(3 * (call.args.size() - 1));
   for (const std::string_view key : call.args.subspan(1)) {
     WatchToken token;
-    const Lookup lookup = read_watch_token(call.map, key, call.times, token);
+    const Lookup lookup = read_watch_token(call.map, key, times, token);
     if (lookup != Lookup::kFound) {
       reply.cut_back(begin);
       return lookup;

@@ -21,6 +21,7 @@
 #ifndef SESHAT_KEYSPACE_HPP
 #define SESHAT_KEYSPACE_HPP
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -61,6 +62,18 @@ class OrderedMap {
   }
 };
 
+// Of a store that has failed.
+class FailedMap final : public OrderedMap {
+ public:
+  [[nodiscard]] Lookup get(std::string_view /*key*/, std::string& /*value*/) const override {
+    return Lookup::kFailed;
+  }
+  [[nodiscard]] Lookup scan(std::string_view /*from*/, std::string_view /*to*/,
+                            const Visit& /*visit*/) const override {
+    return Lookup::kFailed;
+  }
+};
+
 // Changes that become visible, and durable, together. Reads see the changes made so far.
 class Batch : public OrderedMap {
  public:
@@ -85,6 +98,8 @@ void value_key(std::string_view key, std::string& out);
 void value_key(Slot slot, std::string_view key, std::string& out);
 // Of the expiry index, for the value at `value_key`.
 void expiry_key(std::uint64_t expires_at_ms, std::string_view value_key, std::string& out);
+// The time in a row of that index, which has a whole head.
+[[nodiscard]] std::uint64_t expiry_of(std::string_view expiry_key);
 // Where the rows of the expiry index end whose time is `ms`, or before.
 [[nodiscard]] std::string expiry_end(std::uint64_t ms);
 
@@ -118,6 +133,7 @@ struct ReadScratch {
 
 class Keyspace {
  public:
+  static constexpr std::uint64_t kNever = ~std::uint64_t{0};
   // What it needs room for. Kept from one entry to the next, it spares them every allocation.
   struct Scratch {
     std::string key;
@@ -156,6 +172,8 @@ class Keyspace {
   bool remove_if_over(std::string_view key);
   // A watched key is as it was: see WatchToken.
   [[nodiscard]] bool is_unchanged(std::string_view key, const struct WatchToken& token);
+  // When the first of the keys that were put here expires.
+  [[nodiscard]] std::uint64_t soonest_given_ms() const { return soonest_given_ms_; }
   // A read failed, here or elsewhere in this entry, so that all of this is void.
   void fail() { failed_ = true; }
   [[nodiscard]] bool failed() const { return failed_; }
@@ -172,6 +190,7 @@ class Keyspace {
   MachineState& state_;
   const Index index_;
   bool failed_ = false;
+  std::uint64_t soonest_given_ms_ = kNever;
   // Of the key that was asked for last.
   bool loaded_ = false;
   std::string& key_;
@@ -223,6 +242,14 @@ inline void expiry_key(std::uint64_t expires_at_ms, std::string_view value_key, 
   out.assign(1, kExpiryPrefix);
   keyspace_detail::append_big_endian(out, expires_at_ms);
   out.append(value_key.substr(1));
+}
+
+inline std::uint64_t expiry_of(std::string_view expiry_key) {
+  std::uint64_t ms = 0;
+  for (std::size_t at = 1; at < kExpiryKeyHeadBytes - (kValueKeyHeadBytes - 1); ++at) {
+    ms = (ms << 8) | static_cast<unsigned char>(expiry_key[at]);
+  }
+  return ms;
 }
 
 inline std::string expiry_end(std::uint64_t ms) {
@@ -332,6 +359,7 @@ inline void Keyspace::put(std::string_view key, std::string_view data,
     if (expires_at_ms) {
       expiry_key(*expires_at_ms, map_key_, expiry_key_);
       batch_.put(expiry_key_, {});
+      soonest_given_ms_ = std::min(soonest_given_ms_, *expires_at_ms);
       ++state_.expiring_count;
     }
   }

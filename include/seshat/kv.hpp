@@ -553,9 +553,7 @@ inline const Command* check(Args args, const Limits& limits, const Session& sess
 }
 
 inline const Command* find(Args args) {
-  const Command* command = args.empty() ? nullptr : kCommandNames.find(args[0]);
-  if (command == nullptr || command->subcommands.empty() || args.size() < 2) return command;
-  return find_command(command->subcommands, args[1]);
+  return args.empty() ? nullptr : named_by(kCommandNames.find(args[0]), args);
 }
 
 // RESP3 and RESP2 write nulls in different ways, and what holds them; all else is the same here.
@@ -620,8 +618,8 @@ inline bool apply_command(const CommandToApply& to_apply) {
   }
   if (command->read == nullptr) return false;
   ReadScratch scratch;
-  ReadCall call{to_apply.keys.batch(), args, 0, scratch, {}};
-  call.times = {to_apply.keys.now_ms(), to_apply.keys.now_ms()};
+  const ReadTimes times{to_apply.keys.now_ms(), to_apply.keys.now_ms()};
+  ReadCall call{to_apply.keys.batch(), args, 0, scratch, times};
   call.first_key = kNoKey;
   call.key_count = to_apply.keys.key_count();
   if (command->read(call, reply) != Lookup::kFound) to_apply.keys.fail();

@@ -370,6 +370,12 @@ inline CallReply Membership::judge_join(const Hello& hello) const {
     return refusal(CallStatus::kNotReady, who + " runs a version of seshat that knows no changes " +
                                               "of members: update it first");
   }
+  if (hello.max_operation_version < kCommandOperationVersion &&
+      all_know_operation_version(kCommandOperationVersion)) {
+    return refusal(CallStatus::kNotReady,
+                   who + " runs a version of seshat that can't apply what the others have in "
+                         "their logs: update it first");
+  }
   for (const auto& [id, info] : record_->members) {
     if (knows_record_version(info, kConfigurationRecordVersion)) continue;
     const std::string which = "node " + std::to_string(id.value);

@@ -212,7 +212,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   void refresh_self();
   void propose_system_records();
   void remove_expired();
-  void propose_removal(const ExpiryScan& scan, const std::vector<std::string>& keys);
+  void propose_removal(const ExpiryScan& scan, const ExpiredKeys& found);
   void propose_record(OperationType type, const std::string& record);
   void hand_over();
   [[nodiscard]] Past past() const;
@@ -256,7 +256,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   const std::uint64_t election_seed_;
   std::uint64_t next_status_ms_ = 0;
   std::uint64_t last_stamp_ms_ = 0;
-  const KeyValueMachine* key_values_ = nullptr;  // of the data group
+  KeyValueMachine* key_values_ = nullptr;  // of the data group
   mutable LeaderClock leader_clock_;
   Expiry expiry_;
   bool stopping_ = false;
@@ -508,24 +508,25 @@ inline void Node::tick() {
 inline void Node::remove_expired() {
   const GroupId group = kFirstDataGroup;
   const raft::Raft& raft = replica(group).raft();
-  if (!raft.is_leader() || key_values_->expiring_count() == 0 || stopping_) {
-    return expiry_.not_leading();
-  }
+  if (!raft.is_leader() || stopping_) return expiry_.not_leading();
+  if (key_values_->expiring_count() == 0) return;
   const std::uint64_t time_ms = times(group).latest_ms();
-  const std::optional<ExpiryScan> scan = expiry_.begin(clock_.now_ms(), time_ms);
+  const std::optional<ExpiryScan> scan =
+      expiry_.begin(clock_.now_ms(), time_ms, key_values_->soonest_given_ms());
   if (!scan) return;
+  key_values_->forget_given_times();  // those up to here are on disk when that is read
   store_->scan_disk(group, [this, scan = *scan](const OrderedMap& map) {
-    std::vector<std::string> keys = expired_keys(map, scan);
-    mailbox_.push([this, scan, keys = std::move(keys)] { propose_removal(scan, keys); });
+    ExpiredKeys found = expired_keys(map, scan);
+    mailbox_.push([this, scan, found = std::move(found)] { propose_removal(scan, found); });
   });
 }
 
-inline void Node::propose_removal(const ExpiryScan& scan, const std::vector<std::string>& keys) {
-  expiry_.found(scan, keys.size(), clock_.now_ms());
-  if (keys.empty() || !replica(kFirstDataGroup).raft().is_leader()) return expiry_.end();
+inline void Node::propose_removal(const ExpiryScan& scan, const ExpiredKeys& found) {
+  expiry_.found(scan, found, clock_.now_ms());
+  if (found.keys.empty() || !replica(kFirstDataGroup).raft().is_leader()) return expiry_.end();
   Operation operation;
   operation.type = OperationType::kRemoveExpired;
-  operation.arguments.assign(keys.begin(), keys.end());
+  operation.arguments.assign(found.keys.begin(), found.keys.end());
   (void)propose(kFirstDataGroup, std::move(operation), expiry_);
 }
 
@@ -852,9 +853,7 @@ inline std::optional<GroupId> Node::group_of(Slot slot) const {
 
 // Wall time, which never goes back while this process lives.
 inline std::uint64_t Node::stamp_ms() {
-  const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
-  const auto now_ms = std::chrono::duration_cast<std::chrono::milliseconds>(since_1970).count();
-  last_stamp_ms_ = std::max(last_stamp_ms_, static_cast<std::uint64_t>(now_ms));
+  last_stamp_ms_ = std::max(last_stamp_ms_, LeaderClock::wall_ms());
   return last_stamp_ms_;
 }
 

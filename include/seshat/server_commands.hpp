@@ -360,7 +360,7 @@ namespace detail {
 // The keys of a request, or none and an error that was written.
 inline std::vector<std::string_view> keys_of(CommandTable table, Args args, resp::Writer& reply) {
   std::vector<std::string_view> keys;
-  const Command* command = find_command(table, args);
+  const Command* command = named_by(find_command(table, args[0]), args);
   if (command == nullptr) {
     reply.error("ERR Invalid command specified");
   } else if (!arity_fits(*command, args.size())) {
@@ -384,7 +384,7 @@ inline void command_get_keys(CommandTable table, Args args, resp::Writer& reply)
 inline void command_get_keys_and_flags(CommandTable table, Args args, resp::Writer& reply) {
   const std::vector<std::string_view> keys = detail::keys_of(table, args, reply);
   if (keys.empty()) return;
-  const std::string_view access = find_command(table, args)->keys.access;
+  const std::string_view access = named_by(find_command(table, args[0]), args)->keys.access;
   reply.array(keys.size());
   for (const std::string_view key : keys) {
     reply.array(2);

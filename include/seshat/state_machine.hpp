@@ -76,6 +76,9 @@ class KeyValueMachine final : public StateMachine {
   // state with an older time waits for the time, the other way round it would miss keys. Any thread.
   [[nodiscard]] std::uint64_t time_ms() const { return time_ms_; }
   [[nodiscard]] std::uint64_t expiring_count() const { return expiring_count_; }
+  // When the first of the keys expires that were given a time since these were forgotten last.
+  [[nodiscard]] std::uint64_t soonest_given_ms() const { return soonest_given_ms_; }
+  void forget_given_times() { soonest_given_ms_ = Keyspace::kNever; }
 
  private:
   [[nodiscard]] Result<Outcome> apply_one(Batch& batch, const raft::Entry& entry);
@@ -93,6 +96,8 @@ class KeyValueMachine final : public StateMachine {
   Keyspace::Scratch scratch_;
   std::atomic<std::uint64_t> time_ms_{0};
   std::atomic<std::uint64_t> expiring_count_{0};
+  std::uint64_t next_given_ms_ = Keyspace::kNever;  // not committed yet
+  std::atomic<std::uint64_t> soonest_given_ms_{Keyspace::kNever};
 };
 
 // The system group: who is in the cluster, and which group has which slots.
@@ -221,6 +226,7 @@ inline Result<MachineState> KeyValueMachine::restore(const OrderedMap& map) {
   Result<MachineState> state = detail::read_state(map, kDataStateKey);
   if (!state) return state;
   state_ = *state;
+  next_given_ms_ = Keyspace::kNever;
   publish();
   return state;
 }
@@ -228,6 +234,10 @@ inline Result<MachineState> KeyValueMachine::restore(const OrderedMap& map) {
 inline void KeyValueMachine::publish() {
   time_ms_ = state_.time_ms;
   expiring_count_ = state_.expiring_count;
+  const std::uint64_t next_ms = std::exchange(next_given_ms_, Keyspace::kNever);
+  std::uint64_t soonest_ms = soonest_given_ms_;
+  while (next_ms < soonest_ms && !soonest_given_ms_.compare_exchange_weak(soonest_ms, next_ms)) {
+  }
 }
 
 inline Result<std::vector<Outcome>> KeyValueMachine::apply(
@@ -243,6 +253,7 @@ inline Result<Outcome> KeyValueMachine::apply_one(Batch& batch, const raft::Entr
   Keyspace keys(batch, state_, entry.index, scratch_);
   Result<Outcome> outcome = apply_operation(*operation, keys);
   if (keys.failed()) return Error{"the disk failed"};
+  next_given_ms_ = std::min(next_given_ms_, keys.soonest_given_ms());
   return outcome;
 }
 

@@ -520,7 +520,7 @@ inline void Store::fetch(GroupId id, raft::Fetch fetch) {
 inline void Store::scan_disk(GroupId id, std::function<void(const OrderedMap&)> work) {
   Group& group = find(id);
   pool_.post([this, &group, work = std::move(work)] {
-    (void)writer_.write_out(group);  // else the store has failed, and the node ends
+    if (!writer_.write_out(group)) return work(FailedMap());
     const std::shared_ptr<const StoreGeneration> generation = group.data.now();
     work(generation->on_disk());
   });

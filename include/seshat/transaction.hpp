@@ -27,6 +27,8 @@
 
 namespace seshat {
 
+struct Command;  // command.hpp
+
 struct WatchedKey {
   std::string key;
   WatchToken token;
@@ -36,7 +38,11 @@ struct WatchedKey {
 
 class TransactionQueue {
  public:
-  using Command = std::vector<std::string>;
+  using Words = std::vector<std::string>;  // a command's name and arguments
+  struct Queued {
+    const Command* command;
+    Words words;
+  };
   static constexpr std::size_t kMaxWatched = 4096;
   // Of what all its commands may read and write on every node, at once.
   static constexpr std::uint64_t kMaxWorkBytes = 512ULL << 20;
@@ -45,7 +51,8 @@ class TransactionQueue {
   // Something could not be queued: EXEC will refuse it all.
   [[nodiscard]] bool broken() const { return broken_; }
   [[nodiscard]] std::size_t size_bytes() const { return size_bytes_; }
-  [[nodiscard]] const std::vector<Command>& commands() const { return commands_; }
+  [[nodiscard]] const std::vector<Queued>& commands() const { return commands_; }
+  [[nodiscard]] std::vector<Queued> take_commands() { return std::exchange(commands_, {}); }
   [[nodiscard]] const std::vector<WatchedKey>& watched() const { return watched_; }
 
   // After a WATCH that failed, EXEC must not go on as if nothing had been asked for.
@@ -56,7 +63,7 @@ class TransactionQueue {
   void break_off() { broken_ = active_; }
   // False: it is too much. True: it counts.
   [[nodiscard]] bool may_queue(std::uint64_t work_bytes);
-  void queue(std::span<const std::string_view> args);
+  void queue(const Command& command, std::span<const std::string_view> args);
   [[nodiscard]] bool may_watch(std::size_t keys) const {
     return watched_.size() + keys <= kMaxWatched;
   }
@@ -79,7 +86,7 @@ class TransactionQueue {
   bool watch_failed_ = false;
   std::size_t size_bytes_ = 0;  // of the commands
   std::uint64_t work_bytes_ = 0;
-  std::vector<Command> commands_;
+  std::vector<Queued> commands_;
   std::vector<WatchedKey> watched_;
 };
 
@@ -94,7 +101,7 @@ struct TransactionRecord {
 // The arguments of an entry; `numbers` keeps those that are made here, and must not change after.
 [[nodiscard]] std::vector<std::string_view> write_transaction(
     const std::vector<WatchedKey>& watched,
-    const std::vector<const TransactionQueue::Command*>& commands,
+    const std::vector<const TransactionQueue::Words*>& commands,
     std::vector<std::string>& numbers);
 // nullopt: they are not what write_transaction() made.
 [[nodiscard]] std::optional<TransactionRecord> read_transaction(
@@ -110,8 +117,9 @@ inline bool TransactionQueue::may_queue(std::uint64_t work_bytes) {
   return true;
 }
 
-inline void TransactionQueue::queue(std::span<const std::string_view> args) {
-  commands_.emplace_back(args.begin(), args.end());
+inline void TransactionQueue::queue(const Command& command,
+                                    std::span<const std::string_view> args) {
+  commands_.push_back({&command, {args.begin(), args.end()}});
   for (const std::string_view arg : args) size_bytes_ += arg.size() + sizeof(std::string);
 }
 
@@ -161,7 +169,7 @@ class Reader {
 
 inline std::vector<std::string_view> write_transaction(
     const std::vector<WatchedKey>& watched,
-    const std::vector<const TransactionQueue::Command*>& commands,
+    const std::vector<const TransactionQueue::Words*>& commands,
     std::vector<std::string>& numbers) {
   using transaction_detail::kNumbersOfToken;
   numbers.clear();
@@ -177,7 +185,7 @@ inline std::vector<std::string_view> write_transaction(
     add(key.token.there ? 1 : 0);
     add(key.token.last_removal.value);
   }
-  for (const TransactionQueue::Command* command : commands) {
+  for (const TransactionQueue::Words* command : commands) {
     add(command->size());
     arguments.insert(arguments.end(), command->begin(), command->end());
   }

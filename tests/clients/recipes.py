@@ -10,7 +10,7 @@ import tempfile
 import time
 
 import redis
-from check import FOLLOWERS, HOST, LEADER, NODES, check, contains, equal, kill
+from check import FOLLOWERS, HOST, LEADER, NODES, check, contains, equal, kill, raises
 
 sys.dont_write_bytecode = True
 RECIPES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "recipes")
@@ -59,6 +59,12 @@ def in_process(work, *args):
     process.start()
     process.join()
     equal(process.exitcode, 0)
+
+
+def remove_jobs():
+    for kind in ("job", "lease", "done"):
+        for key in client.scan_iter(f"{kind}:*"):
+            client.delete(key)
 
 
 # ---- lock
@@ -329,6 +335,50 @@ def _():
     equal(int(client.get("counter:py:once")), 2 * requests)
 
 
+@check("a broken connection is no WatchError: who finished a job or changed a session is told")
+def _():
+    remove_jobs()
+    jobs, store = Jobs(connect(), LONG_MS), SessionStore(connect(), 60)
+    session_id = store.create({"cart": 0})
+    assert jobs.add("py:broken", "work")
+    equal(jobs.lease(), ("py:broken", "work"))
+    with broken_connections(every=1):
+        with raises(redis.ConnectionError, "while keys were watched: broken"):
+            jobs.finish("py:broken", "done")
+        with raises(redis.ConnectionError, "while keys were watched: broken"):
+            store.update(session_id, lambda session: session.update(cart=session["cart"] + 1))
+    # Both were carried out, and none twice.
+    equal((jobs.result("py:broken"), jobs.left()), (b"done", 0))
+    equal(store.get(session_id), {"cart": 1})
+
+
+def break_before_reads(times):
+    """The next `times` reads under WATCH find their connection broken."""
+    kind = redis.client.Pipeline
+    original, left = kind.parse_response, [times]
+
+    def breaks(self, connection, name, **options):
+        if name != "EXISTS" or left[0] == 0:
+            return original(self, connection, name, **options)
+        left[0] -= 1
+        raise redis.ConnectionError("broken by the test")
+
+    kind.parse_response = breaks
+    return left
+
+
+@check("counter: a connection that breaks between WATCH and EXEC is another reason to try again")
+def _():
+    original, counter = redis.client.Pipeline.parse_response, Counter(connect(), "py:between")
+    client.delete("counter:py:between", "counter:py:between:seen:r")
+    left = break_before_reads(3)
+    try:
+        equal(counter.add_once("r"), 1)
+    finally:
+        redis.client.Pipeline.parse_response = original
+    equal((left, counter.add_once("r")), ([0], 1))
+
+
 @check("counter.py counts, and a request once")
 def _():
     client.delete("counter:py:main", "counter:py:main:seen:r1")
@@ -338,12 +388,6 @@ def _():
 
 
 # ---- job lease
-
-
-def remove_jobs():
-    for kind in ("job", "lease", "done"):
-        for key in client.scan_iter(f"{kind}:*"):
-            client.delete(key)
 
 
 def work_off(number, directory):

@@ -8,9 +8,9 @@ namespace {
 const std::vector<std::string> kNone;
 
 // raft.election_timeout_max_ms, and what may come on top: one heartbeat interval for when the last
-// answer was counted, and what a machine that is busy with other work is late.
+// answer was counted, and timers that come late.
 constexpr Milliseconds kMaxElectionTimeout = 1000ms;
-constexpr Milliseconds kMargin = 500ms;
+constexpr Milliseconds kMargin = 250ms;
 
 TEST_CASE(
     "kill -9 of the leader under load: writes within 2 s, none lost, the dead one catches up") {

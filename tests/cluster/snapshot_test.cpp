@@ -194,8 +194,7 @@ TEST_CASE("a long run leaves logs and memory bounded and sends no snapshot", "[s
     report("    RSS, MB: ", watch.curve(node, &NodeWatch::Look::anonymous_mb));
     report("    data directory, MB: ", watch.curve(node, &NodeWatch::Look::disk_mb));
     CHECK(of_disk(cluster, node, "store_log_cuts") > load.acknowledged() / window / 10);
-    // What comes while a cut waits for the writer's batch is there too: up to a tenth of a second.
-    CHECK(most.log_entries < 20 * window);
+    CHECK(most.log_entries < 10 * window);
     CHECK(most.log_disk_bytes < sized<std::uint64_t>(2'000'000, 100'000'000));
     // The end of the log that is kept in memory, and what is under way to disks and peers.
     CHECK(most.log_memory_bytes < 16'000'000 + 24'000'000);
