@@ -1,13 +1,17 @@
 // A checker for histories: could these operations have happened one at a time, each at some moment
 // between its call and its return?
 //
-//   history of one key ──> split_by_key ──> KeySearch: Wing and Gong's search, Lowe's memoisation
+//   history ──> families: keys that transactions join ──> one key that is read, written, deleted,
+//                                 │                        counted up: KeySearch, below
+//                                 └──> any other: FamilySearch, linearizability_family.hpp
+//
+// Both are Wing and Gong's search with Lowe's memoisation.
 //
 // Wing and Gong, "Testing and Verifying Concurrent Objects" (1993): try every operation that was
 // called before the first return of those left, apply it to the model, go on; go back where the
 // model answers differently. Lowe, "Testing for Linearizability" (2017): a set of operations done
-// and a state of the model, once seen, need not be tried again. Keys are independent, so that each is
-// checked alone (locality, Herlihy and Wing 1990).
+// and a state of the model, once seen, need not be tried again. Keys that no transaction joins are
+// independent, so that each is checked alone (locality, Herlihy and Wing 1990).
 //
 // An operation whose outcome is unknown (a timeout, a lost connection) may happen at any moment after
 // its call, or never: it returns at kNever, and the search may leave it out.
@@ -40,35 +44,22 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include "linearizability_family.hpp"
+#include "linearizability_history.hpp"
+
 namespace seshat::test {
-
-inline constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
-
-struct HistoryOperation {
-  enum class Kind : std::uint8_t { kRead, kWrite, kDelete, kIncrement };
-  Kind kind = Kind::kRead;
-  std::string key;
-  std::string value;                  // written, or (a read, an increment) answered
-  bool absent = false;                // a read that found nothing
-  std::optional<std::int64_t> count;  // a delete: how many keys it removed, if that is known
-  std::uint64_t called = 0;
-  std::uint64_t returned = kNever;  // kNever: the outcome is unknown
-
-  [[nodiscard]] bool is_unknown() const { return returned == kNever; }
-};
-
-using History = std::vector<HistoryOperation>;
 
 struct Verdict {
   bool linearizable = true;
   bool gave_up = false;  // the bound on steps was reached: neither yes nor no
-  std::string key;       // of a violation
-  std::string story;     // the operations of that key, in the order of their calls
+  std::string key;       // of a violation; several, where they belong together
+  std::string story;     // their operations, in the order of the calls
   std::uint64_t steps = 0;
 };
 
@@ -265,6 +256,8 @@ inline void KeySearch::add_known(const HistoryOperation& operation) {
       known.after = states_.id(operation.value);
       break;
     }
+    default:
+      break;  // FamilySearch's
   }
   known_.push_back(known);
 }
@@ -497,27 +490,104 @@ inline std::optional<bool> KeySearch::run(std::uint64_t max_steps) {
 
 }  // namespace linearizability_detail
 
+namespace linearizability_detail {
+
+// Which keys belong together: those of a transaction, and of the WATCH before it.
+class Families {
+ public:
+  explicit Families(const History& history) {
+    for (const HistoryOperation& operation : history) {
+      const std::vector<std::string> keys = keys_of(operation);
+      for (const std::string& key : keys) join(keys.front(), key);
+      const std::string watch = std::string(1, '\0') + std::to_string(operation.watch);
+      if (operation.watch != 0 && !keys.empty()) join(keys.front(), watch);
+    }
+  }
+  // The family of an operation that has a key at all, by the name of one of its keys.
+  [[nodiscard]] std::string of(const HistoryOperation& operation) const {
+    const std::vector<std::string> keys = keys_of(operation);
+    return keys.empty() ? "" : root(keys.front());
+  }
+  [[nodiscard]] static std::vector<std::string> keys_of(const HistoryOperation& operation) {
+    using Kind = HistoryOperation::Kind;
+    if (operation.kind != Kind::kTransaction && operation.kind != Kind::kWatch) {
+      return {operation.key};
+    }
+    std::vector<std::string> keys;
+    for (const HistoryOperation& step : operation.steps) keys.push_back(step.key);
+    for (const HistoryOperation& read : operation.seen) keys.push_back(read.key);
+    return keys;
+  }
+
+ private:
+  [[nodiscard]] std::string root(std::string key) const {
+    for (auto at = parents_.find(key); at != parents_.end(); at = parents_.find(key)) {
+      key = at->second;
+    }
+    return key;
+  }
+  void join(const std::string& a, const std::string& b) {
+    const std::string first = std::min(root(a), root(b));
+    const std::string second = std::max(root(a), root(b));
+    if (first != second) parents_[second] = first;
+  }
+  std::map<std::string, std::string> parents_;
+};
+
+// What KeySearch does not know of.
+inline bool needs_family_search(const HistoryOperation& operation) {
+  using Kind = HistoryOperation::Kind;
+  const bool plain = operation.kind == Kind::kRead || operation.kind == Kind::kWrite ||
+                     operation.kind == Kind::kDelete || operation.kind == Kind::kIncrement;
+  return !plain || operation.lives != kNever ||
+         operation.condition != HistoryOperation::If::kAlways;
+}
+
+// An operation as the story tells it.
+inline std::string describe(const HistoryOperation& operation) {
+  using Kind = HistoryOperation::Kind;
+  static constexpr const char* kNames[] = {"read",   "write",   "delete", "increment",
+                                           "expire", "persist", "watch",  "transaction"};
+  std::string text = kNames[static_cast<int>(operation.kind)];
+  if (operation.kind == Kind::kTransaction || operation.kind == Kind::kWatch) {
+    if (operation.watch != 0) text += " under watch " + std::to_string(operation.watch);
+    for (const HistoryOperation& read : operation.seen) text += " (seen: " + describe(read) + ")";
+    for (const HistoryOperation& step : operation.steps) {
+      text += operation.kind == Kind::kWatch ? " " + step.key : " [" + describe(step) + "]";
+    }
+    return text;
+  }
+  static constexpr const char* kConditions[] = {"", " if absent", " if present", " if equal to "};
+  text += " " + operation.key + (operation.absent ? " -> nothing" : " " + operation.value);
+  text += kConditions[static_cast<int>(operation.condition)] + operation.expected;
+  if (operation.lives != kNever) text += " for " + std::to_string(operation.lives);
+  if (operation.count) text += " -> " + std::to_string(*operation.count);
+  return text;
+}
+
+}  // namespace linearizability_detail
+
 class LinearizabilityChecker {
  public:
-  explicit LinearizabilityChecker(std::uint64_t max_steps_per_key = 20'000'000)
-      : max_steps_(max_steps_per_key) {}
+  // Of a history with times to live, `leader_time` says what leaders' clocks may have shown.
+  explicit LinearizabilityChecker(std::uint64_t max_steps_per_family = 20'000'000,
+                                  LeaderTime leader_time = {})
+      : max_steps_(max_steps_per_family), leader_time_(std::move(leader_time)) {}
 
   [[nodiscard]] Verdict check(const History& history) const {
-    std::map<std::string, History> by_key;
+    const linearizability_detail::Families families(history);
+    std::map<std::string, History> by_family;
     for (const HistoryOperation& operation : history) {
       // A read that nobody saw the answer of says nothing.
       const bool says_nothing =
           operation.kind == HistoryOperation::Kind::kRead && operation.is_unknown();
-      if (!says_nothing) by_key[operation.key].push_back(operation);
+      if (!says_nothing) by_family[families.of(operation)].push_back(operation);
     }
     Verdict verdict;
-    for (auto& [key, operations] : by_key) {
-      const Verdict of_key = check_key(std::move(operations));
-      const std::uint64_t steps = verdict.steps + of_key.steps;
-      if (!of_key.linearizable || (of_key.gave_up && !verdict.gave_up)) {
-        verdict = of_key;
-        verdict.key = key;
-      }
+    for (auto& [key, operations] : by_family) {
+      const Verdict of_family = check_family(std::move(operations));
+      const std::uint64_t steps = verdict.steps + of_family.steps;
+      if (!of_family.linearizable || (of_family.gave_up && !verdict.gave_up)) verdict = of_family;
       verdict.steps = steps;
       if (!verdict.linearizable) break;  // worse than one that is undecided
     }
@@ -525,10 +595,28 @@ class LinearizabilityChecker {
   }
 
  private:
-  [[nodiscard]] Verdict check_key(History operations) const {
+  [[nodiscard]] Verdict check_family(History operations) const {
     std::stable_sort(operations.begin(), operations.end(),
                      [](const auto& a, const auto& b) { return a.called < b.called; });
-    linearizability_detail::KeySearch search(operations);
+    std::set<std::string> keys;
+    for (const HistoryOperation& operation : operations) {
+      for (std::string& key : linearizability_detail::Families::keys_of(operation)) {
+        keys.insert(std::move(key));
+      }
+    }
+    const bool is_family =
+        keys.size() > 1 || std::any_of(operations.begin(), operations.end(),
+                                       linearizability_detail::needs_family_search);
+    Verdict verdict =
+        is_family
+            ? judge(linearizability_detail::FamilySearch(operations, leader_time_), operations)
+            : judge(linearizability_detail::KeySearch(operations), operations);
+    for (const std::string& key : keys) verdict.key += (verdict.key.empty() ? "" : " ") + key;
+    return verdict;
+  }
+
+  template <class Search>
+  [[nodiscard]] Verdict judge(Search search, const History& operations) const {
     const std::optional<bool> linearizable = search.run(max_steps_);
     Verdict verdict;
     verdict.gave_up = !linearizable;
@@ -541,18 +629,15 @@ class LinearizabilityChecker {
   [[nodiscard]] static std::string tell(const History& operations) {
     std::string story;
     for (const HistoryOperation& operation : operations) {
-      static constexpr const char* kNames[] = {"read", "write", "delete", "increment"};
       story += "  " + std::to_string(operation.called) + " .. ";
       story += operation.is_unknown() ? "unknown" : std::to_string(operation.returned);
-      story += std::string("  ") + kNames[static_cast<int>(operation.kind)] + " " + operation.key;
-      story += operation.absent ? " -> nothing" : " " + operation.value;
-      if (operation.count) story += " -> " + std::to_string(*operation.count);
-      story += "\n";
+      story += "  " + linearizability_detail::describe(operation) + "\n";
     }
     return story;
   }
 
   std::uint64_t max_steps_;
+  LeaderTime leader_time_;
 };
 
 }  // namespace seshat::test
