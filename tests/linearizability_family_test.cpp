@@ -654,7 +654,7 @@ History draw_load(std::mt19937_64& random, const Load& load) {
   std::vector<std::uint64_t> free_at(load.clients, 0);
   std::map<std::pair<std::uint64_t, std::size_t>, std::size_t> effects;
   const auto add = [&](std::uint64_t& client, HistoryOperation drawn) {
-    drawn.called = client + random() % 50;
+    drawn.called = client + random() % 200;
     const bool reads = drawn.kind == Kind::kRead || drawn.kind == Kind::kWatch;
     const bool unknown = !reads && random() % 100 < load.unknown_percent;
     const std::uint64_t moment = drawn.called + random() % (unknown ? 1'000 : 100);
@@ -717,7 +717,7 @@ void expect_decided(const Load& load) {
   for (int run = 0; run < 60; ++run) {
     History history = draw_load(random, load);
     const auto honest = LinearizabilityChecker(1'000'000).check(history);
-    INFO("run " << run << "\n" << honest.story);
+    INFO("run " << run);
     CHECK_FALSE(honest.gave_up);
     CHECK(honest.linearizable);
     most_steps = std::max(most_steps, honest.steps);
