@@ -363,6 +363,20 @@ TEST_CASE("so many keys can be watched, and no more", "[connection]") {
   CHECK(client.db.proposed.empty());
 }
 
+// Found by the simulator: a GET that overtook the WATCH before it saw less than EXEC went by.
+TEST_CASE("what is read after a WATCH is not older than what it remembers", "[connection]") {
+  Client client;
+  client.db.memory.set("k", "old");
+  client.db.memory.answer = Lookup::kNotInMemory;
+  client.send("WATCH k\r\n");
+  client.db.memory.answer = Lookup::kFound;
+  client.send("GET k\r\n");
+  client.db.memory.set("k", "new");
+  client.db.disk.set("k", "new");
+  client.db.finish_disk_reads();
+  CHECK(client.got() == "+OK\r\n$3\r\nnew\r\n");
+}
+
 TEST_CASE("what forgets a WATCH waits until it is answered", "[connection]") {
   Client client;
   client.db.has_lease = false;

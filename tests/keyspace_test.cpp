@@ -322,8 +322,10 @@ TEST_CASE("a leader's stamps go on from its wall clock at the start of its term"
   CHECK(clock.stamp_ms(Term{2}, 170, 5'060) == 5'060);  // a clock behind: goes on from there
   CHECK(clock.stamp_ms(Term{2}, 180, 5'060) == 5'070);
   CHECK(clock.stamp_ms(Term{2}, 181, 7'000) == 7'000);  // entries of the leader before
+  // ... and from there: that it came late is no reason to stand still until its own clock is there.
+  CHECK(clock.stamp_ms(Term{2}, 191, 7'000) == 7'010);
   wall_ms = 40'000;
-  CHECK(clock.stamp_ms(Term{3}, 190, 7'000) == 40'000);
+  CHECK(clock.stamp_ms(Term{3}, 195, 7'010) == 40'000);
 }
 
 TEST_CASE("keys that expire are found in the order of their times, so many at once", "[expiry]") {

@@ -622,16 +622,25 @@ class LinearizabilityChecker {
     verdict.gave_up = !linearizable;
     verdict.linearizable = linearizable.value_or(true);
     verdict.steps = search.steps();
-    if (!linearizable.value_or(false)) verdict.story = tell(operations);
+    if (!linearizable.value_or(false)) verdict.story = tell(operations, stuck_at(search));
     return verdict;
   }
 
-  [[nodiscard]] static std::string tell(const History& operations) {
+  static std::size_t stuck_at(const linearizability_detail::FamilySearch& search) {
+    return search.stuck_at();
+  }
+  static std::size_t stuck_at(const linearizability_detail::KeySearch&) {
+    return std::numeric_limits<std::size_t>::max();
+  }
+
+  [[nodiscard]] static std::string tell(const History& operations, std::size_t stuck_at) {
     std::string story;
     for (const HistoryOperation& operation : operations) {
       story += "  " + std::to_string(operation.called) + " .. ";
       story += operation.is_unknown() ? "unknown" : std::to_string(operation.returned);
-      story += "  " + linearizability_detail::describe(operation) + "\n";
+      story += "  " + linearizability_detail::describe(operation);
+      const bool is_last = &operation == operations.data() + stuck_at;
+      story += is_last ? "   <- no order leads beyond this\n" : "\n";
     }
     return story;
   }

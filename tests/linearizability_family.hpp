@@ -68,6 +68,8 @@ class FamilySearch {
   // Whether they are linearizable; nullopt: more than `max_steps` would be needed.
   [[nodiscard]] std::optional<bool> run(std::uint64_t max_steps);
   [[nodiscard]] std::uint64_t steps() const { return steps_; }
+  // Of what was left when least was: the one that returned first. No order that was tried goes on.
+  [[nodiscard]] std::size_t stuck_at() const { return stuck_at_; }
 
  private:
   using Kind = HistoryOperation::Kind;
@@ -189,6 +191,7 @@ class FamilySearch {
   using Seen = std::unordered_set<Configuration, Hash>;
   void shuffle(std::vector<Move>& moves);
   void take_back(std::vector<Choice>& path);
+  void note_progress();
   void begin(std::vector<Choice>& path, bool thorough);
 
   const LeaderTime& leader_time_;
@@ -213,6 +216,8 @@ class FamilySearch {
   std::map<std::pair<std::size_t, Id>, int> brought_;
   std::uint64_t steps_ = 0;
   std::uint64_t attempt_ = 0;
+  std::size_t least_left_ = kNone;
+  std::size_t stuck_at_ = 0;
   bool thorough_ = false;  // 7.
   std::array<Seen, 2> seen_;
   std::mt19937_64 random_{1};
@@ -669,6 +674,18 @@ inline void FamilySearch::begin(std::vector<Choice>& path, bool thorough) {
   shuffle(path.front().moves);
 }
 
+inline void FamilySearch::note_progress() {
+  if (left_ >= least_left_) return;
+  least_left_ = left_;
+  std::uint64_t first_return = kNever;
+  for (std::size_t i = first_left_; i < operations_.size(); ++i) {
+    const Operation& operation = operations_[i];
+    if (done_[i] || operation.may_be_left_out || operation.returned >= first_return) continue;
+    first_return = operation.returned;
+    stuck_at_ = i;
+  }
+}
+
 inline std::optional<bool> FamilySearch::run(std::uint64_t max_steps) {
   if (!possible_) return false;
   std::vector<Choice> path;
@@ -706,6 +723,7 @@ inline std::optional<bool> FamilySearch::run(std::uint64_t max_steps) {
       mark(move.operation, false);
       continue;
     }
+    note_progress();
     find_moves(next);
     shuffle(next.moves);
     path.push_back(std::move(next));

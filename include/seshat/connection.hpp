@@ -200,8 +200,9 @@ class Connection {
   std::deque<Request> pending_;
   std::size_t pending_size_bytes_ = 0;
   std::size_t waiting_reads_ = 0;
-  bool write_waits_ = false;  // for those reads; it is still in the input
-  bool next_waits_ = false;   // ... for all replies before it
+  std::size_t waiting_watches_ = 0;  // of them
+  bool write_waits_ = false;         // for those reads; it is still in the input
+  bool next_waits_ = false;          // ... for all replies before it
   bool paused_ = false;
   std::map<GroupId, Index> last_writes_;  // reads of this connection must see them
   std::string output_;
@@ -304,7 +305,9 @@ inline bool Connection::has_to_wait(const Command& command) {
   const bool forgets = command.local == &connection_commands::discard ||
                        command.local == &connection_commands::unwatch ||
                        command.local == &connection_commands::reset;
-  write_waits_ = (may_write || forgets) && waiting_reads_ > 0;
+  // What is read after a WATCH must not be older than what it remembers.
+  const bool follows_watch = command.read != nullptr && waiting_watches_ > 0;
+  write_waits_ = (may_write || forgets || follows_watch) && waiting_reads_ > 0;
   next_waits_ = waits_for_replies && !pending_.empty();
   paused_ = door_.holds(may_write);
   return write_waits_ || next_waits_ || paused_;
@@ -452,6 +455,7 @@ inline void Connection::run_read(const Command& command, Args args) {
   Request& request = add_pending(command, *place, args, host_.limits().max_value_size_bytes);
   request.args.assign(args.begin(), args.end());
   ++waiting_reads_;
+  if (is_watch) ++waiting_watches_;
   if (readable) return serve_read(request);
   host_.database().read(place->group, after, request);
 }
@@ -768,7 +772,10 @@ inline std::vector<std::string> Connection::logged_arguments(const Request& requ
 // `request` may be gone then.
 inline void Connection::answer(Request& request) {
   request.answered = true;
-  if (request.is_read() && request.command->read == &key_commands::watch) finish_watch(request);
+  if (request.is_read() && request.command->read == &key_commands::watch) {
+    --waiting_watches_;
+    finish_watch(request);
+  }
   if (request.is_measured) {
     count(*request.command, site_.now_us() - request.began_us, request.reply,
           [&] { return logged_arguments(request); });

@@ -1,6 +1,7 @@
 // seshat/leader_clock.hpp - the time that a leader stamps its entries with.
 //
-//   stamp = wall time when the term began + monotonic time since, and never below what was applied
+//   stamp = wall time when the term began + monotonic time since; where what was applied is later, it
+//           goes on from that
 //
 // So a clock that is set while a node leads does nothing, and the state's time, the highest stamp that
 // was applied, only moves forward. A new leader whose wall clock is ahead moves it ahead by as much;
@@ -29,13 +30,13 @@ class LeaderClock {
   // `monotonic_ms`: of a clock that never goes back. `applied_ms`: the highest stamp applied.
   [[nodiscard]] std::uint64_t stamp_ms(raft::Term term, std::uint64_t monotonic_ms,
                                        std::uint64_t applied_ms) {
-    if (term != term_ || began_wall_ms_ == 0) {
-      term_ = term;
-      began_wall_ms_ = std::max(wall_clock_(), applied_ms);
-      began_monotonic_ms_ = monotonic_ms;
-    }
-    last_ms_ =
-        std::max({last_ms_, applied_ms, began_wall_ms_ + (monotonic_ms - began_monotonic_ms_)});
+    const bool new_term = term != term_ || last_ms_ == 0;
+    if (new_term) last_ms_ = std::max(last_ms_, wall_clock_());
+    if (!new_term) last_ms_ += monotonic_ms - last_monotonic_ms_;
+    term_ = term;
+    last_monotonic_ms_ = monotonic_ms;
+    // What a former leader appended may be applied only now: it goes on from there.
+    last_ms_ = std::max(last_ms_, applied_ms);
     return last_ms_;
   }
 
@@ -48,9 +49,8 @@ class LeaderClock {
  private:
   WallClock wall_clock_;
   raft::Term term_;
-  std::uint64_t began_wall_ms_ = 0;
-  std::uint64_t began_monotonic_ms_ = 0;
   std::uint64_t last_ms_ = 0;
+  std::uint64_t last_monotonic_ms_ = 0;
 };
 
 }  // namespace seshat

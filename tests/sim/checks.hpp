@@ -8,6 +8,8 @@
 //   + members: majorities are those of the configuration(s) in force; one change at a time, and none
 //     before the leader's no-op; who is no voter asks for no vote and never leads
 //   + a snapshot is what the log gives at its index, with the members who took part there
+//   + time: what a leader's clock shows never goes back, jumps or stands still within a term; keys that
+//     expire and their index belong together
 //
 // A broken one throws Violation. What is checked at each step looks only at what may have changed.
 #ifndef SESHAT_TESTS_SIM_CHECKS_HPP
@@ -23,6 +25,7 @@
 #include <variant>
 #include <vector>
 
+#include "seshat/kv.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/state_machine.hpp"
@@ -81,6 +84,19 @@ class Checks {
     if (found == groups_.end() || found->second.changes.empty()) return {};
     return found->second.changes.rbegin()->first;
   }
+  // What a leader's clock shows (leader_clock.hpp): to those who stamp entries, and who read.
+  struct Stamp {
+    NodeId node;
+    std::uint64_t life;
+    Term term;
+    std::uint64_t local_ms;    // of the clock that never goes back
+    std::uint64_t wall_ms;     // now
+    std::uint64_t applied_ms;  // the state's time
+    std::uint64_t stamp_ms;
+  };
+  void stamped(const Stamp& stamp);
+  // Keys and the index of what expires belong together; counts are right.
+  static void check_index_of(GroupId group, const Records& records);
   // The leases that are held now.
   struct Lease {
     NodeId node;
@@ -165,6 +181,7 @@ class Checks {
   std::map<NodeId, const Disk*> disks_;
   std::map<NodeId, DiskImage> lost_;  // of disks that were wiped
   std::map<GroupId, Group> groups_;
+  std::map<NodeId, Stamp> stamps_;  // the last of each
 };
 
 inline bool Checks::same(const raft::Entry& a, const raft::Entry& b) {
@@ -493,12 +510,13 @@ inline void Checks::answered(NodeId node, GroupId id, Index index,
 
 inline void Checks::apply(Group& group, GroupId id, const raft::Entry& entry) {
   if (!group.machine && id == kSystemGroup) group.machine = std::make_unique<SystemMachine>();
-  if (!group.machine) group.machine = std::make_unique<KeyValueMachine>();
+  if (!group.machine) group.machine = std::make_unique<KeyValueMachine>(&kv::apply_command);
   ChangeBatch batch(group.records);
   const auto outcomes = group.machine->apply(batch, {entry});
   must(bool(outcomes), "apply", [&] { return outcomes ? "" : outcomes.error().text; });
   change(group.records, batch.changes());
   group.states.push_back(hash_of(group.records));
+  if (group.states.size() % 8 == 0) check_index_of(id, group.records);
 }
 
 inline void Checks::state_written(NodeId node, GroupId id, Index applied, std::uint64_t hash) {
@@ -554,6 +572,58 @@ inline void Checks::installed(NodeId node, GroupId id, const SnapshotImage& imag
   fill(group, view, index);
   view.commit = view.applied = index;
   ++world_.counters().snapshots;
+}
+
+// ---- Time
+
+// Within a term it goes on with the clock that never goes back, whatever the time of day; and from what
+// others stamped, where that is later. A term begins with the time of day, or later where that was.
+inline void Checks::stamped(const Stamp& stamp) {
+  const auto [last, is_first] = stamps_.try_emplace(stamp.node, stamp);
+  const Stamp before = std::exchange(last->second, stamp);
+  const auto tell = [&] {
+    return name(stamp.node) + " shows " + std::to_string(stamp.stamp_ms) + " in term " +
+           std::to_string(stamp.term.value) + "; before " + std::to_string(before.stamp_ms) + ", " +
+           std::to_string(stamp.local_ms - before.local_ms) + " ms ago; applied " +
+           std::to_string(stamp.applied_ms) + ", time of day " + std::to_string(stamp.wall_ms);
+  };
+  const bool same_life = !is_first && before.life == stamp.life;
+  must(stamp.stamp_ms >= stamp.applied_ms, "time goes back", tell);
+  if (!same_life || before.term != stamp.term) {
+    const std::uint64_t least_ms = std::max(stamp.wall_ms, stamp.applied_ms);
+    must(stamp.stamp_ms >= least_ms, "time goes back", tell);
+    must(stamp.stamp_ms <= std::max(least_ms, same_life ? before.stamp_ms : 0), "time jumps", tell);
+    return;
+  }
+  const std::uint64_t gone_on_ms = before.stamp_ms + (stamp.local_ms - before.local_ms);
+  must(stamp.stamp_ms >= gone_on_ms, "time stands still", tell);
+  must(stamp.stamp_ms <= std::max(gone_on_ms, stamp.applied_ms), "time jumps", tell);
+}
+
+inline void Checks::check_index_of(GroupId id, const Records& records) {
+  if (id == kSystemGroup) return;
+  std::size_t keys = 0;
+  std::size_t ending = 0;
+  std::size_t rows = 0;
+  std::string row;
+  for (const auto& [key, bytes] : records) {
+    rows += key[0] == kExpiryPrefix ? 1 : 0;
+    if (key[0] != kValuePrefix) continue;
+    ++keys;
+    const auto value = codec::decode_stored_value(bytes);
+    must(bool(value), "records", "a value can't be read");
+    if (!value->expires_at_ms) continue;
+    ++ending;
+    expiry_key(*value->expires_at_ms, key, row);
+    must(records.contains(row), "expiry index", "a key that expires is not in the index");
+  }
+  const MachineState state = state_of(id, records);
+  must(rows == ending && state.expiring_count == ending && state.key_count == keys, "expiry index",
+       [&] {
+         return std::to_string(keys) + " keys, counted " + std::to_string(state.key_count) + "; " +
+                std::to_string(ending) + " of them expire, counted " +
+                std::to_string(state.expiring_count) + ", in the index " + std::to_string(rows);
+       });
 }
 
 // ---- Leases

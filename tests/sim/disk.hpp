@@ -49,6 +49,13 @@ class RecordMap final : public OrderedMap {
     value = found->second;
     return Lookup::kFound;
   }
+  [[nodiscard]] Lookup scan(std::string_view from, std::string_view to,
+                            const Visit& visit) const override {
+    for (auto row = records_.lower_bound(from); row != records_.end() && row->first < to; ++row) {
+      if (!visit(row->first, row->second)) break;
+    }
+    return Lookup::kFound;
+  }
 
  private:
   const Records& records_;
@@ -347,6 +354,21 @@ class Storage final : public LogStore, public Applier {
     cuts_[group] = std::max(cuts_[group], to);
     wake_storage();
   }
+  // Some time later, on the pool: all that was applied by now is there to be read.
+  void scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
+    after(stretched(random_.scattered(50, 100 * kMillisecond)),
+          [this, group, work = std::move(work)] {
+            if (!failed_) work(map(group));
+          });
+  }
+  // The same for a few rows that were not in memory.
+  void read_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
+    after(stretched(random_.scattered(20, 2 * kMillisecond)),
+          [this, group, work = std::move(work)] {
+            if (failed_) return work(FailedMap());
+            work(map(group));
+          });
+  }
   // A copy of the group's state as it is then, for `peer`.
   void build_snapshot(GroupId group, NodeId peer);
   // Some time later, and after all that was appended or applied so far.
@@ -526,6 +548,7 @@ inline std::vector<Outcome> Storage::apply_to_machine(GroupId group,
   Mutation mutation;
   mutation.applied.emplace(group, batch.changes());
   disk_.apply(std::move(mutation));
+  machines_.at(group)->committed();
   events_.on_state_written(group, entries.back().index, hash_of(records));
   write_out_later();
   return std::move(*outcomes);

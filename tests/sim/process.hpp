@@ -20,6 +20,9 @@
 #include <vector>
 
 #include "seshat/codec.hpp"
+#include "seshat/expiry.hpp"
+#include "seshat/kv.hpp"
+#include "seshat/leader_clock.hpp"
 #include "seshat/membership.hpp"
 #include "seshat/replica.hpp"
 #include "seshat/state_machine.hpp"
@@ -27,6 +30,7 @@
 #include "sim/disk.hpp"
 #include "sim/network.hpp"
 #include "sim/scenario.hpp"
+#include "sim/sessions.hpp"
 #include "sim/trace.hpp"
 #include "sim/transfers.hpp"
 #include "sim/world.hpp"
@@ -59,6 +63,7 @@ class MachineClock final : public Clock {
                                       clock_.wall_offset_ms);
   }
   void jump_wall(std::int64_t ms) { clock_.wall_offset_ms += ms; }
+  [[nodiscard]] const NodeClock& parts() const { return clock_; }
 
  private:
   const World& world_;
@@ -123,7 +128,8 @@ class Process final : private StorageEvents,
                       private Transport,
                       private SnapshotSender,
                       private TransferHost,
-                      private LeadershipObserver {
+                      private LeadershipObserver,
+                      private SessionHost {
  public:
   Process(World& world, const Scenario& scenario, Machine& machine, Network& network,
           Checks& checks, ProcessHost& host);
@@ -133,6 +139,7 @@ class Process final : private StorageEvents,
   // ---- from outside
   void receive(const Packet& packet);
   void serve(Request request);
+  void serve(SessionRequest request);
   void break_stream(NodeId peer);  // the stream to it, or from it, has ended
   void transfer_leadership();
   // Of those that a leader may be asked for; it is refused in silence.
@@ -191,8 +198,17 @@ class Process final : private StorageEvents,
     std::uint64_t dial_delay_ms = kDialMinMs;
     std::vector<PeerMessage> outbox;
   };
+  // What the checks want to know of a request when its answer comes.
+  struct Asked {
+    std::uint64_t came_us = 0;
+    bool leased = false;  // when it came
+    Index committed;      // anywhere, when it came
+    Index members_since;  // when it came
+    Index index;          // of a write
+    std::string proposed;
+  };
   // A client's request that waits. As connection.hpp's.
-  struct Pending final : Waiter {
+  struct Pending final : Waiter, Asked {
     Pending(Process& of, Request what) : process(of), request(std::move(what)) {}
     void done(const Outcome& outcome) override { process.answer(*this, outcome); }
     void readable() override {
@@ -202,13 +218,42 @@ class Process final : private StorageEvents,
     void failed(Refusal refusal) override { process.refuse(*this, refusal); }
     Process& process;
     Request request;
-    std::uint64_t came_us = 0;
-    bool leased = false;  // when it came
-    Index committed;      // anywhere, when it came
-    Index members_since;  // when it came
-    Index index;          // of a write
-    std::string proposed;
     bool answered = false;
+  };
+  // A Waiter of a client's connection, with the checks before it.
+  struct Watched final : Waiter, Asked {
+    Watched(Process& of, Waiter& whose) : process(of), waiter(whose) {}
+    void done(const Outcome& outcome) override {
+      process.checks_.answered(process.machine_.id, kFirstDataGroup, index, proposed);
+      heard = true;
+      waiter.done(outcome);
+    }
+    void readable() override {
+      process.check_read_round(*this);
+      process.check_fresh(*this);
+      heard = true;
+      waiter.readable();
+    }
+    void failed(Refusal refusal) override {
+      heard = true;
+      waiter.failed(refusal);
+    }
+    Process& process;
+    Waiter& waiter;
+    bool heard = false;
+  };
+  // The rows as the loop sees them: now and then one is not in memory.
+  class CachedRows final : public OrderedMap {
+   public:
+    CachedRows(const Storage& storage, Random random) : storage_(storage), random_(random) {}
+    [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
+      if (random_.chance(150)) return Lookup::kNotInMemory;
+      return storage_.map(kFirstDataGroup).get(key, value);
+    }
+
+   private:
+    const Storage& storage_;
+    mutable Random random_;
   };
   class SystemProposal final : public Waiter {
    public:
@@ -283,10 +328,31 @@ class Process final : private StorageEvents,
   void execute(Request request);
   void answer(Pending& pending, const Outcome& outcome);
   void answer_read(Pending& pending);
-  void check_read_round(const Pending& pending) const;
+  void check_read_round(const Asked& asked) const;
+  void check_fresh(const Asked& asked) const;
+  void note_state(Asked& asked) const;
   void refuse(Pending& pending, Refusal refusal);
   void finish(Pending& pending, const Reply& reply);
-  [[nodiscard]] std::string stamped(Operation operation);
+  [[nodiscard]] std::string stamped(GroupId group, Operation operation);
+  [[nodiscard]] std::uint64_t leader_time_ms() const;
+  void remove_expired();
+  void propose_removal(const ExpiryScan& scan, const ExpiredKeys& found);
+
+  // SessionHost
+  Index propose_for_client(Operation operation, Waiter& waiter) override;
+  [[nodiscard]] bool readable_for_client(Index after) const override;
+  void read_for_client(Index after, Waiter& waiter) override;
+  [[nodiscard]] const OrderedMap& rows() const override { return rows_; }
+  [[nodiscard]] ReadTimes read_times() const override;
+  void on_pool(std::function<void(const OrderedMap&)> work) override {
+    storage_.read_disk(kFirstDataGroup, std::move(work));
+  }
+  void post_work(std::function<void()> work) override { post(std::move(work)); }
+  [[nodiscard]] NodeId known_leader() const override {
+    const NodeId leader = replica(kFirstDataGroup).raft().leader();
+    return leader == machine_.id ? NodeId{} : leader;
+  }
+
   [[nodiscard]] Index propose(GroupId group, const std::string& bytes, Waiter& waiter);
 
   World& world_;
@@ -319,7 +385,13 @@ class Process final : private StorageEvents,
   bool stopping_ = false;
   bool failed_ = false;
   std::uint64_t next_status_ms_ = 0;
-  std::uint64_t last_stamp_ms_ = 0;
+  std::uint64_t last_stamp_ms_ = 0;  // of the system group
+  KeyValueMachine* key_values_ = nullptr;
+  mutable LeaderClock leader_clock_;
+  Expiry expiry_;
+  CachedRows rows_;
+  Sessions sessions_;
+  std::list<Watched> watched_;
 };
 
 // ---- Start
@@ -358,7 +430,10 @@ inline Process::Process(World& world, const Scenario& scenario, Machine& machine
       random_(world.random(0x9a0c355 + machine.id.value * 1000 + number_)),
       storage_(world, scenario, machine.disk, life_, random_.fork(1), *this),
       transfers_(scenario, machine.id, random_.fork(2), storage_, checks, machine.snapshots, *this),
-      membership_(process_detail::make_membership(machine, scenario.nodes, scenario.seed)) {
+      membership_(process_detail::make_membership(machine, scenario.nodes, scenario.seed)),
+      leader_clock_([&machine] { return machine.clock.wall_ms(); }),
+      rows_(storage_, random_.fork(3)),
+      sessions_(world, *this) {
   machine_.disk.sync(machine_.disk.last_write());
   for (std::size_t node = 1; node <= scenario.nodes; ++node) {
     if (NodeId{node} != machine.id) peers_[NodeId{node}] = {};
@@ -366,7 +441,9 @@ inline Process::Process(World& world, const Scenario& scenario, Machine& machine
   auto system_machine = std::make_unique<SystemMachine>();
   const SystemMachine& system = *system_machine;
   groups_[kSystemGroup].machine = std::move(system_machine);
-  groups_[kFirstDataGroup].machine = std::make_unique<KeyValueMachine>();
+  auto key_values = std::make_unique<KeyValueMachine>(&kv::apply_command);
+  key_values_ = key_values.get();
+  groups_[kFirstDataGroup].machine = std::move(key_values);
   const Replica::Environment environment{machine_.clock, storage_, *this, storage_, *this, *this};
   for (auto& [id, group] : groups_) {
     raft::Restored restored = storage_.restore(id, *group.machine);
@@ -430,10 +507,12 @@ inline void Process::end_turn() {
     tick();
     schedule_tick(0);
   }
+  sessions_.turn();
   for (auto& [id, group] : groups_) {
     group.replica->pump();
     checks_.pumped(machine_.id, group.replica->raft());
   }
+  sessions_.turn();
   refresh_self();
   flush();
   check();
@@ -470,6 +549,7 @@ inline void Process::tick() {
   transfers_.tick();
   if (scenario_.compaction.min_entries > 0) cut_logs();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
+  remove_expired();
   if (stopping_) {
     for (auto& [id, group] : groups_) {
       const bool quiet = group.replica->waiting() == 0;
@@ -714,16 +794,16 @@ inline void Process::note_answer(Group& group, NodeId peer, const raft::Message&
 
 // A read that no lease covered is served after a majority answered what was sent since it came
 // (thesis 6.4).
-inline void Process::check_read_round(const Pending& pending) const {
+inline void Process::check_read_round(const Asked& asked) const {
   const Group& data = groups_.at(kFirstDataGroup);
   const raft::Raft& raft = data.replica->raft();
-  if (pending.leased || raft.configuration_index() != pending.members_since) return;
+  if (asked.leased || raft.configuration_index() != asked.members_since) return;
   const bool answered = majority_answered(raft, [&](NodeId peer) {
     const auto sent = data.answered_sent_us.find(peer);
-    return sent != data.answered_sent_us.end() && sent->second >= pending.came_us;
+    return sent != data.answered_sent_us.end() && sent->second >= asked.came_us;
   });
   must(answered, "read without a majority", [&] {
-    return name() + " serves a read that came at " + std::to_string(pending.came_us) +
+    return name() + " serves a read that came at " + std::to_string(asked.came_us) +
            " us, and no majority answered since";
   });
 }
@@ -822,7 +902,7 @@ inline void Process::propose_system_records() {
   }
   operation.arguments = {record};
   system_proposal_.under_way = true;
-  (void)propose(kSystemGroup, stamped(std::move(operation)), system_proposal_);
+  (void)propose(kSystemGroup, stamped(kSystemGroup, std::move(operation)), system_proposal_);
 }
 
 inline void Process::refresh_self() {
@@ -874,16 +954,60 @@ inline void Process::admit(NodeId node, std::uint64_t incarnation, MemberState s
     operation.arguments = {record};
     membership_.forget_peer(node);
     system_proposal_.under_way = true;
-    (void)propose(kSystemGroup, stamped(std::move(operation)), system_proposal_);
+    (void)propose(kSystemGroup, stamped(kSystemGroup, std::move(operation)), system_proposal_);
   });
 }
 
 // ---- Clients
 
-inline std::string Process::stamped(Operation operation) {
-  last_stamp_ms_ = std::max(last_stamp_ms_, machine_.clock.wall_ms());
-  operation.time_ms = last_stamp_ms_;
+inline std::string Process::stamped(GroupId group, Operation operation) {
+  if (group == kSystemGroup) {
+    last_stamp_ms_ = std::max(last_stamp_ms_, machine_.clock.wall_ms());
+    operation.time_ms = last_stamp_ms_;
+  } else {
+    operation.time_ms = leader_time_ms();
+  }
   return codec::encode(operation);
+}
+
+// As Node::propose() and Node::times() ask for it.
+inline std::uint64_t Process::leader_time_ms() const {
+  const raft::Raft& raft = replica(kFirstDataGroup).raft();
+  const std::uint64_t now_ms = machine_.clock.now_ms();
+  const std::uint64_t applied_ms = key_values_->time_ms();
+  const std::uint64_t stamp_ms = leader_clock_.stamp_ms(raft.current_term(), now_ms, applied_ms);
+  checks_.stamped({machine_.id, number_, raft.current_term(), now_ms, machine_.clock.wall_ms(),
+                   applied_ms, stamp_ms});
+  return stamp_ms;
+}
+
+inline ReadTimes Process::read_times() const {
+  const std::uint64_t state_ms = key_values_->time_ms();
+  if (!replica(kFirstDataGroup).raft().is_leader()) return {state_ms, state_ms};
+  return {state_ms, leader_time_ms()};
+}
+
+// As Node::remove_expired().
+inline void Process::remove_expired() {
+  if (!replica(kFirstDataGroup).raft().is_leader() || stopping_) return expiry_.not_leading();
+  if (key_values_->expiring_count() == 0) return;
+  const std::optional<ExpiryScan> scan = expiry_.begin(
+      machine_.clock.now_ms(), read_times().latest_ms(), key_values_->soonest_given_ms());
+  if (!scan) return;
+  key_values_->forget_given_times();
+  storage_.scan_disk(kFirstDataGroup, [this, scan = *scan](const OrderedMap& map) {
+    post([this, scan, found = expired_keys(map, scan)] { propose_removal(scan, found); });
+  });
+}
+
+inline void Process::propose_removal(const ExpiryScan& scan, const ExpiredKeys& found) {
+  expiry_.found(scan, found, machine_.clock.now_ms());
+  if (found.keys.empty() || !replica(kFirstDataGroup).raft().is_leader()) return expiry_.end();
+  Operation operation;
+  operation.type = OperationType::kRemoveExpired;
+  operation.arguments.assign(found.keys.begin(), found.keys.end());
+  ++world_.counters().removals;
+  (void)propose(kFirstDataGroup, stamped(kFirstDataGroup, std::move(operation)), expiry_);
 }
 
 inline Index Process::propose(GroupId group, const std::string& bytes, Waiter& waiter) {
@@ -896,13 +1020,45 @@ inline void Process::serve(Request request) {
   post([this, request = std::move(request)]() mutable { execute(std::move(request)); });
 }
 
+inline void Process::serve(SessionRequest request) {
+  post([this, request = std::move(request)]() mutable { sessions_.serve(std::move(request)); });
+}
+
+inline void Process::note_state(Asked& asked) const {
+  asked.came_us = world_.now_us();
+  asked.leased = lease(kFirstDataGroup).has_value();
+  asked.committed = checks_.committed(kFirstDataGroup);
+  asked.members_since = replica(kFirstDataGroup).raft().configuration_index();
+}
+
+inline Index Process::propose_for_client(Operation operation, Waiter& waiter) {
+  std::erase_if(watched_, [](const Watched& watched) { return watched.heard; });
+  Watched& watched = watched_.emplace_back(*this, waiter);
+  note_state(watched);
+  watched.proposed = stamped(kFirstDataGroup, std::move(operation));
+  const Index index = propose(kFirstDataGroup, watched.proposed, watched);
+  watched.index = index;
+  return index;
+}
+
+inline bool Process::readable_for_client(Index after) const {
+  if (!replica(kFirstDataGroup).readable(after)) return false;
+  Asked asked;
+  note_state(asked);
+  check_fresh(asked);
+  return true;
+}
+
+inline void Process::read_for_client(Index after, Waiter& waiter) {
+  Watched& watched = watched_.emplace_back(*this, waiter);
+  note_state(watched);
+  groups_.at(kFirstDataGroup).replica->read(after, watched);
+}
+
 inline void Process::execute(Request request) {
   std::erase_if(pending_, [](const Pending& pending) { return pending.answered; });
   Pending& pending = pending_.emplace_back(*this, std::move(request));
-  pending.came_us = world_.now_us();
-  pending.leased = lease(kFirstDataGroup).has_value();
-  pending.committed = checks_.committed(kFirstDataGroup);
-  pending.members_since = replica(kFirstDataGroup).raft().configuration_index();
+  note_state(pending);
   const Request& asked = pending.request;
   Index& last_write = last_writes_[asked.connection];
   Replica& data = *groups_.at(kFirstDataGroup).replica;
@@ -915,7 +1071,7 @@ inline void Process::execute(Request request) {
   operation.type = sets ? OperationType::kSet : OperationType::kDelete;
   operation.arguments = {asked.key};
   if (sets) operation.arguments.push_back(asked.value);
-  pending.proposed = stamped(std::move(operation));
+  pending.proposed = stamped(kFirstDataGroup, std::move(operation));
   pending.index = propose(kFirstDataGroup, pending.proposed, pending);
   last_write = std::max(last_write, pending.index);
 }
@@ -928,12 +1084,16 @@ inline void Process::answer(Pending& pending, const Outcome& outcome) {
   finish(pending, reply);
 }
 
-inline void Process::answer_read(Pending& pending) {
-  must(replica(kFirstDataGroup).raft().last_applied() >= pending.committed, "stale read", [&] {
+inline void Process::check_fresh(const Asked& asked) const {
+  must(replica(kFirstDataGroup).raft().last_applied() >= asked.committed, "stale read", [&] {
     return name() + " reads at " +
            std::to_string(replica(kFirstDataGroup).raft().last_applied().value) +
-           ", committed when the read came was " + std::to_string(pending.committed.value);
+           ", committed when the read came was " + std::to_string(asked.committed.value);
   });
+}
+
+inline void Process::answer_read(Pending& pending) {
+  check_fresh(pending);
   Reply reply;
   reply.kind = Reply::Kind::kDone;
   std::string storage;

@@ -1,7 +1,7 @@
 // What one seed means: the cluster, its weather, and every fault and client operation, all drawn
 // before the run begins.
 //
-// Faults, operations and changes of members are numbered in one row, in this order: these are the
+// Faults, operations, changes of members and scripts are numbered in one row, in this order: these are the
 // decisions that can be switched off one by one (--without), by hand or by the shrinker.
 #ifndef SESHAT_TESTS_SIM_SCENARIO_HPP
 #define SESHAT_TESTS_SIM_SCENARIO_HPP
@@ -88,6 +88,16 @@ struct ClientOperation {
   std::uint64_t raw = 0;       // whether it goes elsewhere than to the leader, and where
 };
 
+// What a client with a connection of its own asks for; see transactors.hpp.
+enum class ScriptKind : std::uint8_t { kCommand, kTransaction, kWatch };
+
+struct ClientScript {
+  ScriptKind kind = ScriptKind::kCommand;
+  std::uint64_t family = 0;    // of keys
+  std::uint64_t think_us = 0;  // before it
+  std::uint64_t raw = 0;       // commands, keys, times to live
+};
+
 // ---- Members and logs -----------------------------------------------------------------------------
 
 // What an administrator wants; from whom to whom is found when it comes.
@@ -167,6 +177,9 @@ struct Scenario {
   bool records_founders = false;       // as the first change
   std::vector<MemberChange> changes;
   Compaction compaction;
+  std::uint64_t families = 0;  // of keys, for the next
+  std::vector<std::vector<ClientScript>> transactors;
+  std::int64_t max_wall_jump_ms = 30'000;
 
   [[nodiscard]] bool members_change() const { return !changes.empty(); }
   [[nodiscard]] std::size_t first_change() const {
@@ -174,7 +187,12 @@ struct Scenario {
     for (const auto& client : clients) count += client.size();
     return count;
   }
-  [[nodiscard]] std::size_t decisions() const { return first_change() + changes.size(); }
+  [[nodiscard]] std::size_t first_script() const { return first_change() + changes.size(); }
+  [[nodiscard]] std::size_t decisions() const {
+    std::size_t count = first_script();
+    for (const auto& scripts : transactors) count += scripts.size();
+    return count;
+  }
 };
 
 // Clocks may drift apart by as much as the 0.85 between lease and withholding allows:
@@ -380,6 +398,34 @@ inline void draw_clients(Random random, Scenario& scenario) {
   }
 }
 
+// In half of them the clocks are close to each other, so that it shows when a key expires too early or
+// too late; in the others all that shows is that what is gone stays gone.
+inline void draw_transactors(Random random, Scenario& scenario) {
+  scenario.families = random.between(1, 2);
+  const std::uint64_t clients = random.between(2, 4);
+  const std::uint64_t think_us = random.scattered(20 * kMillisecond, 200 * kMillisecond);
+  for (std::uint64_t c = 0; c < clients; ++c) {
+    std::vector<ClientScript> scripts;
+    std::uint64_t thought_us = 0;
+    while (scripts.size() < 100 && thought_us < scenario.faults_end_us) {
+      ClientScript script;
+      script.kind = static_cast<ScriptKind>(random.below(3));
+      script.family = random.below(scenario.families);
+      script.think_us = random.between(think_us / 8, think_us * 2);
+      script.raw = random.next();
+      thought_us += script.think_us;
+      scripts.push_back(script);
+    }
+    scenario.transactors.push_back(std::move(scripts));
+  }
+  if (random.chance(500)) return;
+  scenario.max_wall_jump_ms = 60;
+  for (NodeClock& clock : scenario.clocks) {
+    clock.wall_offset_ms /= 500;
+    if (random.chance(700)) clock.drift_ppm /= 20;
+  }
+}
+
 inline void draw_compaction(Random random, Scenario& scenario) {
   Compaction& compaction = scenario.compaction;
   compaction.interval_ticks = random.scattered(1, 40);
@@ -412,8 +458,8 @@ inline void draw_changes(Random random, Scenario& scenario) {
 
 }  // namespace scenario_detail
 
-// Half of the seeds have members that change, logs that are cut, or both. What they add is drawn from
-// a stream of its own: in the other half nothing else is drawn.
+// Half of the seeds have members that change, logs that are cut, or both; nearly half, transactions and
+// keys that expire. What they add is drawn from streams of their own: in the others nothing else is drawn.
 inline Scenario draw_scenario(std::uint64_t seed) {
   Scenario scenario;
   scenario.seed = seed;
@@ -440,6 +486,9 @@ inline Scenario draw_scenario(std::uint64_t seed) {
   if (random.chance(400)) scenario.client_timeout_us = random.between(100, 1500) * kMillisecond;
   if (members_change) scenario_detail::draw_changes(added.fork(1), scenario);
   if (what >= 5) scenario_detail::draw_compaction(added.fork(2), scenario);
+  Random transacting = Random(seed).fork(0x7a5a);
+  const bool hunts = scenario.hunts_leases;  // its clocks are as they have to be
+  if (!hunts && transacting.chance(500)) scenario_detail::draw_transactors(transacting, scenario);
   return scenario;
 }
 
@@ -482,6 +531,11 @@ inline std::string describe(const Scenario& scenario) {
   for (const auto& client : scenario.clients) {
     text += "#" + n(first) + " .. #" + n(first + client.size()) + ": a client\n";
     first += client.size();
+  }
+  first = scenario.first_script();
+  for (const auto& scripts : scenario.transactors) {
+    text += "#" + n(first) + " .. #" + n(first + scripts.size()) + ": a client with transactions\n";
+    first += scripts.size();
   }
   return text;
 }

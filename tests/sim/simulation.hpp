@@ -27,6 +27,7 @@
 #include "sim/network.hpp"
 #include "sim/process.hpp"
 #include "sim/scenario.hpp"
+#include "sim/transactors.hpp"
 #include "sim/world.hpp"
 
 namespace seshat::sim {
@@ -55,6 +56,9 @@ class Simulation final : private ProcessHost, private AdministeredCluster {
         network_(world_, scenario_, [this](const Packet& packet) { deliver(packet); }),
         clients_(world_, scenario_, without_,
                  [this](NodeId node, Request request) { serve(node, std::move(request)); }),
+        transactors_(
+            world_, scenario_, without_,
+            [this](NodeId node, SessionRequest request) { serve(node, std::move(request)); }),
         administrator_(world_, scenario_, checks_, *this),
         random_(world_.random(0xfa1)) {
     for (std::size_t i = 1; i <= scenario.nodes; ++i) {
@@ -94,6 +98,9 @@ class Simulation final : private ProcessHost, private AdministeredCluster {
   [[nodiscard]] Node& at(NodeId id) { return *nodes_.at(id.value - 1); }
   void deliver(const Packet& packet);
   void serve(NodeId id, Request request);
+  void serve(NodeId id, SessionRequest request);
+  void connections_broke(NodeId id);
+  void note_clocks();
   void start(NodeId id);
   void try_start(NodeId id);
   void end_process(NodeId id);
@@ -147,6 +154,7 @@ class Simulation final : private ProcessHost, private AdministeredCluster {
   Checks checks_;
   Network network_;
   Clients clients_;
+  Transactors transactors_;
   Administrator administrator_;
   Random random_;
   std::vector<std::unique_ptr<Node>> nodes_;
@@ -154,6 +162,7 @@ class Simulation final : private ProcessHost, private AdministeredCluster {
   bool is_calm_ = false;
   std::uint64_t probes_ = 0;
   test::History final_reads_;
+  test::LeaderTime leader_time_;
 };
 
 inline Result run(std::uint64_t seed, const Options& options) {
@@ -187,13 +196,16 @@ inline void Simulation::play() {
   schedule_faults();
   schedule_changes();
   clients_.start();
+  transactors_.start();
+  note_clocks();
   const auto never = [] { return false; };
   world_.run_until(scenario_.faults_end_us, never);
   calm();
   clients_.stop();
+  transactors_.stop();
   expect_write("after all was mended");
   world_.run_until(world_.now_us() + scenario_.client_timeout_us + kSecond,
-                   [this] { return clients_.idle(); });
+                   [this] { return clients_.idle() && transactors_.idle(); });
   if (scenario_.members_change()) expect_members();
   if (scenario_.lasting && minority_may_break()) {
     const std::size_t number = scenario_.decisions();
@@ -220,9 +232,15 @@ inline void Simulation::play() {
 
 // What was acknowledged is there.
 inline void Simulation::read_all() {
-  for (std::uint64_t key = 0; key < scenario_.keys; ++key) {
+  std::vector<std::string> keys;
+  for (std::uint64_t key = 0; key < scenario_.keys; ++key)
+    keys.push_back("k" + std::to_string(key));
+  for (std::uint64_t family = 0; family < scenario_.families; ++family) {
+    for (const char name : {'a', 'b', 'n'}) keys.push_back(family_key(family, name));
+  }
+  for (const std::string& key : keys) {
     const auto read = std::make_shared<test::HistoryOperation>();
-    read->key = "k" + std::to_string(key);
+    read->key = key;
     read->called = world_.now_us();
     read_until_answered(read);
     world_.run_until(world_.now_us() + patience_us(), [read] { return !read->is_unknown(); });
@@ -239,22 +257,25 @@ inline void Simulation::read_until_answered(const std::shared_ptr<test::HistoryO
   };
   const NodeId leading = leader();
   if (leading == NodeId{}) return again();
-  Request request;
-  request.action = ClientAction::kGet;
-  request.key = read->key;
-  request.connection = 1'000'000 + ++probes_;
-  request.answer = [this, read, again](const Reply& reply) {
-    if (reply.kind != Reply::Kind::kDone) return again();
+  SessionRequest request;
+  request.client = 1'000'000;
+  request.connection = ++probes_;
+  request.opens = true;
+  request.bytes = bytes_of({"GET", read->key});
+  request.replies = 1;
+  request.answer = [this, read, again](const SessionReply& reply) {
+    if (reply.broken || reply.replies[0].kind == resp::Kind::kError) return again();
+    must(note_answer(reply.replies[0], *read), "reply", "to the last GET");
     read->returned = world_.now_us();
-    read->absent = !reply.value;
-    read->value = reply.value.value_or("");
   };
   serve(leading, std::move(request));
 }
 
 inline void Simulation::check_end() {
-  const test::LinearizabilityChecker checker(2'000'000);
+  const test::LinearizabilityChecker checker(2'000'000, leader_time_);
   test::History history = clients_.history();
+  const test::History& transactions = transactors_.history();
+  history.insert(history.end(), transactions.begin(), transactions.end());
   history.insert(history.end(), final_reads_.begin(), final_reads_.end());
   const test::Verdict verdict = checker.check(history);
   if (verdict.gave_up) ++world_.counters().undecided;
@@ -275,6 +296,37 @@ inline void Simulation::serve(NodeId id, Request request) {
   Reply refused;
   refused.kind = Reply::Kind::kRefused;
   request.answer(refused);
+}
+
+inline void Simulation::serve(NodeId id, SessionRequest request) {
+  Node& node = at(id);
+  if (node.process) return node.process->serve(std::move(request));
+  SessionReply broken;
+  broken.broken = true;
+  request.answer(broken);
+}
+
+inline void Simulation::connections_broke(NodeId id) {
+  clients_.connections_broke(id);
+  transactors_.connections_broke(id);
+}
+
+// What leaders' clocks may show from now on; a stamp is in whole milliseconds.
+inline void Simulation::note_clocks() {
+  std::int64_t behind_ms = nodes_.front()->machine.clock.parts().wall_offset_ms;
+  std::int64_t ahead_ms = behind_ms;
+  std::int64_t slow_ppm = 0;
+  std::int64_t fast_ppm = 0;
+  for (const auto& node : nodes_) {
+    const NodeClock& clock = node->machine.clock.parts();
+    behind_ms = std::min(behind_ms, clock.wall_offset_ms);
+    ahead_ms = std::max(ahead_ms, clock.wall_offset_ms);
+    slow_ppm = std::max(slow_ppm, -clock.drift_ppm);
+    fast_ppm = std::max(fast_ppm, clock.drift_ppm);
+  }
+  constexpr auto kUnit = static_cast<std::int64_t>(kMillisecond);
+  leader_time_.allow(world_.now_us(), (behind_ms - 2) * kUnit, (ahead_ms + 2) * kUnit);
+  leader_time_.allow_drift(slow_ppm, fast_ppm);
 }
 
 inline void Simulation::start(NodeId id) {
@@ -330,7 +382,7 @@ inline void Simulation::storage_failed(NodeId id) {
   world_.after(random_.scattered(kMillisecond, 50 * kMillisecond), [this, id, life] {
     if (!at(id).process || at(id).machine.lives != life) return;
     end_process(id);
-    clients_.connections_broke(id);
+    connections_broke(id);
     world_.after(random_.scattered(10 * kMillisecond, 2 * kSecond), [this, id] { try_start(id); });
   });
 }
@@ -377,7 +429,7 @@ inline void Simulation::wipe(NodeId id) {
   wiped.snapshots.clear();
   ++wiped.wipes;
   ++world_.counters().wipes;
-  clients_.connections_broke(id);
+  connections_broke(id);
   Links links;
   for (const NodeId peer : others(id)) links.emplace_back(id, peer);
   break_streams(links);
@@ -485,7 +537,10 @@ inline Simulation::Undo Simulation::inflict(const Fault& fault) {
       if (at(victim).process) at(victim).process->transfer_leadership();
       return {};
     case FaultKind::kWallClock:
-      at(victim).machine.clock.jump_wall(static_cast<std::int64_t>(fault.raw >> 8) % 30'000);
+      at(victim).machine.clock.jump_wall(static_cast<std::int64_t>(fault.raw >> 8) %
+                                             (2 * scenario_.max_wall_jump_ms) -
+                                         scenario_.max_wall_jump_ms);
+      note_clocks();
       return {};
   }
   return {};
@@ -539,8 +594,12 @@ inline void Simulation::break_streams(const Links& links) {
 
 inline Simulation::Undo Simulation::change_links(const Fault& fault, NodeId victim) {
   if (fault.kind == FaultKind::kClientsCut) {
-    clients_.cut(victim, 1);
-    return [this, victim] { clients_.cut(victim, -1); };
+    const auto cut = [this, victim](int change) {
+      clients_.cut(victim, change);
+      transactors_.cut(victim, change);
+    };
+    cut(1);
+    return [cut] { cut(-1); };
   }
   if (fault.kind == FaultKind::kFlap) {
     const auto over = std::make_shared<bool>(false);
@@ -598,7 +657,7 @@ inline Simulation::Undo Simulation::take_down(const Fault& fault, NodeId victim)
     if (fault.kind != FaultKind::kKill) power_cut(id, fault.raw >> id.value);
     // The kernel of a killed process says so to everyone; a machine without power says nothing.
     if (!ran || fault.kind != FaultKind::kKill) continue;
-    clients_.connections_broke(id);
+    connections_broke(id);
     Links links;
     for (const NodeId peer : others(id)) links.emplace_back(id, peer);
     break_streams(links);
@@ -630,7 +689,7 @@ inline void Simulation::end_stopped(NodeId id, std::uint64_t life, std::uint64_t
                         [this, id, life, until_us] { end_stopped(id, life, until_us); });
   }
   end_process(id);
-  clients_.connections_broke(id);
+  connections_broke(id);
   Links links;
   for (const NodeId peer : others(id)) links.emplace_back(id, peer);
   break_streams(links);

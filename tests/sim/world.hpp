@@ -120,6 +120,9 @@ struct Counters {
   std::uint64_t snapshots = 0;   // installed
   std::uint64_t cuts = 0;        // of logs
   std::uint64_t wipes = 0;
+  std::uint64_t transactions = 0;     // done
+  std::uint64_t watches_refused = 0;  // EXEC answered that a watched key had changed
+  std::uint64_t removals = 0;         // proposed, of keys whose time was over
 
   void add(const Counters& other) {
     events += other.events;
@@ -139,6 +142,9 @@ struct Counters {
     snapshots += other.snapshots;
     cuts += other.cuts;
     wipes += other.wipes;
+    transactions += other.transactions;
+    watches_refused += other.watches_refused;
+    removals += other.removals;
   }
 };
 

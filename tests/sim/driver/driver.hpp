@@ -105,12 +105,14 @@ inline void print(const Counters& counters, std::uint64_t seeds, double wall_sec
       "%llu operations acknowledged, %llu of unknown outcome, %llu refused to the end, %llu "
       "histories undecided\n"
       "%llu seeds with %llu changes of members, %llu snapshots installed, %llu cuts of logs, %llu "
-      "disks lost\n",
+      "disks lost\n"
+      "%llu transactions, %llu not done for a watched key, %llu removals of what expired\n",
       n(seeds), hours, wall_seconds, static_cast<double>(seeds) / wall_seconds,
       hours / wall_seconds, n(counters.faults), n(counters.restarts), n(counters.elections),
       n(counters.messages), n(counters.lost_messages), n(counters.entries), n(counters.operations),
       n(counters.unknown), n(counters.refused), n(counters.undecided), n(counters.changing),
-      n(counters.changes), n(counters.snapshots), n(counters.cuts), n(counters.wipes));
+      n(counters.changes), n(counters.snapshots), n(counters.cuts), n(counters.wipes),
+      n(counters.transactions), n(counters.watches_refused), n(counters.removals));
 }
 
 inline int report(std::uint64_t seed, const Result& result, const std::string& without) {
