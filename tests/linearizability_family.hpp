@@ -173,10 +173,10 @@ class FamilySearch {
   // ---- what an operation does
   void apply(const Operation& operation, const State& state, Time latest,
              std::vector<Outcome>& to) const;
-  void apply_from(const Operation& operation, std::size_t at, Outcome so_far, Time latest,
-                  std::vector<Outcome>& to) const;
+  void apply_from(const Operation& operation, std::size_t at, Outcome so_far, Mask living,
+                  Time latest, std::vector<Outcome>& to) const;
   [[nodiscard]] static bool looks(const Step& step);
-  [[nodiscard]] bool carry_out(const Step& step, const Operation& of, Time latest,
+  [[nodiscard]] bool carry_out(const Step& step, const Operation& of, bool certain, Time latest,
                                Outcome& outcome) const;
   [[nodiscard]] static bool holds(const Step& step, const KeyState& key);
 
@@ -423,7 +423,7 @@ inline void FamilySearch::account(const Operation& operation, int change) {
 
 inline void FamilySearch::apply(const Operation& operation, const State& state, Time latest,
                                 std::vector<Outcome>& to) const {
-  apply_from(operation, 0, {state, 0}, latest, to);
+  apply_from(operation, 0, {state, 0}, 0, latest, to);
 }
 
 // Whether what it does or answers depends on what is there.
@@ -433,26 +433,24 @@ inline bool FamilySearch::looks(const Step& step) {
   return step.kind != Kind::kDelete || step.done.has_value();
 }
 
-// A key that ends may be there still, or be over: each as far as clocks allow.
+// A key that ends may be there still, or be over: each as far as clocks allow. All of an operation
+// happens at one time: what lives (`living`) for one step, or is given a time by one, does so for the next.
 inline void FamilySearch::apply_from(const Operation& operation, std::size_t at, Outcome so_far,
-                                     Time latest, std::vector<Outcome>& to) const {
+                                     Mask living, Time latest, std::vector<Outcome>& to) const {
   for (; at < operation.steps.size(); ++at) {
     const Step& step = operation.steps[at];
-    KeyState& key = so_far.after[step.key];
-    if (key.ends() && looks(step)) {
-      const bool may_be_over = latest >= key.from;
-      const bool may_live = operation.earliest < key.until;
-      if (may_be_over && may_live) {
-        Outcome over = so_far;
-        over.after[step.key] = {};
-        if (carry_out(step, operation, latest, over)) {
-          apply_from(operation, at + 1, std::move(over), latest, to);
-        }
-      } else if (may_be_over) {
-        key = {};
+    const Mask bit = Mask{1} << step.key;
+    const KeyState& key = so_far.after[step.key];
+    if (key.ends() && looks(step) && (living & bit) == 0 && latest >= key.from) {
+      Outcome over = so_far;
+      over.after[step.key] = {};
+      if (carry_out(step, operation, true, latest, over)) {
+        apply_from(operation, at + 1, std::move(over), living | bit, latest, to);
       }
+      if (operation.earliest >= key.until) return;
     }
-    if (!carry_out(step, operation, latest, so_far)) return;
+    living |= looks(step) || step.kind == Kind::kWrite ? bit : 0;
+    if (!carry_out(step, operation, (living & bit) != 0, latest, so_far)) return;
   }
   to.push_back(std::move(so_far));
 }
@@ -471,9 +469,9 @@ inline bool FamilySearch::holds(const Step& step, const KeyState& key) {
   return false;
 }
 
-// False: that is not what it answered.
-inline bool FamilySearch::carry_out(const Step& step, const Operation& of, Time latest,
-                                    Outcome& outcome) const {
+// False: that is not what it answered. `certain`: whether the key was over has been decided.
+inline bool FamilySearch::carry_out(const Step& step, const Operation& of, bool certain,
+                                    Time latest, Outcome& outcome) const {
   KeyState& key = outcome.after[step.key];
   const Mask bit = Mask{1} << step.key;
   const bool there = key.value != kAbsent;
@@ -495,7 +493,7 @@ inline bool FamilySearch::carry_out(const Step& step, const Operation& of, Time 
       return true;
     case Kind::kDelete:
       if (!answers(there)) return false;
-      if (there && (step.done || latest < key.from)) outcome.changed |= bit;
+      if (there && (certain || latest < key.from)) outcome.changed |= bit;
       key = {};
       return true;
     case Kind::kIncrement: {

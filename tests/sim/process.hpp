@@ -580,9 +580,12 @@ inline void Process::check_quorum(GroupId id, Group& group) {
   if (leads_in != group.leads_in) {
     group.leads_in = leads_in;
     group.leads_since_tick = ticks_;
-    group.answered_at_tick.clear();
-    group.round_sent_us.clear();
-    group.answered_sent_us.clear();
+    // A read that was confirmed before leadership was lost, in the same turn, is served after.
+    if (leads_in != Term{}) {
+      group.answered_at_tick.clear();
+      group.round_sent_us.clear();
+      group.answered_sent_us.clear();
+    }
   }
   if (!raft.is_leader()) return;
   const std::uint64_t patience_ticks =

@@ -327,8 +327,8 @@ inline void Transactors::go_on_after_watch(const CallPtr& call, const SessionRep
     set.operation.lives = lives_ms * kMillisecond;
     set.words.insert(set.words.end(), {"PX", std::to_string(lives_ms)});
   }
-  commands.push_back(set);
   commands.push_back(draw_command(random, *call, 1));
+  commands.push_back(set);
   const std::uint64_t attempt = call->attempt;
   world_.after(random.scattered(10, 60 * kMillisecond), [this, call, attempt, commands] {
     if (call->attempt == attempt && calls_.contains(call)) send_transaction(call, commands, false);
