@@ -24,6 +24,7 @@
 #include "harness.hpp"
 #include "history.hpp"
 #include "network.hpp"
+#include "transaction_load.hpp"
 
 namespace seshat::tests {
 
@@ -41,6 +42,10 @@ class Chaos {
 
   // All nodes, and the clients once the cluster stands.
   void start();
+  // From now on there are transactions and keys that expire besides; `clocks` as of TransactionLoad.
+  void start_transactions(const Clocks* clocks = nullptr) {
+    transactions = std::make_unique<TransactionLoad>(cluster, clocks);
+  }
   // Counts it; CHAOS_TELLS=1 in the environment prints each.
   void fault(const std::string& what);
   // All nodes run and catch up, and what the leader holds is what clients were told. Everything has to
@@ -55,11 +60,13 @@ class Chaos {
   Cluster cluster;
   PeerNetwork network;
   std::unique_ptr<RecordedLoad> load;
+  std::unique_ptr<TransactionLoad> transactions;  // null: there are none
   int faults = 0;
 };
 
 // What the load saw and what the leader holds go together; prints the figures, with `more` among them.
 void check_history(RecordedLoad& load, const Cluster& cluster, const std::string& more = "");
+void check_history(TransactionLoad& load, const Cluster& cluster);
 
 // Writes are acknowledged, and were so all the time since `begin` but for `bound`.
 void check_served(Chaos& chaos, SteadyClock::time_point begin, Milliseconds bound,
@@ -146,17 +153,19 @@ inline void Chaos::finish() {
     if (cluster.running(node)) cluster.resume(node);
   }
   CHECK(load->await_writes(100, 15s));
+  if (transactions) transactions->stop();
   load->stop();
   CHECK(cluster.caught_up());
   const Milliseconds worst = load->worst_unavailability(load_began_);
   check_history(*load, cluster,
                 std::to_string(faults) + " faults, " + std::to_string(worst.count()) +
                     " ms worst unavailability, ");
+  if (transactions) check_history(*transactions, cluster);
 }
 
-inline void check_history(RecordedLoad& load, const Cluster& cluster, const std::string& more) {
-  load.stop();
-  const LoadFigures figures = load.judge(cluster);
+namespace chaos_detail {
+
+inline void check_figures(const LoadFigures& figures, const std::string& more) {
   report(figures.operations, " operations, ", figures.acknowledged, " acknowledged, ",
          figures.unknown, " unknown, ", figures.refused, " refused, ", more, figures.violations,
          " violations");
@@ -164,6 +173,22 @@ inline void check_history(RecordedLoad& load, const Cluster& cluster, const std:
   CHECK(figures.undecided == 0);
   CHECK(figures.surprises == std::vector<std::string>());
   if (!figures.story.empty()) report("the first violation:\n", figures.story);
+}
+
+}  // namespace chaos_detail
+
+inline void check_history(RecordedLoad& load, const Cluster& cluster, const std::string& more) {
+  load.stop();
+  chaos_detail::check_figures(load.judge(cluster), more);
+}
+
+inline void check_history(TransactionLoad& load, const Cluster& cluster) {
+  load.stop();
+  chaos_detail::check_figures(load.judge(cluster), std::to_string(load.transactions()) +
+                                                       " transactions, " +
+                                                       std::to_string(load.watches_refused()) +
+                                                       " not done for a watched key, ");
+  CHECK(load.transactions() > 20);
 }
 
 inline void check_served(Chaos& chaos, SteadyClock::time_point begin, Milliseconds bound,

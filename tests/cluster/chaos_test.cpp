@@ -276,6 +276,7 @@ TEST_CASE("chaos 11, clocks 30 s apart, and a leader's that jumps: unaffected", 
   clocks.set(1, 30s);
   clocks.set(2, -30s);
   chaos.start();
+  chaos.start_transactions(&clocks);
   const auto apart = last_logged(chaos.cluster, 1) - last_logged(chaos.cluster, 2);
   CHECK(apart > 50s);  // the nodes do see those clocks
   const int leader = chaos.cluster.leader();

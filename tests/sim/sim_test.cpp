@@ -43,6 +43,10 @@ void run_seeds(std::uint64_t from, std::uint64_t to) {
   CHECK(sum.snapshots > (to - from) / 2);
   CHECK(sum.cuts > 5 * (to - from));
   CHECK(sum.wipes > (to - from) / 5);
+  // In nearly half, there are transactions and keys that expire.
+  CHECK(sum.transactions > 10 * (to - from));
+  CHECK(sum.watches_refused > (to - from));
+  CHECK(sum.removals > (to - from));
 }
 
 Mutation put(const std::string& key, const std::string& value) {

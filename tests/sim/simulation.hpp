@@ -236,7 +236,9 @@ inline void Simulation::read_all() {
   for (std::uint64_t key = 0; key < scenario_.keys; ++key)
     keys.push_back("k" + std::to_string(key));
   for (std::uint64_t family = 0; family < scenario_.families; ++family) {
-    for (const char name : {'a', 'b', 'n'}) keys.push_back(family_key(family, name));
+    for (const char name : test::kFamilyKeys) {
+      keys.push_back(test::family_key(family_name(family), name));
+    }
   }
   for (const std::string& key : keys) {
     const auto read = std::make_shared<test::HistoryOperation>();
@@ -261,11 +263,11 @@ inline void Simulation::read_until_answered(const std::shared_ptr<test::HistoryO
   request.client = 1'000'000;
   request.connection = ++probes_;
   request.opens = true;
-  request.bytes = bytes_of({"GET", read->key});
+  request.bytes = test::bytes_of({"GET", read->key});
   request.replies = 1;
   request.answer = [this, read, again](const SessionReply& reply) {
     if (reply.broken || reply.replies[0].kind == resp::Kind::kError) return again();
-    must(note_answer(reply.replies[0], *read), "reply", "to the last GET");
+    must(test::note_answer(reply.replies[0], *read), "reply", "to the last GET");
     read->returned = world_.now_us();
   };
   serve(leading, std::move(request));

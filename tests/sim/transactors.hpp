@@ -3,8 +3,7 @@
 //   a script: one command │ MULTI .. EXEC │ WATCH, GETs; then MULTI .. EXEC with what was seen
 //     ──> bytes to a node's Connection (sessions.hpp) ──> replies ──> one HistoryOperation
 //
-// Keys come in families of two texts and a number, which share a hash tag. What is written is unlike
-// anything else, but for numbers.
+// Keys and commands: linearizability_commands.hpp.
 //
 // Keeps: as clients.hpp; what was refused before EXEC is tried again as a whole, on a new connection.
 #ifndef SESHAT_TESTS_SIM_TRANSACTORS_HPP
@@ -21,6 +20,7 @@
 #include <vector>
 
 #include "linearizability.hpp"
+#include "linearizability_commands.hpp"
 #include "seshat/resp.hpp"
 #include "sim/scenario.hpp"
 #include "sim/sessions.hpp"
@@ -28,47 +28,8 @@
 
 namespace seshat::sim {
 
-// A command, and what a history says of it.
-struct FamilyCommand {
-  std::vector<std::string> words;
-  test::HistoryOperation operation;
-};
-
-[[nodiscard]] inline std::string family_key(std::uint64_t family, char name) {
-  return "{f" + std::to_string(family) + "}" + name;
-}
-
-[[nodiscard]] inline std::string bytes_of(const std::vector<std::string>& words) {
-  const std::vector<std::string_view> views(words.begin(), words.end());
-  std::string bytes;
-  resp::append_command(bytes, views);
-  return bytes;
-}
-
-// Writes the answer of a command into the history. False: no such answer belongs to it.
-[[nodiscard]] inline bool note_answer(const resp::Value& reply, test::HistoryOperation& operation) {
-  using Kind = test::HistoryOperation::Kind;
-  const bool is_null = reply.kind == resp::Kind::kNull || reply.kind == resp::Kind::kNullArray;
-  const bool is_integer = reply.kind == resp::Kind::kInteger;
-  switch (operation.kind) {
-    case Kind::kRead:
-      operation.absent = is_null;
-      operation.value = reply.text;
-      return is_null || reply.kind == resp::Kind::kBulkString;
-    case Kind::kWrite:
-      if (operation.condition != test::HistoryOperation::If::kAlways) {
-        operation.count = is_null ? 0 : 1;
-      } else if (is_null) {
-        return false;
-      }
-      return is_null || reply.text == "OK";
-    case Kind::kIncrement:
-      operation.value = std::to_string(reply.integer);
-      return is_integer;
-    default:
-      operation.count = reply.integer;
-      return is_integer;
-  }
+[[nodiscard]] inline std::string family_name(std::uint64_t number) {
+  return "f" + std::to_string(number);
 }
 
 class Transactors {
@@ -138,7 +99,9 @@ class Transactors {
   void begin_transaction(const CallPtr& call);
   void begin_watch(const CallPtr& call);
   void go_on_after_watch(const CallPtr& call, const SessionReply& reply);
-  [[nodiscard]] FamilyCommand draw_command(Random& random, Call& call, std::size_t place);
+  using FamilyCommand = test::FamilyCommand;
+  [[nodiscard]] FamilyCommand draw_command(Random& random, const Call& call,
+                                           std::size_t place) const;
   using Heard = std::function<void(const SessionReply&)>;
   void send(const CallPtr& call, std::string bytes, std::size_t replies, bool opens, Heard heard);
   void send_transaction(const CallPtr& call, const std::vector<FamilyCommand>& commands,
@@ -206,58 +169,11 @@ inline void Transactors::begin(const CallPtr& call) {
 }
 
 // The same at each attempt, but for what was seen meanwhile.
-inline FamilyCommand Transactors::draw_command(Random& random, Call& call, std::size_t place) {
-  using Kind = test::HistoryOperation::Kind;
-  using If = test::HistoryOperation::If;
-  const std::uint64_t dice = random.below(100);
-  const bool counts = random.chance(250);
-  const std::string key = family_key(call.script.family, counts               ? 'n'
-                                                         : random.chance(500) ? 'a'
-                                                                              : 'b');
-  const std::uint64_t lives_ms = random.scattered(30, 4000);
+inline test::FamilyCommand Transactors::draw_command(Random& random, const Call& call,
+                                                     std::size_t place) const {
   const std::string text = "t" + std::to_string(call.number) + "." + std::to_string(place);
-  FamilyCommand command;
-  test::HistoryOperation& operation = command.operation;
-  operation.key = key;
-  const auto writes = [&](std::vector<std::string> options) {
-    operation.kind = Kind::kWrite;
-    operation.value = text;
-    command.words = {"SET", key, text};
-    command.words.insert(command.words.end(), options.begin(), options.end());
-  };
-  const std::string& seen = clients_[call.client].seen[key];
-  if (dice < 25) {
-    command.words = {"GET", key};
-  } else if (dice < 33) {
-    operation.kind = Kind::kDelete;
-    command.words = {"DEL", key};
-  } else if (dice < 43) {
-    operation.kind = Kind::kExpire;
-    operation.lives = lives_ms * kMillisecond;
-    command.words = {"PEXPIRE", key, std::to_string(lives_ms)};
-  } else if (dice < 50) {
-    operation.kind = Kind::kPersist;
-    command.words = {"PERSIST", key};
-  } else if (counts) {
-    operation.kind = Kind::kIncrement;
-    command.words = {"INCR", key};
-  } else if (dice < 68) {
-    operation.lives = lives_ms * kMillisecond;
-    writes({"PX", std::to_string(lives_ms)});
-  } else if (dice < 82) {
-    writes({});
-  } else if (dice < 88) {
-    operation.condition = If::kAbsent;
-    writes({"NX"});
-  } else if (dice < 94 || seen.empty()) {
-    operation.condition = If::kPresent;
-    writes({"XX"});
-  } else {
-    operation.condition = If::kEqual;
-    operation.expected = seen;
-    writes({"IFEQ", seen});
-  }
-  return command;
+  return test::draw_command(random, family_name(call.script.family), text,
+                            clients_[call.client].seen, kMillisecond);
 }
 
 inline void Transactors::begin_command(const CallPtr& call) {
@@ -265,9 +181,9 @@ inline void Transactors::begin_command(const CallPtr& call) {
   const FamilyCommand command = draw_command(random, *call, 0);
   call->operation = command.operation;
   call->changes = command.operation.kind != test::HistoryOperation::Kind::kRead;
-  send(call, bytes_of(command.words), 1, true, [this, call](const SessionReply& reply) {
+  send(call, test::bytes_of(command.words), 1, true, [this, call](const SessionReply& reply) {
     if (is_over(call, reply)) return;
-    must(note_answer(reply.replies[0], call->operation), "reply",
+    must(test::note_answer(reply.replies[0], call->operation), "reply",
          "to a command: " + reply.replies[0].text);
     record(call, call->operation, true);
     finish(call);
@@ -286,13 +202,13 @@ inline void Transactors::begin_transaction(const CallPtr& call) {
 
 inline void Transactors::begin_watch(const CallPtr& call) {
   Random random(call->script.raw);
-  const std::uint64_t family = call->script.family;
-  call->watched = {family_key(family, random.chance(500) ? 'a' : 'b')};
-  if (random.chance(300)) call->watched.push_back(family_key(family, 'n'));
+  const std::string family = family_name(call->script.family);
+  call->watched = {test::family_key(family, random.chance(500) ? 'a' : 'b')};
+  if (random.chance(300)) call->watched.push_back(test::family_key(family, 'n'));
   std::vector<std::string> words = {"WATCH"};
   words.insert(words.end(), call->watched.begin(), call->watched.end());
-  std::string bytes = bytes_of(words);
-  for (const std::string& key : call->watched) bytes += bytes_of({"GET", key});
+  std::string bytes = test::bytes_of(words);
+  for (const std::string& key : call->watched) bytes += test::bytes_of({"GET", key});
   send(call, bytes, 1 + call->watched.size(), true,
        [this, call](const SessionReply& reply) { go_on_after_watch(call, reply); });
 }
@@ -307,7 +223,7 @@ inline void Transactors::go_on_after_watch(const CallPtr& call, const SessionRep
     test::HistoryOperation read;
     read.key = call->watched[i];
     watch.steps.push_back(read);
-    must(note_answer(reply.replies[i + 1], read), "reply", "to GET");
+    must(test::note_answer(reply.replies[i + 1], read), "reply", "to GET");
     if (!read.absent) clients_[call->client].seen[read.key] = read.value;
     call->reads.push_back(read);
     record(call, read, true);
@@ -318,17 +234,9 @@ inline void Transactors::go_on_after_watch(const CallPtr& call, const SessionRep
   std::vector<FamilyCommand> commands;
   const std::string text = "t" + std::to_string(call->number) + ".w";
   const std::string& key = call->watched[0];
-  FamilyCommand set{{"SET", key, text}, {}};
-  set.operation.kind = Kind::kWrite;
-  set.operation.key = key;
-  set.operation.value = text;
-  if (random.chance(300)) {
-    const std::uint64_t lives_ms = random.scattered(30, 4000);
-    set.operation.lives = lives_ms * kMillisecond;
-    set.words.insert(set.words.end(), {"PX", std::to_string(lives_ms)});
-  }
+  const std::uint64_t lives_ms = random.chance(300) ? random.scattered(30, 4000) : 0;
   commands.push_back(draw_command(random, *call, 1));
-  commands.push_back(set);
+  commands.push_back(test::set_command(key, text, lives_ms, kMillisecond));
   const std::uint64_t attempt = call->attempt;
   world_.after(random.scattered(10, 60 * kMillisecond), [this, call, attempt, commands] {
     if (call->attempt == attempt && calls_.contains(call)) send_transaction(call, commands, false);
@@ -343,12 +251,12 @@ inline void Transactors::send_transaction(const CallPtr& call,
   call->operation.seen = call->reads;
   if (!opens) call->operation.watch = call->connection;
   call->changes = true;
-  std::string bytes = bytes_of({"MULTI"});
+  std::string bytes = test::bytes_of({"MULTI"});
   for (const FamilyCommand& command : commands) {
     call->operation.steps.push_back(command.operation);
-    bytes += bytes_of(command.words);
+    bytes += test::bytes_of(command.words);
   }
-  bytes += bytes_of({"EXEC"});
+  bytes += test::bytes_of({"EXEC"});
   send(call, bytes, commands.size() + 2, opens,
        [this, call](const SessionReply& reply) { hear_exec(call, reply); });
 }
@@ -356,7 +264,7 @@ inline void Transactors::send_transaction(const CallPtr& call,
 inline void Transactors::hear_exec(const CallPtr& call, const SessionReply& reply) {
   if (is_over(call, reply)) return;
   const resp::Value& exec = reply.replies.back();
-  if (exec.kind == resp::Kind::kNull || exec.kind == resp::Kind::kNullArray) {
+  if (test::is_null(exec)) {
     must(call->operation.watch != 0, "reply", "a transaction without WATCH was not done");
     ++world_.counters().watches_refused;
     trace(*call, "EXEC -> a watched key has changed");
@@ -364,7 +272,7 @@ inline void Transactors::hear_exec(const CallPtr& call, const SessionReply& repl
   }
   must(exec.elements.size() == call->operation.steps.size(), "reply", "to EXEC: " + exec.text);
   for (std::size_t i = 0; i < exec.elements.size(); ++i) {
-    must(note_answer(exec.elements[i], call->operation.steps[i]), "reply",
+    must(test::note_answer(exec.elements[i], call->operation.steps[i]), "reply",
          "in EXEC: " + exec.elements[i].text);
   }
   ++world_.counters().transactions;

@@ -161,6 +161,9 @@ inline int run_many(const Arguments& args) {
     running_seed = seed;
     const Result result = run(seed, {});
     sum.add(result.counters);
+    if (result.counters.undecided > 0) {
+      std::printf("undecided: seed %llu\n", static_cast<unsigned long long>(seed));
+    }
     code = report(seed, result, "");
   }
   print(sum, seeds, elapsed());
