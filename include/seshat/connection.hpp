@@ -124,7 +124,7 @@ class Connection {
     resp::Protocol protocol;  // as of the request: a HELLO may follow before the reply is written
     GroupId group;
     Slot slot = 0;
-    Index index;  // of a write: its place in the group's log
+    WriteMark mark;  // of a write
     bool answered = false;
     std::string reply;
     std::vector<std::string> args;                      // of a read that has to wait
@@ -190,7 +190,9 @@ class Connection {
     return resp::Writer(out, session_.protocol);
   }
   [[nodiscard]] std::optional<Place> place_of_keys(const Command& command, Args args);
-  [[nodiscard]] Index last_write(GroupId group) const;
+  [[nodiscard]] WriteMark last_write(GroupId group) const;
+  void note_write(Request& request, WriteMark mark);
+  void wait_to_read(Request& request);
 
   ConnectionHost& host_;
   Site& site_;
@@ -203,7 +205,7 @@ class Connection {
   bool write_waits_ = false;  // for those reads; it is still in the input
   bool next_waits_ = false;   // ... for all replies before it
   bool paused_ = false;
-  std::map<GroupId, Index> last_writes_;  // reads of this connection must see them
+  std::map<GroupId, WriteMark> last_writes_;  // reads of this connection must see them
   std::string output_;
   std::string errors_;        // of the request under way
   ReadScratch read_scratch_;  // of the loop's reads
@@ -426,16 +428,22 @@ inline void Connection::add_place(std::string_view key, std::optional<Place>& pl
   if (group && !place) place = Place{*group, slot};
 }
 
-inline Index Connection::last_write(GroupId group) const {
+inline WriteMark Connection::last_write(GroupId group) const {
   const auto found = last_writes_.find(group);
-  return found == last_writes_.end() ? Index{} : found->second;
+  return found == last_writes_.end() ? WriteMark{} : found->second;
+}
+
+inline void Connection::note_write(Request& request, WriteMark mark) {
+  if (mark.was_refused()) return;  // and answered
+  request.mark = mark;
+  last_writes_[request.group] = mark;
 }
 
 inline void Connection::run_read(const Command& command, Args args) {
   const std::optional<Place> place = place_of_keys(command, args);
   if (!place) return;
-  const Index after = last_write(place->group);
-  const bool readable = host_.database().readable(place->group, after);
+  const bool readable =
+      host_.database().readable(place->group, last_write(place->group), session_.read_only);
   const bool is_watch = command.read == &key_commands::watch;
   if (is_watch && session_.transaction.active()) {
     return reply_error("ERR WATCH inside MULTI is not allowed");
@@ -453,7 +461,11 @@ inline void Connection::run_read(const Command& command, Args args) {
   request.args.assign(args.begin(), args.end());
   ++waiting_reads_;
   if (readable) return serve_read(request);
-  host_.database().read(place->group, after, request);
+  wait_to_read(request);
+}
+
+inline void Connection::wait_to_read(Request& request) {
+  host_.database().read(request.group, last_write(request.group), session_.read_only, request);
 }
 
 // The usual case: everything is in memory, and the reply goes straight to the output.
@@ -540,10 +552,7 @@ inline void Connection::run_write(const Command& command, Args args) {
   Operation operation = kv::operation_of(command, args, host_.limits());
   if (!all_know(operation)) return reply_error(connection_detail::kNotKnownToAll);
   Request& request = add_pending(command, *place, args, 0);
-  const Index index = host_.database().propose(place->group, std::move(operation), request);
-  if (index == Index{}) return;  // refused, and answered
-  request.index = index;
-  last_writes_[place->group] = index;
+  note_write(request, host_.database().propose(place->group, std::move(operation), request));
 }
 
 inline bool Connection::all_know(const Operation& operation) const {
@@ -552,7 +561,7 @@ inline bool Connection::all_know(const Operation& operation) const {
 }
 
 inline void Connection::on_done(Request& request, const Outcome& outcome) {
-  if (request.is_read()) return serve_read(request);  // it waited for the time
+  if (request.is_read()) return wait_to_read(request);  // it waited for the time
   const bool is_exec = request.command->local == &connection_commands::exec;
   if (is_exec && outcome.kind == Outcome::Kind::kReply) {
     reply_transaction(request, outcome);
@@ -565,7 +574,7 @@ inline void Connection::on_done(Request& request, const Outcome& outcome) {
 
 inline void Connection::on_failed(Request& request, Refusal refusal) {
   // Its place in the log may never be filled: no read must wait for that. A later write's may.
-  if (refusal == Refusal::kUnknown && last_write(request.group) == request.index) {
+  if (refusal == Refusal::kUnknown && last_write(request.group) == request.mark) {
     last_writes_.erase(request.group);
   }
   request.writer().error(host_.database().refusal_text(request.slot, refusal));
@@ -660,10 +669,7 @@ inline void Connection::run_exec(const Command& command) {
   request.group = place->group;
   request.slot = place->slot;
   request.transaction = transaction.take_commands();
-  const Index index = host_.database().propose(place->group, std::move(operation), request);
-  if (index == Index{}) return;  // refused, and answered
-  request.index = index;
-  last_writes_[place->group] = index;
+  note_write(request, host_.database().propose(place->group, std::move(operation), request));
 }
 
 inline void Connection::reply_transaction(Request& request, const Outcome& outcome) {
