@@ -496,8 +496,11 @@ inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
   const bool knows_slot =
       first < args.size() && key.data() == args[first].data() && key.size() == args[first].size();
   const Lookup lookup = read_value(map, knows_slot ? slot : slot_of(key), key, scratch, value);
-  if (lookup != Lookup::kFound || !value.expires_at_ms) return lookup;
-  return at_times(value, times());
+  const bool may_be_over = lookup == Lookup::kFound && value.expires_at_ms;
+  const Lookup found = may_be_over ? at_times(value, times()) : lookup;
+  scratch.hits += found == Lookup::kFound ? 1 : 0;
+  scratch.misses += found == Lookup::kAbsent ? 1 : 0;
+  return found;
 }
 
 inline ReadTimes ReadCall::times() const {

@@ -170,6 +170,8 @@ class Connection {
   [[nodiscard]] ReadCall read_call(const Command& command, Place place, Args args,
                                    const OrderedMap& map, ReadScratch& scratch) const;
   [[nodiscard]] bool read_at_once(const Command& command, Place place, Args args);
+  [[nodiscard]] Lookup read_cached(const Command& command, Place place, Args args,
+                                   resp::Writer& reply);
 
   [[nodiscard]] bool all_know(const Operation& operation) const;
   void on_done(Request& request, const Outcome& outcome);
@@ -471,10 +473,18 @@ inline void Connection::wait_to_read(Request& request) {
 // The usual case: everything is in memory, and the reply goes straight to the output.
 inline bool Connection::read_at_once(const Command& command, Place place, Args args) {
   resp::Writer reply = writer(output_);
+  return read_cached(command, place, args, reply) == Lookup::kFound;
+}
+
+// kFound: it has replied.
+inline Lookup Connection::read_cached(const Command& command, Place place, Args args,
+                                      resp::Writer& reply) {
   const OrderedMap& map = host_.database().cached(place.group);
+  read_scratch_.hits = read_scratch_.misses = 0;
   const Lookup lookup = command.read(read_call(command, place, args, map, read_scratch_), reply);
+  if (lookup == Lookup::kFound) door_.count_lookups(read_scratch_.hits, read_scratch_.misses);
   connection_detail::release_excess(read_scratch_);
-  return lookup == Lookup::kFound;
+  return lookup;
 }
 
 inline ReadCall Connection::read_call(const Command& command, Place place, Args args,
@@ -487,12 +497,8 @@ inline void Connection::serve_read(Request& request) {
   if ((request.command->flags & kScan) != 0) return read_from_disk(request);
   const std::vector<std::string_view> args(request.args.begin(), request.args.end());
   resp::Writer reply = request.writer();
-  const OrderedMap& map = host_.database().cached(request.group);
   const Place place{request.group, request.slot};
-  const Lookup lookup =
-      request.command->read(read_call(*request.command, place, args, map, read_scratch_), reply);
-  connection_detail::release_excess(read_scratch_);
-  switch (lookup) {
+  switch (read_cached(*request.command, place, args, reply)) {
     case Lookup::kNotInMemory:
       return read_from_disk(request);
     case Lookup::kDue:
@@ -520,7 +526,10 @@ inline void Connection::read_from_disk(Request& request) {
         request.command->read({map, args, request.slot, scratch, times, first_key}, reply);
     if (lookup == Lookup::kDue) return database.post([this, &request] { wait_for_time(request); });
     if (lookup != Lookup::kFound) reply.error("ERR storage failure");
-    database.post([this, &request] { answer(request); });
+    database.post([this, &request, hits = scratch.hits, misses = scratch.misses] {
+      door_.count_lookups(hits, misses);
+      answer(request);
+    });
   };
   if ((request.command->flags & kScan) != 0) {
     database.scan_disk(request.group, std::move(work));
