@@ -150,6 +150,16 @@ class Site {
   [[nodiscard]] virtual bool is_shutting_down() const = 0;
 };
 
+// A write that is under way, for the reads of its connection that come after it: its place in the log,
+// or, where another node proposes it, what Forwarding calls it. Neither: it was refused.
+struct WriteMark {
+  Index index;
+  std::uint64_t forwarded_id = 0;
+
+  [[nodiscard]] bool was_refused() const { return index == Index{} && forwarded_id == 0; }
+  friend bool operator==(const WriteMark&, const WriteMark&) = default;
+};
+
 // Where the keys are, as a connection needs it: reads, proposals, and their words of refusal.
 // node.hpp implements it over Raft and RocksDB, tests in memory.
 class Database {
@@ -157,11 +167,12 @@ class Database {
   virtual ~Database() = default;
   // The group that has `slot`; nullopt: none has it.
   [[nodiscard]] virtual std::optional<GroupId> group_of(Slot slot) const = 0;
-  // Stamps and proposes; see Replica::propose.
-  virtual Index propose(GroupId group, Operation operation, Waiter& waiter) = 0;
-  // See Replica::readable and Replica::read.
-  [[nodiscard]] virtual bool readable(GroupId group, Index after) const = 0;
-  virtual void read(GroupId group, Index after, Waiter& waiter) = 0;
+  // Stamps and proposes, or has the leader do it; see Replica::propose.
+  virtual WriteMark propose(GroupId group, Operation operation, Waiter& waiter) = 0;
+  // See Replica::readable and Replica::read. `read_only`: the client said READONLY, and may be served
+  // by a node that does not lead.
+  [[nodiscard]] virtual bool readable(GroupId group, WriteMark after, bool read_only) const = 0;
+  virtual void read(GroupId group, WriteMark after, bool read_only, Waiter& waiter) = 0;
   // For the loop: kNotInMemory instead of a wait for the disk; and for the pool: with the wait.
   [[nodiscard]] virtual const OrderedMap& cached(GroupId group) const = 0;
   virtual void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) = 0;
@@ -226,6 +237,10 @@ struct ReadCall {
 
   // kFound, kAbsent, or why it can't be said. `value.data` looks into the scratch.
   [[nodiscard]] Lookup get(std::string_view key, StoredValue& value) const;
+  // The same for these arguments, as they were at one moment: visit(value), null where a key is absent,
+  // until it says false.
+  template <class Visit>
+  [[nodiscard]] Lookup get_all(Args keys, Visit visit) const;
   // What a read function returns that has replied to these two.
   [[nodiscard]] static Lookup answered(Lookup lookup) {
     return lookup == Lookup::kAbsent ? Lookup::kFound : lookup;
@@ -485,8 +500,44 @@ inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
   const bool knows_slot =
       first < args.size() && key.data() == args[first].data() && key.size() == args[first].size();
   const Lookup lookup = read_value(map, knows_slot ? slot : slot_of(key), key, scratch, value);
-  if (lookup != Lookup::kFound || !value.expires_at_ms) return lookup;
-  return at_times(value, times());
+  const bool may_be_over = lookup == Lookup::kFound && value.expires_at_ms;
+  const Lookup found = may_be_over ? at_times(value, times()) : lookup;
+  scratch.hits += found == Lookup::kFound ? 1 : 0;
+  scratch.misses += found == Lookup::kAbsent ? 1 : 0;
+  return found;
+}
+
+template <class Visit>
+Lookup ReadCall::get_all(Args keys, Visit visit) const {
+  StoredValue value;
+  if (keys.size() == 1) {
+    const Lookup lookup = get(keys[0], value);
+    if (lookup == Lookup::kFound || lookup == Lookup::kAbsent) {
+      (void)visit(lookup == Lookup::kFound ? &value : nullptr);
+    }
+    return answered(lookup);
+  }
+  std::vector<std::string> rows(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) value_key(keys[i], rows[i]);
+  std::optional<ReadTimes> now;
+  Lookup problem = Lookup::kFound;
+  const Lookup lookup = map.get_all(rows, [&](Lookup found, std::string_view record) {
+    if (found == Lookup::kFound) {
+      found = decoded_value(record, value);
+      if (found == Lookup::kFound && value.expires_at_ms) {
+        if (!now) now = times();
+        found = at_times(value, *now);
+      }
+    }
+    scratch.hits += found == Lookup::kFound ? 1 : 0;
+    scratch.misses += found == Lookup::kAbsent ? 1 : 0;
+    if (found == Lookup::kFound || found == Lookup::kAbsent) {
+      return visit(found == Lookup::kFound ? &value : nullptr);
+    }
+    problem = found;
+    return false;
+  });
+  return lookup == Lookup::kFound ? problem : lookup;
 }
 
 inline ReadTimes ReadCall::times() const {

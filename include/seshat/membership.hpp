@@ -373,8 +373,9 @@ inline CallReply Membership::judge_join(const Hello& hello) const {
   if (hello.max_operation_version < kCommandOperationVersion &&
       all_know_operation_version(kCommandOperationVersion)) {
     return refusal(CallStatus::kNotReady,
-                   who + " runs a version of seshat that can't apply what the others have in "
-                         "their logs: update it first");
+                   who +
+                       " runs a version of seshat that can't apply what the others have in "
+                       "their logs: update it first");
   }
   for (const auto& [id, info] : record_->members) {
     if (knows_record_version(info, kConfigurationRecordVersion)) continue;
