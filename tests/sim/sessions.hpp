@@ -123,13 +123,15 @@ class Sessions final : private ConnectionHost, private Database {
 
   // Database
   [[nodiscard]] std::optional<GroupId> group_of(Slot) const override { return kFirstDataGroup; }
-  Index propose(GroupId, Operation operation, Waiter& waiter) override {
-    return host_.propose_for_client(std::move(operation), waiter);
+  WriteMark propose(GroupId, Operation operation, Waiter& waiter) override {
+    return {host_.propose_for_client(std::move(operation), waiter)};
   }
-  [[nodiscard]] bool readable(GroupId, Index after) const override {
-    return host_.readable_for_client(after);
+  [[nodiscard]] bool readable(GroupId, WriteMark after, bool /*read_only*/) const override {
+    return host_.readable_for_client(after.index);
   }
-  void read(GroupId, Index after, Waiter& waiter) override { host_.read_for_client(after, waiter); }
+  void read(GroupId, WriteMark after, bool /*read_only*/, Waiter& waiter) override {
+    host_.read_for_client(after.index, waiter);
+  }
   [[nodiscard]] const OrderedMap& cached(GroupId) const override { return host_.rows(); }
   void read_from_disk(GroupId, std::function<void(const OrderedMap&)> work) override {
     host_.on_pool(std::move(work));
