@@ -54,10 +54,12 @@ class StoreMap final : public OrderedMap {
   // `status`: what RocksDB said.
   [[nodiscard]] Lookup get(std::string_view key, std::string& value,
                            rocksdb::Status& status) const {
+    // Where a table that may hold the key is not open, RocksDB (7.8.3) finds something instead of
+    // answering Incomplete, and leaves `value` as it was. One that is really empty is read from the
+    // disk, too.
+    value.clear();
     status = db_->Get(options_, family_, slice(key), &value);
     if (status.IsCorruption() && on_damage_) on_damage_(status);
-    // Where a table that may hold the key is not open, RocksDB (7.8.3) finds an empty value instead
-    // of answering Incomplete. One that is really empty is read from the disk, too.
     if (reads_memory() && status.ok() && value.empty()) return Lookup::kNotInMemory;
     return lookup_of(status);
   }
