@@ -84,6 +84,10 @@ struct PeerDown {
   NodeId peer;
   std::string reason;
 };
+// A frame was lost that held more than Raft repeats.
+struct ForwardedLost {
+  NodeId from;
+};
 struct CallReceived {
   CallRequest request;
   std::function<void(CallReply)> answer;
@@ -110,8 +114,9 @@ struct SnapshotFailed {
 using Work = std::function<void()>;
 
 using Any = std::variant<Synced, Applied, Fetched, LogCut, Installed, StorageFailed, SystemRead,
-                         HelloReceived, FrameReceived, PeerUp, PeerRefused, PeerDown, CallReceived,
-                         SnapshotOffered, SnapshotReceived, SnapshotBroken, SnapshotFailed, Work>;
+                         HelloReceived, FrameReceived, PeerUp, PeerRefused, PeerDown, ForwardedLost,
+                         CallReceived, SnapshotOffered, SnapshotReceived, SnapshotBroken,
+                         SnapshotFailed, Work>;
 
 }  // namespace node_event
 
@@ -150,7 +155,9 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
     push(node_event::HelloReceived{std::move(hello), std::move(answer)});
   }
   void on_frame(NodeId from, Frame frame) override {
-    (void)mailbox_.push_droppable(node_event::FrameReceived{from, std::move(frame)});
+    const bool forwards = !frame.forwarded.empty() || !frame.forwarded_replies.empty();
+    const bool taken = mailbox_.push_droppable(node_event::FrameReceived{from, std::move(frame)});
+    if (!taken && forwards) push(node_event::ForwardedLost{from});
   }
   void on_peer_up(NodeId peer, Hello hello) override {
     push(node_event::PeerUp{peer, std::move(hello)});
