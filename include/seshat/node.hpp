@@ -298,7 +298,7 @@ class Node final : public Database,
 
 namespace node_detail {
 
-// Peers' frames that may wait for the loop; beyond it they are lost, and Raft repeats them.
+// Peers' frames that may wait for the loop; beyond it they are lost (node_events.hpp).
 inline constexpr std::size_t kMaxWaitingFrames = 4096;
 inline constexpr std::uint64_t kStatusIntervalMs = 1000;
 

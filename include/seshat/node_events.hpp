@@ -3,7 +3,7 @@
 //   threads of the store and of gRPC ── on_synced, on_frame, ... ──> [ mailbox ] ──take──> the loop
 //
 // Keeps:    the order of each thread that tells; beyond max_waiting_frames the frames of peers are
-//           lost, for Raft repeats what was in them.
+//           lost: Raft repeats what was in them, and of what was forwarded ForwardedLost tells.
 // Threads:  take() belongs to the loop, all else may be called on any.
 // Needs:    mailbox.hpp, store_events.hpp, peer_link.hpp (PeerEvents), state_machine.hpp.
 #ifndef SESHAT_NODE_EVENTS_HPP
