@@ -136,7 +136,9 @@ class Sessions final : private ConnectionHost, private Database {
   void read_from_disk(GroupId, std::function<void(const OrderedMap&)> work) override {
     host_.on_pool(std::move(work));
   }
-  [[nodiscard]] ReadTimes times(GroupId) const override { return host_.read_times(); }
+  [[nodiscard]] ReadTimes times(GroupId, bool /*read_only*/) const override {
+    return host_.read_times();
+  }
   void post(std::function<void()> work) override { host_.post_work(std::move(work)); }
   [[nodiscard]] std::string refusal_text(Slot, Refusal refusal) const override;
   [[nodiscard]] bool disk_is_full() const override { return false; }
