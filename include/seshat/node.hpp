@@ -62,6 +62,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
   // something to do. An error: nothing was started.
   [[nodiscard]] static Result<std::unique_ptr<Node>> start(const Config& config,
+                                                           const PeerSecurity& security,
                                                            const Logger& logger,
                                                            std::function<void()> wake);
   ~Node() override;
@@ -90,7 +91,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
     return membership_.all_know_operation_version(version);
   }
   void post(std::function<void()> work) override { mailbox_.push(std::move(work)); }
-  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal) const override;
+  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal, bool by_tls) const override;
   // Less than min_free_disk_mb left on so many nodes that the rest is no majority.
   [[nodiscard]] bool disk_is_full() const override;
   void administer(AdminRequest request, std::function<void(CallReply)> done) override;
@@ -163,7 +164,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   Node(const Config& config, const Logger& logger, std::function<void()> wake,
        std::unique_ptr<Store> store, Membership membership);
   [[nodiscard]] Result<void> restore_machines(std::map<GroupId, raft::Restored>& restored);
-  [[nodiscard]] Result<void> start_peers();
+  [[nodiscard]] Result<void> start_peers(const PeerSecurity& security);
   [[nodiscard]] std::map<NodeId, std::string> dialed() const;
   [[nodiscard]] std::string dial_addr(NodeId member) const;
   void make_joining();
@@ -219,7 +220,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   [[nodiscard]] Hello own_hello() const;
   [[nodiscard]] std::uint64_t stamp_ms();
   [[nodiscard]] bool leader_may_be_named(NodeId leader) const;
-  [[nodiscard]] std::string moved_text(Slot slot, NodeId leader) const;
+  [[nodiscard]] std::string moved_text(Slot slot, NodeId leader, bool by_tls) const;
   [[nodiscard]] ShardMap wanted_shard_map() const;
   [[nodiscard]] Replica& replica(GroupId group) { return *groups_.at(group).replica; }
   [[nodiscard]] const Replica& replica(GroupId group) const { return *groups_.at(group).replica; }
@@ -316,8 +317,8 @@ inline StoreOptions store_options(const Config& config) {
 
 }  // namespace node_detail
 
-inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Logger& logger,
-                                                 std::function<void()> wake) {
+inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const PeerSecurity& security,
+                                                 const Logger& logger, std::function<void()> wake) {
   Result<std::unique_ptr<Store>> store = Store::open(node_detail::store_options(config));
   if (!store) return store.error();
   Membership::Self self;
@@ -325,6 +326,7 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Log
   self.incarnation = (*store)->identity().incarnation;
   self.cluster_id = (*store)->identity().cluster_id;
   self.client_addr = config.node.advertise_client_addr;
+  self.client_tls_port = static_cast<std::uint16_t>(config.client.tls_advertise_port);
   self.addr = config.node.advertise_addr;
   self.new_at_start = (*store)->is_new();
   Membership membership(std::move(self), node_detail::member_addresses(config));
@@ -332,7 +334,7 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Log
       new Node(config, logger, std::move(wake), std::move(*store), std::move(membership)));
   std::map<GroupId, raft::Restored> restored;
   if (Result<void> done = node->restore_machines(restored); !done) return done.error();
-  if (Result<void> done = node->start_peers(); !done) return done.error();
+  if (Result<void> done = node->start_peers(security); !done) return done.error();
   node->make_replicas(std::move(restored));
   node->make_joining();
   node->store_->start(node->mailbox_);
@@ -377,11 +379,12 @@ inline Result<void> Node::restore_machines(std::map<GroupId, raft::Restored>& re
   return {};
 }
 
-inline Result<void> Node::start_peers() {
+inline Result<void> Node::start_peers(const PeerSecurity& security) {
   if (!config_.listens_for_peers()) return {};
   PeerOptions options;
   options.self = id();
   options.listen_addr = config_.node.internal_addr;
+  options.security = security;
   options.rpc_timeout_ms = config_.limits.raft_rpc_timeout_secs * 1000;
   // An entry is at most a request, with two bytes or more for each argument.
   options.limits.max_message_size_bytes =
@@ -914,14 +917,18 @@ inline bool Node::leader_may_be_named(NodeId leader) const {
   return leader != NodeId{} && leader != id() && !membership_.client_addr(leader).empty();
 }
 
-inline std::string Node::moved_text(Slot slot, NodeId leader) const {
+inline std::string Node::moved_text(Slot slot, NodeId leader, bool by_tls) const {
   if (config_.client.moved == Config::Moved::kRedis) {
-    return "MOVED " + std::to_string(slot) + " " + membership_.client_addr(leader);
+    const std::string addr = membership_.client_addr(leader);
+    const std::uint16_t tls_port = by_tls ? membership_.client_tls_port(leader) : 0;
+    const std::string host = addr.substr(0, addr.rfind(':'));
+    return "MOVED " + std::to_string(slot) + " " +
+           (tls_port != 0 ? host + ":" + std::to_string(tls_port) : addr);
   }
   return "MOVED " + std::to_string(leader.value);
 }
 
-inline std::string Node::refusal_text(Slot slot, Refusal refusal) const {
+inline std::string Node::refusal_text(Slot slot, Refusal refusal, bool by_tls) const {
   switch (refusal) {
     case Refusal::kTimeout:
       return "ERR timeout";
@@ -939,7 +946,7 @@ inline std::string Node::refusal_text(Slot slot, Refusal refusal) const {
   }
   const std::optional<GroupId> group = group_of(slot);
   const NodeId leader = group ? replica(*group).raft().leader() : NodeId{};
-  if (leader_may_be_named(leader)) return moved_text(slot, leader);
+  if (leader_may_be_named(leader)) return moved_text(slot, leader, by_tls);
   if (group && exchange_->is_restoring(*group)) {
     return "LOADING this node is restoring a snapshot, and knows no leader to ask";
   }
@@ -988,6 +995,7 @@ inline Topology Node::topology() const {
     if (const auto client = split_address(membership_.client_addr(member))) {
       node.host = client->host;
       node.port = client->port;
+      node.tls_port = membership_.client_tls_port(member);
     }
     if (const auto peer = split_address(addr)) node.peer_port = peer->port;
     node.connected = is_connected(member);

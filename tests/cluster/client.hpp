@@ -94,6 +94,10 @@ class Client {
   [[nodiscard]] std::string receive() { return text_of(receive_value()); }
   [[nodiscard]] resp::Value receive_value();
 
+  // What comes next, as it is. Where the connection ends: throws, or returns nothing.
+  enum class AtEnd : std::uint8_t { kThrow, kStop };
+  [[nodiscard]] std::string receive_bytes(AtEnd at_end = AtEnd::kThrow);
+
   // Sends requests and receives their replies at the same time, however many there are.
   [[nodiscard]] std::vector<std::string> pipeline(const std::vector<Arguments>& requests);
 
@@ -307,6 +311,19 @@ inline resp::Value Client::receive_value() {
     if (std::optional<resp::Value> value = next_value()) return std::move(*value);
     read_more(deadline);
   }
+}
+
+inline std::string Client::receive_bytes(AtEnd at_end) {
+  const auto deadline = SteadyClock::now() + timeout_;
+  try {
+    while (input_begin_ == input_.size()) read_more(deadline);
+  } catch (const ConnectionError& error) {
+    const bool ended = std::string_view(error.what()) == "the node closed the connection";
+    if (!ended || at_end == AtEnd::kThrow) throw;
+  }
+  std::string bytes = input_.substr(input_begin_);
+  input_begin_ = input_.size();
+  return bytes;
 }
 
 inline std::vector<std::string> Client::pipeline(const std::vector<Arguments>& requests) {
