@@ -368,10 +368,12 @@ TEST_CASE("a late founder and a moved client address are recorded, on the record
   leader.set_record(*record);
   Hello moved = hello_of(3);
   moved.client_addr = "elsewhere:6379";
+  moved.client_tls_port = 6380;
   leader.note_peer(moved);
   record = leader.proposal("another", 99);
   REQUIRE(record);
   CHECK(record->members.at(NodeId{3}).client_addr == "elsewhere:6379");
+  CHECK(record->members.at(NodeId{3}).client_tls_port == 6380);
 }
 
 TEST_CASE("an incarnation once recorded is never replaced", "[membership]") {
@@ -392,8 +394,12 @@ TEST_CASE("addresses: what a node said itself, else what was recorded, never a g
   CHECK(one.client_addr(NodeId{3}).empty());
   Hello moved = hello_of(2);
   moved.client_addr = "elsewhere:6379";
+  moved.client_tls_port = 6380;
+  CHECK(one.client_tls_port(NodeId{2}) == 0);
   one.note_peer(moved);
   CHECK(one.client_addr(NodeId{2}) == "elsewhere:6379");
+  CHECK(one.client_tls_port(NodeId{2}) == 6380);
+  CHECK(one.client_tls_port(NodeId{3}) == 0);
   CHECK(one.addr(NodeId{3}) == "node-3:7379");
   CHECK(one.addr(NodeId{9}).empty());
 }

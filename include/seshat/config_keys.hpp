@@ -409,7 +409,7 @@ inline constexpr auto kKeys = std::to_array<Key>({
         "who has to have signed other nodes' certificates, PEM"),
     optional_row<&Config::peer_tls, &Config::PeerTls::server_name>(
         KeyType::kText, "peer_tls.server_name",
-        "the name in all nodes' certificates, instead of the host that is dialed"),
+        "what nodes' certificates name, if not the host that is dialed"),
     integer<&Config::raft, &Config::Raft::heartbeat_interval_ms>(
         "raft.heartbeat_interval_ms", 1, kMaxMs, "ms", "how often a leader is heard of"),
     integer<&Config::raft, &Config::Raft::election_timeout_min_ms>(

@@ -254,7 +254,7 @@ inline void RuleCheck::check_client_tls() {
         "must name the private key of this node's certificate" + why);
   }
   if (client.tls_auth_clients != Config::TlsAuthClients::kNo && client.tls_ca_file.empty()) {
-    add(Severity::kError, "client.tls_ca_file", "client.tls_auth_clients", "\"\"",
+    add(Severity::kError, "client.tls_ca_file", port_key, "\"\"",
         "must name the authority that has signed clients' certificates; or let clients in without "
         "one: client.tls_auth_clients = \"no\"");
   }
@@ -279,13 +279,18 @@ inline void RuleCheck::check_tls_port() {
 }
 
 inline void RuleCheck::check_peer_tls() {
-  const Config::PeerTls& tls = config_.peer_tls;
-  const bool any = !tls.cert_file.empty() || !tls.key_file.empty() || !tls.ca_file.empty() ||
-                   !tls.server_name.empty();
-  if (!any) return;
-  for (const char* key : {"peer_tls.cert_file", "peer_tls.key_file", "peer_tls.ca_file"}) {
-    if (!std::get<std::string>(find_key(key)->get(config_)).empty()) continue;
-    add(Severity::kError, key, "", "\"\"",
+  constexpr std::array kFiles = {"peer_tls.cert_file", "peer_tls.key_file", "peer_tls.ca_file"};
+  const auto is_set = [&](const std::string& key) {
+    return !std::get<std::string>(find_key(key)->get(config_)).empty();
+  };
+  std::string given = is_set("peer_tls.server_name") ? "peer_tls.server_name" : "";
+  for (const char* key : kFiles) {
+    if (is_set(key)) given = key;
+  }
+  if (given.empty()) return;
+  for (const char* key : kFiles) {
+    if (is_set(key)) continue;
+    add(Severity::kError, key, given, "\"\"",
         "must be set, as TLS between nodes needs all three: cert_file, key_file and ca_file");
   }
 }

@@ -491,10 +491,8 @@ inline void SnapshotStream::OnDone(const grpc::Status& status) {
   if (too_old) {
     settle("it takes no snapshots, its version of seshat is too old: update it", true);
   } else {
-    settle(status.error_message().empty()
-               ? "it ended the stream"
-               : explained(status.error_message(), core_->options.security),
-           false);
+    const std::string& reason = status.error_message();
+    settle(reason.empty() ? "it ended the stream" : reason, false);
   }
   core_->let_go_of(*this);
 }

@@ -68,7 +68,9 @@ class TlsCluster {
 // One connection by TLS, as Client is without; it shows the certificate "client".
 class TlsClient {
  public:
-  TlsClient(TlsCluster& cluster, int node = 1) : socket_(cluster.port(node)) {
+  explicit TlsClient(TlsCluster& cluster, int node = 1)
+      : TlsClient(cluster, Client(cluster.port(node))) {}
+  TlsClient(TlsCluster& cluster, Client socket) : socket_(std::move(socket)) {
     const Certificates& made = cluster.made();
     const auto fault = context_.load({{"cert", made.certificate("client")},
                                       {"key", made.key("client")},
@@ -111,7 +113,6 @@ class TlsClient {
       return true;
     }
   }
-  [[nodiscard]] Client& socket() { return socket_; }
 
  private:
   void flush() {
@@ -334,6 +335,24 @@ TEST_CASE("passwords, idle clients, too many clients and CLIENT KILL are as with
   Client third(cluster.port(1));
   CHECK(third.receive_bytes(Client::AtEnd::kStop).empty());
   CHECK(admin.ask("PING") == "+PONG");
+}
+
+TEST_CASE("protected mode tells who comes from elsewhere by TLS why not") {
+  if (cannot_run()) return;
+  const std::optional<sockaddr_in> elsewhere = own_address();
+  if (skips(elsewhere ? std::nullopt
+                      : std::optional<std::string>("this machine has loopback alone"))) {
+    return;
+  }
+  TlsCluster cluster(1, {{"node.threads", threads()}});
+  TlsClient client = client_of(cluster);
+  TlsClient denied(cluster, Client(cluster.port(1), *elsewhere));
+  CHECK_THAT(denied.ask("SET", "k", "v"),
+             StartsWith("-DENIED Seshat is running in protected mode"));
+  CHECK(denied.is_closed());
+  CHECK(client.ask("CONFIG", "SET", "protected-mode", "no") == "+OK");
+  TlsClient admitted(cluster, Client(cluster.port(1), *elsewhere));
+  CHECK(admitted.ask("PING") == "+PONG");
 }
 
 TEST_CASE("a node may serve by TLS alone, and subcommands find it by its configuration") {
