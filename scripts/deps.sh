@@ -7,7 +7,7 @@ usage() {
 usage: scripts/deps.sh [--build-only | --test] [--with-node] [--dry-run]
 
   --build-only  what `make` needs: a compiler, asio, RocksDB, nanopb, gRPC, OpenSSL, toml++, Catch2
-  --test        and what `make check` needs: redis-tools, redis-py, clang's tools, valgrind (the default)
+  --test        and what `make check` needs: redis-tools, redis-py, hiredis, clang's tools, valgrind (the default)
   --with-node   and Node.js with npm, for the tests of JavaScript clients; npm is large, so it is asked for
   --dry-run     only print what is missing; exit 1 if anything is
 
@@ -21,7 +21,7 @@ build_packages=(make=make g++=g++ pkg-config=pkg-config libasio-dev librocksdb-d
   libgrpc++-dev libprotobuf-dev libssl-dev libtomlplusplus-dev catch2)
 test_packages=(redis-tools=redis-benchmark python3 python3-redis clang=clang++ clang-format=clang-format
   clang-tidy=clang-tidy openssl=openssl iproute2=ip mount=mount e2fsprogs=mkfs.ext4 xz-utils=xz
-  valgrind=valgrind)
+  valgrind=valgrind libhiredis-dev)
 node_packages=(nodejs=node npm=npm)
 
 with_test=yes with_node=no dry_run=no
@@ -95,6 +95,7 @@ missing_elsewhere() {
   for tool in redis-cli redis-benchmark python3 clang++ clang-format clang-tidy; do
     command -v $tool >/dev/null || echo "$tool"
   done
+  pkg-config --exists hiredis 2>/dev/null || echo "hiredis (pkg-config hiredis)"
   python3 -c 'import redis' 2>/dev/null || echo "redis-py (python3 -c 'import redis')"
 }
 
@@ -103,11 +104,11 @@ names_elsewhere() {
 
 Names there, as far as we know:
   Fedora    make gcc-c++ pkgconf-pkg-config asio-devel rocksdb-devel nanopb-devel nanopb-generator grpc-devel
-            protobuf-devel openssl-devel tomlplusplus-devel catch-devel; tests: redis python3-redis clang clang-tools-extra
-            compiler-rt valgrind
+            protobuf-devel openssl-devel tomlplusplus-devel catch-devel; tests: redis python3-redis hiredis-devel clang
+            clang-tools-extra compiler-rt valgrind
   Arch      base-devel asio rocksdb grpc protobuf openssl tomlplusplus catch2, nanopb (AUR);
-            tests: redis python-redis clang compiler-rt valgrind
-  Homebrew  make pkgconf asio rocksdb nanopb grpc protobuf openssl tomlplusplus catch2; tests: redis llvm
+            tests: redis python-redis hiredis clang compiler-rt valgrind
+  Homebrew  make pkgconf asio rocksdb nanopb grpc protobuf openssl tomlplusplus catch2; tests: redis hiredis llvm
             (build with `gmake CPPFLAGS=-I$(brew --prefix)/include LDFLAGS=-L$(brew --prefix)/lib`)
 END
 }

@@ -89,6 +89,39 @@ TEST_CASE("a local command and a read in memory are answered at once", "[connect
   CHECK(client.connection.idle());
 }
 
+TEST_CASE("keys that reads look for are counted once each, in memory or on disk", "[connection]") {
+  Client client;
+  client.db.memory.set("k", "v");
+  client.db.disk.set("k", "v");
+  const Door& door = client.host.fixed_site.the_door;
+  client.send("GET k\r\nMGET k x k\r\n");
+  CHECK((door.hits() == 3 && door.misses() == 1));
+  client.db.memory.answer = Lookup::kNotInMemory;
+  client.send("GET k\r\nGET x\r\n");
+  CHECK((door.hits() == 3 && door.misses() == 1));
+  client.db.finish_disk_reads();
+  CHECK((door.hits() == 4 && door.misses() == 2));
+  CHECK(client.got().ends_with("$1\r\nv\r\n$-1\r\n"));
+  client.host.fixed_site.reset_statistics();
+  CHECK((door.hits() == 0 && door.misses() == 0));
+}
+
+TEST_CASE("a node may read for those who said READONLY, and for nobody else", "[connection]") {
+  Client client;
+  client.db.memory.set("k", "v");
+  client.db.has_lease = false;
+  client.db.serves_read_only = true;
+  client.send("GET k\r\n");
+  CHECK(client.got().empty());
+  client.db.read_next();
+  client.send("READONLY\r\nGET k\r\nREADWRITE\r\n");
+  CHECK(client.got() == "$1\r\nv\r\n+OK\r\n$1\r\nv\r\n+OK\r\n");
+  client.send("GET k\r\n");
+  CHECK(client.got().empty());
+  client.db.read_next();
+  CHECK(client.got() == "$1\r\nv\r\n");
+}
+
 TEST_CASE("values of any size are read one after another, each as it is", "[connection]") {
   Client client;
   const std::vector<std::size_t> sizes = {1, 65'536, 0, 4'096, 4'097, 100};

@@ -76,7 +76,7 @@ class MemoryDatabase final : public Database {
     if (unserved.contains(slot)) return std::nullopt;
     return two_groups && slot >= kSlotCount / 2 ? GroupId{2} : kFirstDataGroup;
   }
-  Index propose(GroupId group, Operation operation, Waiter& waiter) override {
+  WriteMark propose(GroupId group, Operation operation, Waiter& waiter) override {
     if (refusal) {
       waiter.failed(*refusal);
       return {};
@@ -86,14 +86,14 @@ class MemoryDatabase final : public Database {
                         {operation.arguments.begin(), operation.arguments.end()},
                         &waiter,
                         ++last_index});
-    return last_index;
+    return {last_index};
   }
-  [[nodiscard]] bool readable(GroupId group, Index after) const override {
-    return has_lease && applied[group] >= after;
+  [[nodiscard]] bool readable(GroupId group, WriteMark after, bool read_only) const override {
+    return (has_lease || (read_only && serves_read_only)) && applied[group] >= after.index;
   }
-  void read(GroupId group, Index after, Waiter& waiter) override {
+  void read(GroupId group, WriteMark after, bool /*read_only*/, Waiter& waiter) override {
     if (refusal) return waiter.failed(*refusal);
-    reads.push_back({group, after, &waiter});
+    reads.push_back({group, after.index, &waiter});
   }
   [[nodiscard]] const OrderedMap& cached(GroupId) const override { return memory; }
   void read_from_disk(GroupId, std::function<void(const OrderedMap&)> work) override {
@@ -132,6 +132,7 @@ class MemoryDatabase final : public Database {
   MemoryMap memory;
   MemoryMap disk;
   bool has_lease = true;
+  bool serves_read_only = false;  // without one, to clients that said READONLY
   bool disk_full = false;
   bool two_groups = false;
   std::optional<Refusal> refusal;

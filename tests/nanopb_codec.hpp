@@ -260,6 +260,82 @@ inline bool decode_messages(pb_istream_t* stream, const pb_field_t*, void** arg)
   return true;
 }
 
+inline bool encode_text(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
+  const auto& text = *static_cast<const std::string*>(*arg);
+  if (text.empty()) return true;
+  return pb_encode_tag_for_field(stream, field) &&
+         pb_encode_string(stream, reinterpret_cast<const pb_byte_t*>(text.data()), text.size());
+}
+
+inline bool decode_text(pb_istream_t* stream, const pb_field_t*, void** arg) {
+  const auto& target = *static_cast<const detail::ViewTarget<std::string>*>(*arg);
+  std::string_view text;
+  if (!target.take(stream, text)) return false;
+  target.into = text;
+  return true;
+}
+
+inline bool encode_forwarded(pb_ostream_t* stream, const pb_field_t* field, void* const* arg) {
+  for (const auto& request : *static_cast<const std::vector<ForwardedRequest>*>(*arg)) {
+    seshat_proto_ForwardedRequest out = seshat_proto_ForwardedRequest_init_zero;
+    out.id = request.id;
+    out.group = request.group.value;
+    out.operation = detail::encoder(&encode_text, request.operation);
+    out.after_id = request.after_id;
+    if (!pb_encode_tag_for_field(stream, field)) return false;
+    if (!pb_encode_submessage(stream, seshat_proto_ForwardedRequest_fields, &out)) return false;
+  }
+  return true;
+}
+
+inline bool decode_forwarded(pb_istream_t* stream, const pb_field_t*, void** arg) {
+  const auto& target = *static_cast<const detail::ViewTarget<std::vector<ForwardedRequest>>*>(*arg);
+  ForwardedRequest request;
+  detail::ViewTarget<std::string> operation{target.whole, request.operation};
+  seshat_proto_ForwardedRequest in = seshat_proto_ForwardedRequest_init_zero;
+  in.operation = detail::decoder(&decode_text, operation);
+  if (!pb_decode(stream, seshat_proto_ForwardedRequest_fields, &in)) return false;
+  request.id = in.id;
+  request.group = GroupId{in.group};
+  request.after_id = in.after_id;
+  target.into.push_back(std::move(request));
+  return true;
+}
+
+inline bool encode_forwarded_replies(pb_ostream_t* stream, const pb_field_t* field,
+                                     void* const* arg) {
+  for (const auto& reply : *static_cast<const std::vector<ForwardedReply>*>(*arg)) {
+    seshat_proto_ForwardedReply out = seshat_proto_ForwardedReply_init_zero;
+    out.id = reply.id;
+    out.refusal = reply.refusal;
+    out.index = reply.index.value;
+    out.time_ms = reply.time_ms;
+    out.outcome = reply.outcome;
+    out.integer = static_cast<std::uint64_t>(reply.integer);
+    out.reply = detail::encoder(&encode_text, reply.reply);
+    if (!pb_encode_tag_for_field(stream, field)) return false;
+    if (!pb_encode_submessage(stream, seshat_proto_ForwardedReply_fields, &out)) return false;
+  }
+  return true;
+}
+
+inline bool decode_forwarded_replies(pb_istream_t* stream, const pb_field_t*, void** arg) {
+  const auto& target = *static_cast<const detail::ViewTarget<std::vector<ForwardedReply>>*>(*arg);
+  ForwardedReply reply;
+  detail::ViewTarget<std::string> text{target.whole, reply.reply};
+  seshat_proto_ForwardedReply in = seshat_proto_ForwardedReply_init_zero;
+  in.reply = detail::decoder(&decode_text, text);
+  if (!pb_decode(stream, seshat_proto_ForwardedReply_fields, &in)) return false;
+  reply.id = in.id;
+  reply.refusal = in.refusal;
+  reply.index = Index{in.index};
+  reply.time_ms = in.time_ms;
+  reply.outcome = in.outcome;
+  reply.integer = static_cast<std::int64_t>(in.integer);
+  target.into.push_back(std::move(reply));
+  return true;
+}
+
 inline std::string encoded(const Frame& frame) {
   seshat_proto_Frame record = seshat_proto_Frame_init_zero;
   record.has_hello = frame.hello.has_value();
@@ -275,6 +351,8 @@ inline std::string encoded(const Frame& frame) {
   record.messages = detail::encoder(&encode_messages, frame.messages);
   record.has_status = frame.status.has_value();
   if (frame.status) record.status = detail::to_proto(*frame.status);
+  record.forwarded = detail::encoder(&encode_forwarded, frame.forwarded);
+  record.forwarded_replies = detail::encoder(&encode_forwarded_replies, frame.forwarded_replies);
   std::string out;
   detail::append_message(out, seshat_proto_Frame_fields, &record);
   return out;
@@ -284,6 +362,10 @@ inline Result<Frame> decode_frame(std::string_view bytes) {
   seshat_proto_Frame record = seshat_proto_Frame_init_zero;
   Frame frame;
   record.messages = detail::decoder(&decode_messages, frame.messages);
+  detail::ViewTarget<std::vector<ForwardedRequest>> requests{bytes, frame.forwarded};
+  detail::ViewTarget<std::vector<ForwardedReply>> replies{bytes, frame.forwarded_replies};
+  record.forwarded = detail::decoder(&decode_forwarded, requests);
+  record.forwarded_replies = detail::decoder(&decode_forwarded_replies, replies);
   NodeStatus status;
   record.status.groups = detail::decoder(&detail::decode_group_statuses, status.groups);
   if (!detail::decode_message(bytes, seshat_proto_Frame_fields, &record)) {

@@ -41,6 +41,9 @@ namespace {
 
 using namespace std::chrono_literals;
 using namespace seshat::peer_tests;
+using seshat::Forwarded;
+using seshat::ForwardedReply;
+using seshat::ForwardedRequest;
 using seshat::Frame;
 using seshat::GroupId;
 using seshat::Hello;
@@ -113,6 +116,40 @@ TEST_CASE("a peer's queue is bounded in messages and in bytes, and counts what i
   CHECK(link.push({GroupId{0}, heartbeat(1, 2, 6)}) == PeerLink::Pushed::kLost);
   CHECK(link.stats().queued_messages == 3);
   CHECK(link.stats().dropped_messages == 3);
+}
+
+TEST_CASE("what is forwarded has a queue and bounds of its own, and up to a quarter of a frame") {
+  PeerLink link({.max_messages = 1,
+                 .max_message_size_bytes = 10'000,
+                 .frame_size_bytes = 8'000,
+                 .max_forwarded = 6,
+                 .max_forwarded_size_bytes = 12'000},
+                1);
+  const auto request = [](std::size_t size) {
+    return Forwarded(ForwardedRequest{1, GroupId{1}, std::string(size, 'x'), 0});
+  };
+  CHECK(link.push(request(1)) == PeerLink::Pushed::kLost);  // not up
+  link.up(0);
+  CHECK(link.push({GroupId{0}, heartbeat(1, 2, 1)}) == PeerLink::Pushed::kQueued);
+  CHECK(link.push(request(10'000)) == PeerLink::Pushed::kTooLarge);
+  CHECK(link.push(request(1'000)) == PeerLink::Pushed::kQueued);
+  CHECK(link.push(ForwardedReply{2, 0, {}, 0, 0, 0, "reply"}) == PeerLink::Pushed::kQueued);
+  CHECK(link.push(request(9'000)) == PeerLink::Pushed::kQueued);
+  CHECK(link.push(request(2'000)) == PeerLink::Pushed::kLost);  // too much
+  for (int i = 0; i < 3; ++i) CHECK(link.push(request(1)) == PeerLink::Pushed::kQueued);
+  CHECK(link.push(request(1)) == PeerLink::Pushed::kLost);  // too many
+  std::vector<std::vector<std::size_t>> counts;
+  std::size_t size_bytes = 0;
+  while (const auto frame = link.take(size_bytes)) {
+    CHECK(size_bytes >= seshat::peer_detail::encoded(*frame).size());
+    counts.push_back(
+        {frame->messages.size(), frame->forwarded.size(), frame->forwarded_replies.size()});
+  }
+  CHECK(counts == std::vector<std::vector<std::size_t>>{{1, 1, 1}, {0, 1, 0}, {0, 3, 0}});
+  CHECK(link.push(request(1)) == PeerLink::Pushed::kQueued);
+  link.down(0);
+  link.up(0);
+  CHECK_FALSE(link.take(size_bytes));  // gone with the stream
 }
 
 TEST_CASE("a frame ends at its size, and a larger message travels alone") {

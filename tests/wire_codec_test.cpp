@@ -130,6 +130,14 @@ class Random {
     for (std::uint64_t i = below(4); i > 0; --i) {
       frame.messages.push_back({GroupId{number()}, message()});
     }
+    for (std::uint64_t i = one_in(2) ? below(3) : 0; i > 0; --i) {
+      frame.forwarded.push_back({number(), GroupId{number()}, text(), number()});
+    }
+    for (std::uint64_t i = one_in(2) ? below(3) : 0; i > 0; --i) {
+      const auto integer = static_cast<std::int64_t>(number()) * (one_in(2) ? 1 : -1);
+      frame.forwarded_replies.push_back(
+          {number(), number_32(), Index{number()}, number(), number_32(), integer, text()});
+    }
     return frame;
   }
 
@@ -248,11 +256,15 @@ const Fields kHello = {{1, Field::kNumber32}, {2, Field::kBytes},  {4, Field::kN
                        {5, Field::kNumber},   {6, Field::kSmall},  {7, Field::kBytes},
                        {8, Field::kNumber32}, {12, Field::kNumber}};
 const Fields kStatus = {{1, Field::kSmall}, {2, Field::kBytes}};
-const Fields kFrame = {{1, Field::kMessage, &kHello},
-                       {3, Field::kMessage, &kMessage},
-                       {3, Field::kMessage, &kMessage},
-                       {3, Field::kMessage, &kMessage},
-                       {4, Field::kMessage, &kStatus}};
+const Fields kForwarded = {
+    {1, Field::kNumber}, {2, Field::kNumber}, {3, Field::kBytes}, {4, Field::kNumber}};
+const Fields kForwardedReply = {{1, Field::kNumber}, {2, Field::kNumber32}, {3, Field::kNumber},
+                                {4, Field::kNumber}, {5, Field::kNumber32}, {6, Field::kNumber},
+                                {7, Field::kBytes}};
+const Fields kFrame = {{1, Field::kMessage, &kHello},         {3, Field::kMessage, &kMessage},
+                       {3, Field::kMessage, &kMessage},       {3, Field::kMessage, &kMessage},
+                       {4, Field::kMessage, &kStatus},        {5, Field::kMessage, &kForwarded},
+                       {6, Field::kMessage, &kForwardedReply}};
 
 struct Kind {
   const char* name;
@@ -374,8 +386,11 @@ bool has_large_tag(std::string_view bytes, int depth) {
     if (long_tag && static_cast<unsigned char>(field[4]) > 0x0f) return true;
     wire::Reader in(field);
     if (depth == 0 || !in.next()) continue;
-    if (in.field() != seshat_proto_Frame_messages_tag &&
-        in.field() != seshat_proto_RaftMessage_entries_tag) {
+    const bool has_messages =
+        depth == 2 && (in.field() == seshat_proto_Frame_messages_tag ||
+                       in.field() == seshat_proto_Frame_forwarded_tag ||
+                       in.field() == seshat_proto_Frame_forwarded_replies_tag);
+    if (!has_messages && !(depth == 1 && in.field() == seshat_proto_RaftMessage_entries_tag)) {
       continue;
     }
     std::string_view inner;

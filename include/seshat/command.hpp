@@ -158,6 +158,16 @@ class Site {
   [[nodiscard]] virtual bool is_shutting_down() const = 0;
 };
 
+// A write that is under way, for the reads of its connection that come after it: its place in the log,
+// or, where another node proposes it, what Forwarding calls it. Neither: it was refused.
+struct WriteMark {
+  Index index;
+  std::uint64_t forwarded_id = 0;
+
+  [[nodiscard]] bool was_refused() const { return index == Index{} && forwarded_id == 0; }
+  friend bool operator==(const WriteMark&, const WriteMark&) = default;
+};
+
 // Where the keys are, as a connection needs it: reads, proposals, and their words of refusal.
 // node.hpp implements it over Raft and RocksDB, tests in memory.
 class Database {
@@ -165,11 +175,12 @@ class Database {
   virtual ~Database() = default;
   // The group that has `slot`; nullopt: none has it.
   [[nodiscard]] virtual std::optional<GroupId> group_of(Slot slot) const = 0;
-  // Stamps and proposes; see Replica::propose.
-  virtual Index propose(GroupId group, Operation operation, Waiter& waiter) = 0;
-  // See Replica::readable and Replica::read.
-  [[nodiscard]] virtual bool readable(GroupId group, Index after) const = 0;
-  virtual void read(GroupId group, Index after, Waiter& waiter) = 0;
+  // Stamps and proposes, or has the leader do it; see Replica::propose.
+  virtual WriteMark propose(GroupId group, Operation operation, Waiter& waiter) = 0;
+  // See Replica::readable and Replica::read. `read_only`: the client said READONLY, and may be served
+  // by a node that does not lead.
+  [[nodiscard]] virtual bool readable(GroupId group, WriteMark after, bool read_only) const = 0;
+  virtual void read(GroupId group, WriteMark after, bool read_only, Waiter& waiter) = 0;
   // For the loop: kNotInMemory instead of a wait for the disk; and for the pool: with the wait.
   [[nodiscard]] virtual const OrderedMap& cached(GroupId group) const = 0;
   virtual void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) = 0;
@@ -494,8 +505,11 @@ inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
   const bool knows_slot =
       first < args.size() && key.data() == args[first].data() && key.size() == args[first].size();
   const Lookup lookup = read_value(map, knows_slot ? slot : slot_of(key), key, scratch, value);
-  if (lookup != Lookup::kFound || !value.expires_at_ms) return lookup;
-  return at_times(value, times());
+  const bool may_be_over = lookup == Lookup::kFound && value.expires_at_ms;
+  const Lookup found = may_be_over ? at_times(value, times()) : lookup;
+  scratch.hits += found == Lookup::kFound ? 1 : 0;
+  scratch.misses += found == Lookup::kAbsent ? 1 : 0;
+  return found;
 }
 
 inline ReadTimes ReadCall::times() const {

@@ -113,7 +113,7 @@ struct Config {
   struct Client {
     Moved moved = Moved::kRedis;
     OnFollower on_follower = OnFollower::kRedirect;
-    FollowerReads follower_reads = FollowerReads::kOff;
+    FollowerReads follower_reads = FollowerReads::kLinearizable;
     std::string requirepass;  // empty: no password is asked for
     bool protected_mode = true;
     std::uint64_t timeout = 0;                    // in seconds; 0: never
@@ -211,11 +211,9 @@ enum class KeyType : std::uint8_t {
   kDial,
 };
 
-// One name that a choice accepts. Names of features that don't exist yet stay in the table, so that
-// they are refused with words that say so.
+// One name that a choice accepts.
 struct Choice {
   std::string_view name;
-  bool available = true;
 };
 
 // One row. `get` and `set` reach the field in a Config; `set` needs a value of the key's type that
@@ -269,8 +267,8 @@ struct Key {
 // Names of the enumerators, in their order.
 inline constexpr std::array kReadModes = {Choice{"lease"}, Choice{"read-index"}};
 inline constexpr std::array kMovedReplies = {Choice{"redis"}, Choice{"leader-id"}};
-inline constexpr std::array kOnFollower = {Choice{"redirect"}, Choice{"forward", false}};
-inline constexpr std::array kFollowerReads = {Choice{"linearizable", false}, Choice{"stale", false},
+inline constexpr std::array kOnFollower = {Choice{"redirect"}, Choice{"forward"}};
+inline constexpr std::array kFollowerReads = {Choice{"linearizable"}, Choice{"stale"},
                                               Choice{"off"}};
 inline constexpr std::array kTlsAuthClients = {Choice{"no"}, Choice{"optional"}, Choice{"yes"}};
 inline constexpr std::array kLogLevels = {Choice{"debug"}, Choice{"info"}, Choice{"warn"},
@@ -525,11 +523,10 @@ inline std::string environment_name(const Key& key) {
   return name;
 }
 
-// "lease" or "read-index"; only what this version can do.
-[[nodiscard]] inline std::string available_choices(const Key& key) {
+// "lease" or "read-index".
+[[nodiscard]] inline std::string list_of_choices(const Key& key) {
   std::string list;
   for (const Choice& choice : key.choices) {
-    if (!choice.available) continue;
     if (!list.empty()) list += " or ";
     append_quoted(list, choice.name);
   }
@@ -548,7 +545,7 @@ inline std::string expectation(const Key& key) {
     case KeyType::kText:
       return "a text that is not empty";
     case KeyType::kChoice:
-      return available_choices(key);
+      return list_of_choices(key);
     case KeyType::kListenAddress:
       return "host:port, such as 127.0.0.1:6379 or [::1]:6379";
     case KeyType::kDialAddress:
@@ -576,11 +573,7 @@ namespace detail {
   if (key.type == KeyType::kListenAddress || key.type == KeyType::kDialAddress) {
     fits = is_fit_address(key.type, text);
   } else if (key.type == KeyType::kChoice) {
-    const auto choice = std::ranges::find(key.choices, text, &Choice::name);
-    fits = choice != key.choices.end();
-    if (fits && !choice->available) {
-      return "not available in this version; what works is " + available_choices(key);
-    }
+    fits = std::ranges::find(key.choices, text, &Choice::name) != key.choices.end();
   }
   return fits ? std::nullopt : std::optional("must be " + expectation(key));
 }

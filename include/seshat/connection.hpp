@@ -128,7 +128,7 @@ class Connection {
     resp::Protocol protocol;  // as of the request: a HELLO may follow before the reply is written
     GroupId group;
     Slot slot = 0;
-    Index index;  // of a write: its place in the group's log
+    WriteMark mark;  // of a write
     bool answered = false;
     std::string reply;
     std::vector<std::string> args;                      // of a read that has to wait
@@ -174,6 +174,8 @@ class Connection {
   [[nodiscard]] ReadCall read_call(const Command& command, Place place, Args args,
                                    const OrderedMap& map, ReadScratch& scratch) const;
   [[nodiscard]] bool read_at_once(const Command& command, Place place, Args args);
+  [[nodiscard]] Lookup read_cached(const Command& command, Place place, Args args,
+                                   resp::Writer& reply);
 
   [[nodiscard]] bool all_know(const Operation& operation) const;
   void on_done(Request& request, const Outcome& outcome);
@@ -194,7 +196,9 @@ class Connection {
     return resp::Writer(out, session_.protocol);
   }
   [[nodiscard]] std::optional<Place> place_of_keys(const Command& command, Args args);
-  [[nodiscard]] Index last_write(GroupId group) const;
+  [[nodiscard]] WriteMark last_write(GroupId group) const;
+  void note_write(Request& request, WriteMark mark);
+  void wait_to_read(Request& request);
 
   ConnectionHost& host_;
   Site& site_;
@@ -207,7 +211,7 @@ class Connection {
   bool write_waits_ = false;  // for those reads; it is still in the input
   bool next_waits_ = false;   // ... for all replies before it
   bool paused_ = false;
-  std::map<GroupId, Index> last_writes_;  // reads of this connection must see them
+  std::map<GroupId, WriteMark> last_writes_;  // reads of this connection must see them
   std::string output_;
   std::string errors_;        // of the request under way
   ReadScratch read_scratch_;  // of the loop's reads
@@ -430,16 +434,22 @@ inline void Connection::add_place(std::string_view key, std::optional<Place>& pl
   if (group && !place) place = Place{*group, slot};
 }
 
-inline Index Connection::last_write(GroupId group) const {
+inline WriteMark Connection::last_write(GroupId group) const {
   const auto found = last_writes_.find(group);
-  return found == last_writes_.end() ? Index{} : found->second;
+  return found == last_writes_.end() ? WriteMark{} : found->second;
+}
+
+inline void Connection::note_write(Request& request, WriteMark mark) {
+  if (mark.was_refused()) return;  // and answered
+  request.mark = mark;
+  last_writes_[request.group] = mark;
 }
 
 inline void Connection::run_read(const Command& command, Args args) {
   const std::optional<Place> place = place_of_keys(command, args);
   if (!place) return;
-  const Index after = last_write(place->group);
-  const bool readable = host_.database().readable(place->group, after);
+  const bool readable =
+      host_.database().readable(place->group, last_write(place->group), session_.read_only);
   const bool is_watch = command.read == &key_commands::watch;
   if (is_watch && session_.transaction.active()) {
     return reply_error("ERR WATCH inside MULTI is not allowed");
@@ -457,16 +467,28 @@ inline void Connection::run_read(const Command& command, Args args) {
   request.args.assign(args.begin(), args.end());
   ++waiting_reads_;
   if (readable) return serve_read(request);
-  host_.database().read(place->group, after, request);
+  wait_to_read(request);
+}
+
+inline void Connection::wait_to_read(Request& request) {
+  host_.database().read(request.group, last_write(request.group), session_.read_only, request);
 }
 
 // The usual case: everything is in memory, and the reply goes straight to the output.
 inline bool Connection::read_at_once(const Command& command, Place place, Args args) {
   resp::Writer reply = writer(output_);
+  return read_cached(command, place, args, reply) == Lookup::kFound;
+}
+
+// kFound: it has replied.
+inline Lookup Connection::read_cached(const Command& command, Place place, Args args,
+                                      resp::Writer& reply) {
   const OrderedMap& map = host_.database().cached(place.group);
+  read_scratch_.hits = read_scratch_.misses = 0;
   const Lookup lookup = command.read(read_call(command, place, args, map, read_scratch_), reply);
+  if (lookup == Lookup::kFound) door_.count_lookups(read_scratch_.hits, read_scratch_.misses);
   connection_detail::release_excess(read_scratch_);
-  return lookup == Lookup::kFound;
+  return lookup;
 }
 
 inline ReadCall Connection::read_call(const Command& command, Place place, Args args,
@@ -479,12 +501,8 @@ inline void Connection::serve_read(Request& request) {
   if ((request.command->flags & kScan) != 0) return read_from_disk(request);
   const std::vector<std::string_view> args(request.args.begin(), request.args.end());
   resp::Writer reply = request.writer();
-  const OrderedMap& map = host_.database().cached(request.group);
   const Place place{request.group, request.slot};
-  const Lookup lookup =
-      request.command->read(read_call(*request.command, place, args, map, read_scratch_), reply);
-  connection_detail::release_excess(read_scratch_);
-  switch (lookup) {
+  switch (read_cached(*request.command, place, args, reply)) {
     case Lookup::kNotInMemory:
       return read_from_disk(request);
     case Lookup::kDue:
@@ -512,7 +530,10 @@ inline void Connection::read_from_disk(Request& request) {
         request.command->read({map, args, request.slot, scratch, times, first_key}, reply);
     if (lookup == Lookup::kDue) return database.post([this, &request] { wait_for_time(request); });
     if (lookup != Lookup::kFound) reply.error("ERR storage failure");
-    database.post([this, &request] { answer(request); });
+    database.post([this, &request, hits = scratch.hits, misses = scratch.misses] {
+      door_.count_lookups(hits, misses);
+      answer(request);
+    });
   };
   if ((request.command->flags & kScan) != 0) {
     database.scan_disk(request.group, std::move(work));
@@ -544,10 +565,7 @@ inline void Connection::run_write(const Command& command, Args args) {
   Operation operation = kv::operation_of(command, args, host_.limits());
   if (!all_know(operation)) return reply_error(connection_detail::kNotKnownToAll);
   Request& request = add_pending(command, *place, args, 0);
-  const Index index = host_.database().propose(place->group, std::move(operation), request);
-  if (index == Index{}) return;  // refused, and answered
-  request.index = index;
-  last_writes_[place->group] = index;
+  note_write(request, host_.database().propose(place->group, std::move(operation), request));
 }
 
 inline bool Connection::all_know(const Operation& operation) const {
@@ -556,7 +574,7 @@ inline bool Connection::all_know(const Operation& operation) const {
 }
 
 inline void Connection::on_done(Request& request, const Outcome& outcome) {
-  if (request.is_read()) return serve_read(request);  // it waited for the time
+  if (request.is_read()) return wait_to_read(request);  // it waited for the time
   const bool is_exec = request.command->local == &connection_commands::exec;
   if (is_exec && outcome.kind == Outcome::Kind::kReply) {
     reply_transaction(request, outcome);
@@ -569,7 +587,7 @@ inline void Connection::on_done(Request& request, const Outcome& outcome) {
 
 inline void Connection::on_failed(Request& request, Refusal refusal) {
   // Its place in the log may never be filled: no read must wait for that. A later write's may.
-  if (refusal == Refusal::kUnknown && last_write(request.group) == request.index) {
+  if (refusal == Refusal::kUnknown && last_write(request.group) == request.mark) {
     last_writes_.erase(request.group);
   }
   request.writer().error(host_.database().refusal_text(request.slot, refusal, session_.by_tls));
@@ -664,10 +682,7 @@ inline void Connection::run_exec(const Command& command) {
   request.group = place->group;
   request.slot = place->slot;
   request.transaction = transaction.take_commands();
-  const Index index = host_.database().propose(place->group, std::move(operation), request);
-  if (index == Index{}) return;  // refused, and answered
-  request.index = index;
-  last_writes_[place->group] = index;
+  note_write(request, host_.database().propose(place->group, std::move(operation), request));
 }
 
 inline void Connection::reply_transaction(Request& request, const Outcome& outcome) {

@@ -93,6 +93,13 @@ class Door {
 
   // `command`: a name of the table, and so one that stays where it is.
   void count(std::string_view command, std::uint64_t took_us, bool failed);
+  // Keys that reads looked for.
+  void count_lookups(std::uint64_t hits, std::uint64_t misses) {
+    hits_ += hits;
+    misses_ += misses;
+  }
+  [[nodiscard]] std::uint64_t hits() const { return hits_; }
+  [[nodiscard]] std::uint64_t misses() const { return misses_; }
   // By its first word, up to a bound: words come from us, but for those that a bug lets through.
   void count_error(std::string_view text);
   [[nodiscard]] std::uint64_t errors() const { return error_count_; }
@@ -113,6 +120,8 @@ class Door {
   CommandStats* last_stats_ = nullptr;
   std::map<std::string, std::uint64_t, std::less<>> errors_;
   std::uint64_t error_count_ = 0;
+  std::uint64_t hits_ = 0;
+  std::uint64_t misses_ = 0;
 };
 
 // =================================================================================================
@@ -198,6 +207,7 @@ inline void Door::append_error_stats(std::string& out) const {
 }
 
 inline void Door::reset_statistics() {
+  hits_ = misses_ = 0;
   commands_.clear();
   last_stats_ = nullptr;
   errors_.clear();

@@ -50,8 +50,12 @@ class Expiry final : public Waiter {
   void end() { under_way_ = false; }
   void not_leading() { from_ms_ = found_until_ms_ = known_next_ms_ = 0; }
 
+  // Keys that this node had removed.
+  [[nodiscard]] std::uint64_t removed() const { return removed_; }
+
   // The removal was applied, or was not.
-  void done(const Outcome&) override {
+  void done(const Outcome& outcome) override {
+    removed_ += static_cast<std::uint64_t>(outcome.integer);
     from_ms_ = found_until_ms_;
     end();
   }
@@ -72,6 +76,7 @@ class Expiry final : public Waiter {
   std::uint64_t from_ms_ = 0;
   std::uint64_t found_until_ms_ = 0;
   std::uint64_t known_next_ms_ = 0;
+  std::uint64_t removed_ = 0;
 };
 
 // =================================================================================================

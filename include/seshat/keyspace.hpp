@@ -118,6 +118,9 @@ struct ReadTimes {
 struct ReadScratch {
   std::string map_key;
   std::string record;
+  // Keys that were looked for: were they there?
+  std::uint64_t hits = 0;
+  std::uint64_t misses = 0;
 };
 
 // The value of a user's key. `value.data` looks into scratch.record.

@@ -10,8 +10,8 @@
 // Keeps:    which node serves a slot, and what a client is told that asks another one; the records
 //           of the system group, as long as this node leads it; who may vote (membership.hpp).
 // Threads:  the loop, but for what is marked; store and peers answer through the mailbox.
-// Needs:    replica, state_machine, membership, joining, cluster_changes, snapshot_exchange,
-//           command (Topology), store, peer, config.
+// Needs:    replica, forwarding, state_machine, membership, joining, cluster_changes,
+//           snapshot_exchange, command (Topology), store, peer, config.
 #ifndef SESHAT_NODE_HPP
 #define SESHAT_NODE_HPP
 
@@ -36,6 +36,7 @@
 #include "seshat/command.hpp"
 #include "seshat/config.hpp"
 #include "seshat/expiry.hpp"
+#include "seshat/forwarding.hpp"
 #include "seshat/joining.hpp"
 #include "seshat/kv.hpp"
 #include "seshat/leader_clock.hpp"
@@ -57,7 +58,10 @@ namespace seshat {
 inline constexpr std::uint64_t kTickIntervalMs = 25;  // while leadership is not settled
 inline constexpr std::uint64_t kMaxTickIntervalMs = 200;
 
-class Node final : public Database, private LeadershipObserver, private ClusterChanges::Site {
+class Node final : public Database,
+                   private LeadershipObserver,
+                   private ClusterChanges::Site,
+                   private Forwarding::Site {
  public:
   // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
   // something to do. An error: nothing was started.
@@ -78,9 +82,9 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
 
   // ---- clients
   [[nodiscard]] std::optional<GroupId> group_of(Slot slot) const override;
-  Index propose(GroupId group, Operation operation, Waiter& waiter) override;
-  [[nodiscard]] bool readable(GroupId group, Index after) const override;
-  void read(GroupId group, Index after, Waiter& waiter) override;
+  WriteMark propose(GroupId group, Operation operation, Waiter& waiter) override;
+  [[nodiscard]] bool readable(GroupId group, WriteMark after, bool read_only) const override;
+  void read(GroupId group, WriteMark after, bool read_only, Waiter& waiter) override;
   [[nodiscard]] const OrderedMap& cached(GroupId group) const override {
     return store_->cached(group);
   }
@@ -115,6 +119,8 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   [[nodiscard]] std::optional<std::size_t> replicas_with_all() const;
   void append_info(std::string_view section, std::string& out) const;
   [[nodiscard]] bool has_leader() const;
+  // That had expired, and that this node had removed while it led.
+  [[nodiscard]] std::uint64_t expired_keys() const { return expiry_.removed(); }
 
  private:
   // A proposal of the node itself to the system group: one at a time, tried again while needed.
@@ -203,6 +209,16 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   }
   void call(NodeId node, CallRequest request, std::function<void(CallReply)> answer) override;
 
+  // Forwarding::Site
+  Forwarding::Sent send_forwarded(NodeId to, Forwarded forwarded) override;
+  Index propose_forwarded(GroupId group, const std::string& operation, Waiter& waiter) override;
+  [[nodiscard]] std::uint64_t leader_time_ms(GroupId group) const override {
+    return times(group).latest_ms();
+  }
+
+  // This node does not lead the group, and may ask who does.
+  [[nodiscard]] bool may_forward(GroupId group) const;
+  Index propose_here(GroupId group, Operation operation, Waiter& waiter);
   void read_system_records();
   [[nodiscard]] bool knows_system_records() const;
   void refresh_peers();
@@ -239,6 +255,7 @@ class Node final : public Database, private LeadershipObserver, private ClusterC
   std::unique_ptr<Peers> peers_;  // null: peers are off, a cluster of one
   std::unique_ptr<SnapshotExchange> exchange_;
   std::unique_ptr<ClusterChanges> changes_;
+  std::unique_ptr<Forwarding> forwarding_;
   std::unique_ptr<Joining> joining_;                          // while this node asks to be let in
   std::map<NodeId, node_event::HelloReceived> early_hellos_;  // that came meanwhile
 
@@ -463,6 +480,10 @@ inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
     replicas[id] = group.replica.get();
   }
   exchange_->set_replicas(replicas);
+  Forwarding::Site& forwarding_site = *this;
+  forwarding_ =
+      std::make_unique<Forwarding>(replicas, clock_, config_.limits.raft_rpc_timeout_secs * 1000,
+                                   node_detail::random_seed() >> 1, forwarding_site);
   ClusterChanges::Site& site = *this;
   changes_ = std::make_unique<ClusterChanges>(
       ClusterChanges::Options{.auto_promote = config_.cluster.auto_promote}, membership_,
@@ -497,6 +518,7 @@ inline void Node::tick() {
   follow_joining();
   if (knows_system_records()) changes_->tick();
   exchange_->tick();
+  forwarding_->tick();
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
   remove_expired();
   if (stopping_) hand_over();
@@ -530,7 +552,7 @@ inline void Node::propose_removal(const ExpiryScan& scan, const ExpiredKeys& fou
   Operation operation;
   operation.type = OperationType::kRemoveExpired;
   operation.arguments.assign(found.keys.begin(), found.keys.end());
-  (void)propose(kFirstDataGroup, std::move(operation), expiry_);
+  (void)propose_here(kFirstDataGroup, std::move(operation), expiry_);
 }
 
 inline std::uint64_t Node::tick_interval_ms() const {
@@ -552,6 +574,7 @@ inline void Node::drain() {
 inline void Node::end_turn() {
   if (failure_) return;
   for (auto& [id, group] : groups_) group.replica->pump();
+  forwarding_->end_turn();
   refresh_self();
   if (peers_) peers_->flush();
 }
@@ -651,6 +674,12 @@ inline void Node::handle(node_event::FrameReceived& event) {
     const auto group = groups_.find(message.group);
     if (group != groups_.end()) group->second.replica->receive(message.message);
   }
+  for (const ForwardedRequest& request : event.frame.forwarded) {
+    forwarding_->receive(event.from, request);
+  }
+  for (ForwardedReply& reply : event.frame.forwarded_replies) {
+    forwarding_->receive(event.from, std::move(reply));
+  }
   if (!event.frame.status) return;
   neighbours_.heard(event.from, *std::move(event.frame.status), clock_.now_ms());
 }
@@ -687,6 +716,7 @@ inline void Node::handle(node_event::PeerDown& event) {
   neighbours_.down(event.peer);
   logger_.debug("peer is down", {{"peer", event.peer}, {"reason", event.reason}});
   for (auto& [id, group] : groups_) group.replica->unreachable(event.peer);
+  forwarding_->peer_down(event.peer);
 }
 
 inline void Node::handle(node_event::LogCut& event) {
@@ -718,12 +748,14 @@ inline void Node::fail(std::string what, std::string_view headline) {
   logger_.error(headline, {{"reason", what}});
   failure_ = std::move(what);
   for (auto& [id, group] : groups_) group.replica->abandon();
+  if (forwarding_) forwarding_->abandon();
 }
 
 // ---- The cluster ----------------------------------------------------------------------------------------
 
 inline void Node::leadership_changed(GroupId group) {
   const raft::Raft& raft = replica(group).raft();
+  forwarding_->leadership_changed(group);
   const NodeId known = std::exchange(groups_.at(group).known_leader, raft.leader());
   if (raft.leader() != NodeId{}) groups_.at(group).last_leader = raft.leader();
   if (raft.leader() == known && !raft.is_leader()) return;
@@ -839,7 +871,7 @@ inline void Node::propose_record(OperationType type, const std::string& record) 
   operation.type = type;
   operation.arguments = {record};
   system_proposal_.begin();
-  (void)propose(kSystemGroup, std::move(operation), system_proposal_);
+  (void)propose_here(kSystemGroup, std::move(operation), system_proposal_);
 }
 
 // ---- Clients --------------------------------------------------------------------------------------------
@@ -860,7 +892,21 @@ inline std::uint64_t Node::stamp_ms() {
   return last_stamp_ms_;
 }
 
-inline Index Node::propose(GroupId group, Operation operation, Waiter& waiter) {
+// A read that waits for the time may wait for it on any node (Connection::wait_for_time).
+inline WriteMark Node::propose(GroupId group, Operation operation, Waiter& waiter) {
+  const bool forwards = config_.client.on_follower == Config::OnFollower::kForward;
+  if (!stopping_ && (forwards || operation.type == OperationType::kTime) && may_forward(group)) {
+    return {{}, forwarding_->propose(group, codec::encode(operation), waiter)};
+  }
+  return {propose_here(group, std::move(operation), waiter)};
+}
+
+inline bool Node::may_forward(GroupId group) const {
+  const raft::Raft& raft = replica(group).raft();
+  return group != kSystemGroup && !raft.is_leader() && raft.leader() != NodeId{} && !failure_;
+}
+
+inline Index Node::propose_here(GroupId group, Operation operation, Waiter& waiter) {
   if (stopping_) {
     waiter.failed(Refusal::kNotLeader);
     return {};
@@ -874,12 +920,44 @@ inline Index Node::propose(GroupId group, Operation operation, Waiter& waiter) {
   return replica(group).propose(codec::encode(operation), waiter);
 }
 
-inline bool Node::readable(GroupId group, Index after) const {
-  return replica(group).readable(after);
+inline Index Node::propose_forwarded(GroupId group, const std::string& bytes, Waiter& waiter) {
+  Result<Operation> operation = codec::decode_operation(bytes);
+  const bool served = group != kSystemGroup && operation &&
+                      all_know_operations(operation_version_of(operation->type));
+  if (!served) {
+    waiter.failed(Refusal::kNotLeader);
+    return {};
+  }
+  return propose_here(group, *std::move(operation), waiter);
 }
 
-inline void Node::read(GroupId group, Index after, Waiter& waiter) {
-  replica(group).read(after, waiter);
+inline Forwarding::Sent Node::send_forwarded(NodeId to, Forwarded forwarded) {
+  const std::optional<Hello> peer = membership_.peer(to);
+  const bool knows = peer && peer->max_protocol_version >= kForwardingProtocolVersion;
+  if (!peers_ || !knows) return Forwarding::Sent::kNo;
+  switch (peers_->forward(to, std::move(forwarded))) {
+    case PeerLink::Pushed::kQueued:
+      return Forwarding::Sent::kYes;
+    case PeerLink::Pushed::kTooLarge:
+      return Forwarding::Sent::kTooLarge;
+    case PeerLink::Pushed::kLost:
+      break;
+  }
+  return Forwarding::Sent::kNo;
+}
+
+inline bool Node::readable(GroupId group, WriteMark after, bool read_only) const {
+  const bool stale = read_only && config_.client.follower_reads == Config::FollowerReads::kStale;
+  return replica(group).readable(after.index) || (stale && !replica(group).raft().is_leader());
+}
+
+inline void Node::read(GroupId group, WriteMark after, bool read_only, Waiter& waiter) {
+  const bool here = read_only && config_.client.follower_reads != Config::FollowerReads::kOff;
+  const bool forwards = config_.client.on_follower == Config::OnFollower::kForward;
+  if (!stopping_ && (here || forwards) && may_forward(group)) {
+    return forwarding_->read(group, after.forwarded_id, waiter);
+  }
+  replica(group).read(after.index, waiter);
 }
 
 inline void Node::read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
@@ -894,7 +972,7 @@ inline ReadTimes Node::times(GroupId group) const {
   if (group == kSystemGroup) return {};
   const std::uint64_t state_ms = key_values_->time_ms();
   const raft::Raft& raft = replica(group).raft();
-  if (!raft.is_leader()) return {state_ms, state_ms};
+  if (!raft.is_leader()) return {state_ms, forwarding_->heard_time_ms(group)};
   return {state_ms, leader_clock_.stamp_ms(raft.current_term(), clock_.now_ms(), state_ms)};
 }
 
@@ -939,6 +1017,10 @@ inline std::string Node::refusal_text(Slot slot, Refusal refusal, bool by_tls) c
     case Refusal::kLogFull:
     case Refusal::kStorage:
       return "ERR storage failure";
+    case Refusal::kBusy:
+      return "ERR busy: too much waits for the leader already; nothing was done";
+    case Refusal::kTooLarge:
+      return "ERR reply too large to come from the leader; the command was carried out";
     case Refusal::kNoQuorum:
       return "NOQUORUM a majority of the nodes is out of reach; nothing was done";
     case Refusal::kNotLeader:
@@ -965,6 +1047,7 @@ inline void Node::hand_over() {
 }
 
 inline bool Node::may_stop() const {
+  if (forwarding_->waiting() != 0) return false;
   return std::all_of(groups_.begin(), groups_.end(), [&](const auto& entry) {
     const Replica& replica = *entry.second.replica;
     const bool hands_over = replica.raft().is_leader() && has_other_voters(replica);
@@ -1089,6 +1172,7 @@ inline void Node::append_info(std::string_view section, std::string& out) const 
     line(out, "raft_cluster_id", membership_.cluster_id());
     line(out, "raft_may_vote", may_vote_ ? 1 : 0);
     line(out, "raft_wiped", membership_.was_wiped() ? 1 : 0);
+    line(out, "raft_forwarded_waiting", forwarding_->waiting());
     for (const auto& [group, state] : groups_) {
       node_info::append_group(out, *state.replica, store_->log_stats(group), clock_.now_ms());
     }

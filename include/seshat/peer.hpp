@@ -105,6 +105,10 @@ class Peers final : public Transport {
   // Owner's thread. Queues for `message.to`; flush() sends. Lost, and counted, at the queue's bound
   // and while the stream is not up.
   void send(GroupId group, raft::Message message) override;
+  // Owner's thread. Queues for `to`; flush() sends. kLost: the stream is not up, or its queue is full;
+  // kTooLarge: it may not be sent. Then it is not sent. What was queued may yet get lost with its
+  // stream; on_peer_down says so of ours.
+  PeerLink::Pushed forward(NodeId to, Forwarded forwarded);
   // Owner's thread. To all peers that are up, with the next flush(); and from now on with every
   // sign of life and to every peer that comes up.
   void send_status(NodeStatus status);
@@ -388,6 +392,13 @@ inline void Peers::send(GroupId group, raft::Message message) {
   if (pushed == PeerLink::Pushed::kTooLarge) {
     core_->complain("a message is larger than may be sent, and is dropped", peer.id, "");
   }
+}
+
+inline PeerLink::Pushed Peers::forward(NodeId to, Forwarded forwarded) {
+  const auto found = peers_->find(to);
+  if (found == peers_->end()) return PeerLink::Pushed::kLost;
+  const std::lock_guard lock(found->second->mutex);
+  return found->second->link.push(std::move(forwarded));
 }
 
 inline void Peers::send_status(NodeStatus status) {

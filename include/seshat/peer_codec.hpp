@@ -1,6 +1,7 @@
 // seshat/peer_codec.hpp - what nodes tell each other <-> bytes: frames, calls, snapshots.
 //
-// As codec.hpp, which encodes the records inside: Raft messages by hand, the rest by nanopb. All of
+// As codec.hpp, which encodes the records inside: Raft messages and what is forwarded by hand, the rest
+// by nanopb. All of
 // these come from outside the process: what can't be read is an error, never a crash, and no length
 // is trusted.
 //
@@ -318,6 +319,94 @@ inline void take_message(wire::Reader& frame, std::vector<PeerMessage>& messages
   if (from_proto(fields, std::move(parts), message)) messages.push_back(std::move(message));
 }
 
+// ---- What is forwarded, by hand
+
+template <class Out>
+void put(Out& out, const ForwardedRequest& request) {
+  out.number(seshat_proto_ForwardedRequest_id_tag, request.id);
+  out.number(seshat_proto_ForwardedRequest_group_tag, request.group.value);
+  out.bytes(seshat_proto_ForwardedRequest_operation_tag, request.operation);
+  out.number(seshat_proto_ForwardedRequest_after_id_tag, request.after_id);
+}
+
+template <class Out>
+void put(Out& out, const ForwardedReply& reply) {
+  out.number(seshat_proto_ForwardedReply_id_tag, reply.id);
+  out.number(seshat_proto_ForwardedReply_refusal_tag, reply.refusal);
+  out.number(seshat_proto_ForwardedReply_index_tag, reply.index.value);
+  out.number(seshat_proto_ForwardedReply_time_ms_tag, reply.time_ms);
+  out.number(seshat_proto_ForwardedReply_outcome_tag, reply.outcome);
+  out.number(seshat_proto_ForwardedReply_integer_tag, static_cast<std::uint64_t>(reply.integer));
+  out.bytes(seshat_proto_ForwardedReply_reply_tag, reply.reply);
+}
+
+template <class Body>
+void append_forwarded(std::string& out, std::uint32_t tag, const std::vector<Body>& all) {
+  for (const Body& body : all) {
+    wire::Size size;
+    put(size, body);
+    wire::Size head;
+    head.head(tag, size.size_bytes());
+    wire::Writer writer(out, head.size_bytes() + size.size_bytes());
+    writer.head(tag, size.size_bytes());
+    put(writer, body);
+  }
+}
+
+inline void take_text(wire::Reader& in, std::string& text) {
+  std::string_view bytes;
+  in.take(bytes);
+  text.assign(bytes);
+}
+
+inline void take_field(wire::Reader& in, ForwardedRequest& request) {
+  switch (in.field()) {
+    case seshat_proto_ForwardedRequest_id_tag:
+      return in.take(request.id);
+    case seshat_proto_ForwardedRequest_group_tag:
+      return in.take(request.group.value);
+    case seshat_proto_ForwardedRequest_operation_tag:
+      return take_text(in, request.operation);
+    case seshat_proto_ForwardedRequest_after_id_tag:
+      return in.take(request.after_id);
+  }
+}
+
+inline void take_field(wire::Reader& in, ForwardedReply& reply) {
+  std::uint64_t integer = 0;
+  switch (in.field()) {
+    case seshat_proto_ForwardedReply_id_tag:
+      return in.take(reply.id);
+    case seshat_proto_ForwardedReply_refusal_tag:
+      return in.take(reply.refusal);
+    case seshat_proto_ForwardedReply_index_tag:
+      return in.take(reply.index.value);
+    case seshat_proto_ForwardedReply_time_ms_tag:
+      return in.take(reply.time_ms);
+    case seshat_proto_ForwardedReply_outcome_tag:
+      return in.take(reply.outcome);
+    case seshat_proto_ForwardedReply_integer_tag:
+      in.take(integer);
+      reply.integer = static_cast<std::int64_t>(integer);
+      return;
+    case seshat_proto_ForwardedReply_reply_tag:
+      return take_text(in, reply.reply);
+  }
+}
+
+// What `frame` stands at.
+template <class Body>
+void take_forwarded(wire::Reader& frame, std::vector<Body>& all) {
+  std::string_view bytes;
+  frame.take(bytes);
+  if (!frame.whole()) return;
+  Body body;
+  wire::Reader in(bytes);
+  while (in.next()) take_field(in, body);
+  if (!in.whole()) return frame.refuse();
+  all.push_back(std::move(body));
+}
+
 // ---- Handshakes
 
 inline seshat_proto_Hello to_proto(const Hello& hello) {
@@ -433,8 +522,8 @@ inline void append_status(std::string& out, const NodeStatus& status) {
   append_message(out, seshat_proto_Frame_fields, &record);
 }
 
-// Messages, which have no decoder here, are skipped.
-inline bool read_but_messages(std::string_view bytes, Frame& frame) {
+// Messages and what is forwarded, which have no decoder here, are skipped.
+inline bool read_the_rest(std::string_view bytes, Frame& frame) {
   seshat_proto_Frame record = seshat_proto_Frame_init_zero;
   NodeStatus status;
   record.status.groups = decoder(&decode_group_statuses, status.groups);
@@ -460,20 +549,30 @@ inline void encode(const Frame& frame, std::string& out) {
   if (frame.hello || frame.hello_reply) detail::append_handshake(out, frame);
   detail::append_messages(out, frame.messages);
   if (frame.status) detail::append_status(out, *frame.status);
+  detail::append_forwarded(out, seshat_proto_Frame_forwarded_tag, frame.forwarded);
+  detail::append_forwarded(out, seshat_proto_Frame_forwarded_replies_tag, frame.forwarded_replies);
 }
 
 inline Result<Frame> decode_frame(std::string_view bytes) {
   Frame frame;
-  bool rare = false;  // it holds something else than messages
+  bool rare = false;  // it holds something else
   wire::Reader in(bytes);
   while (in.next()) {
-    if (in.field() == seshat_proto_Frame_messages_tag) {
-      detail::take_message(in, frame.messages);
-    } else {
-      rare = true;
+    switch (in.field()) {
+      case seshat_proto_Frame_messages_tag:
+        detail::take_message(in, frame.messages);
+        break;
+      case seshat_proto_Frame_forwarded_tag:
+        detail::take_forwarded(in, frame.forwarded);
+        break;
+      case seshat_proto_Frame_forwarded_replies_tag:
+        detail::take_forwarded(in, frame.forwarded_replies);
+        break;
+      default:
+        rare = true;
     }
   }
-  if (!in.whole() || (rare && !detail::read_but_messages(bytes, frame))) {
+  if (!in.whole() || (rare && !detail::read_the_rest(bytes, frame))) {
     return detail::undecodable("Frame", "it is not a whole message");
   }
   return frame;

@@ -46,6 +46,9 @@ struct PeerQueueLimits {
   // A frame ends before it would pass this, so that heartbeats don't wait behind much; only a
   // single message may be larger.
   std::size_t frame_size_bytes = 1u << 20;
+  // Of what is forwarded, which has a queue of its own and up to a quarter of each frame.
+  std::size_t max_forwarded = 65536;
+  std::size_t max_forwarded_size_bytes = 64u << 20;
 };
 
 // Counts since the start.
@@ -162,6 +165,8 @@ class PeerLink {
   // ---- the queue
   enum class Pushed : std::uint8_t { kQueued, kLost, kTooLarge };
   Pushed push(PeerMessage message);
+  // What is forwarded is never lost in silence while the stream is up: the caller tells who waits.
+  Pushed push(Forwarded forwarded);
   // The next frame: messages in order, and the status when it is due. nullopt: nothing to say.
   // `size_bytes` becomes an estimate of its size.
   [[nodiscard]] std::optional<Frame> take(std::size_t& size_bytes);
@@ -195,10 +200,16 @@ class PeerLink {
     std::size_t size_bytes = 0;
   };
 
+  static constexpr std::size_t kFrameHeadBytes = 64;  // about
+
+  void take_forwarded(Frame& frame, std::size_t& size_bytes);
+
   [[nodiscard]] std::uint64_t next_delay_ms();
 
   PeerQueueLimits limits_;
   std::deque<Queued> queue_;
+  std::deque<Forwarded> forwarded_;
+  std::size_t forwarded_size_bytes_ = 0;
   std::optional<NodeStatus> status_;
   bool speak_ = false;
   PeerStats stats_;
@@ -215,6 +226,7 @@ class PeerLink {
 
 // Roughly what `message` takes in memory and on the wire.
 [[nodiscard]] std::size_t message_size_bytes(const raft::Message& message);
+[[nodiscard]] std::size_t forwarded_size_bytes(const Forwarded& forwarded);
 
 // =================================================================================================
 // Bodies
@@ -226,6 +238,12 @@ inline std::size_t message_size_bytes(const raft::Message& message) {
     for (const raft::Entry& entry : append->entries) size_bytes += entry.size_bytes();
   }
   return size_bytes;
+}
+
+inline std::size_t forwarded_size_bytes(const Forwarded& forwarded) {
+  const auto* request = std::get_if<ForwardedRequest>(&forwarded);
+  return 64 +
+         (request ? request->operation.size() : std::get<ForwardedReply>(forwarded).reply.size());
 }
 
 // ---- The queue ----------------------------------------------------------------------------------
@@ -245,15 +263,43 @@ inline PeerLink::Pushed PeerLink::push(PeerMessage message) {
   return Pushed::kQueued;
 }
 
+inline PeerLink::Pushed PeerLink::push(Forwarded forwarded) {
+  const std::size_t size_bytes = forwarded_size_bytes(forwarded);
+  if (size_bytes > limits_.max_message_size_bytes) return Pushed::kTooLarge;
+  const bool full = forwarded_.size() >= limits_.max_forwarded ||
+                    forwarded_size_bytes_ + size_bytes > limits_.max_forwarded_size_bytes;
+  if (!stats_.up || full) return Pushed::kLost;
+  forwarded_.push_back(std::move(forwarded));
+  forwarded_size_bytes_ += size_bytes;
+  return Pushed::kQueued;
+}
+
+inline void PeerLink::take_forwarded(Frame& frame, std::size_t& size_bytes) {
+  while (!forwarded_.empty()) {
+    const std::size_t next_size_bytes = forwarded_size_bytes(forwarded_.front());
+    const bool fits = size_bytes + next_size_bytes <= limits_.frame_size_bytes / 4;
+    if (!fits && frame.forwarded.size() + frame.forwarded_replies.size() != 0) return;
+    size_bytes += next_size_bytes;
+    forwarded_size_bytes_ -= next_size_bytes;
+    if (auto* request = std::get_if<ForwardedRequest>(&forwarded_.front())) {
+      frame.forwarded.push_back(std::move(*request));
+    } else {
+      frame.forwarded_replies.push_back(std::get<ForwardedReply>(std::move(forwarded_.front())));
+    }
+    forwarded_.pop_front();
+  }
+}
+
 inline std::optional<Frame> PeerLink::take(std::size_t& size_bytes) {
-  size_bytes = 64;
-  if (!stats_.up || (queue_.empty() && !speak_)) return std::nullopt;
+  size_bytes = kFrameHeadBytes;
+  if (!stats_.up || (queue_.empty() && forwarded_.empty() && !speak_)) return std::nullopt;
   Frame frame;
+  take_forwarded(frame, size_bytes);
   frame.messages.reserve(std::min<std::size_t>(queue_.size(), 64));
   while (!queue_.empty()) {
     Queued& next = queue_.front();
     const bool fits = size_bytes + next.size_bytes <= limits_.frame_size_bytes;
-    if (!fits && !frame.messages.empty()) break;
+    if (!fits && size_bytes > kFrameHeadBytes) break;
     size_bytes += next.size_bytes;
     stats_.queued_size_bytes -= next.size_bytes;
     frame.messages.push_back(std::move(next.message));
@@ -284,6 +330,8 @@ inline void PeerLink::down(std::uint64_t now_ms) {
   stats_.dropped_messages += queue_.size();
   stats_.queued_messages = stats_.queued_size_bytes = 0;
   queue_.clear();
+  forwarded_.clear();
+  forwarded_size_bytes_ = 0;
   down_at_ms_ = now_ms;
   // One that comes and goes is as good as one that doesn't come.
   failures_ = now_ms - up_at_ms_ < kMaxDialDelayMs ? failures_ + 1 : 0;

@@ -145,7 +145,10 @@ inline std::optional<std::string> Incoming::receive() {
   if (frame->hello || frame->hello_reply) return "a second handshake";
   count_received(size_bytes);
   core_->drop_foreign(peer_, *frame);
-  if (frame->messages.empty() && !frame->status) return std::nullopt;  // just a sign of life
+  const bool forwards = !frame->forwarded.empty() || !frame->forwarded_replies.empty();
+  if (frame->messages.empty() && !forwards && !frame->status) {
+    return std::nullopt;  // just a sign of life
+  }
   core_->tell(
       [&](PeerEvents& events, const Logger&) { events.on_frame(peer_, std::move(*frame)); });
   return std::nullopt;
@@ -162,7 +165,9 @@ inline void Incoming::count_received(std::size_t size_bytes) {
 }
 
 inline std::optional<std::string> Incoming::receive_hello(Frame frame) {
-  if (!frame.hello || frame.hello_reply || !frame.messages.empty()) return "a frame before Hello";
+  const bool only_hello = frame.hello && !frame.hello_reply && frame.messages.empty() &&
+                          frame.forwarded.empty() && frame.forwarded_replies.empty();
+  if (!only_hello) return "a frame before Hello";
   {
     const std::lock_guard lock(mutex_);
     state_ = State::kAsking;

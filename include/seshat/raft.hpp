@@ -392,6 +392,9 @@ class Raft {
   // Hands leadership to `to`, or to the most advanced peer; a no-op on a follower, and when `to` is
   // not another voter.
   void transfer_leadership(std::uint64_t now_ms, NodeId to = {});
+  // `peer` learns what has committed by now, and not with the next heartbeat: somebody waits for it
+  // there.
+  void tell_commit(NodeId peer);
   // An empty node must not vote before a leader admitted it: it may have voted before it was wiped.
   void set_may_vote(bool may_vote) { may_vote_ = may_vote; }
 
@@ -458,6 +461,7 @@ class Raft {
     std::size_t inflight_size_bytes = 0;
     std::uint64_t acked_round = 0;
     std::uint64_t withhold_ms = 0;  // as its last acknowledgement said
+    Index commit_told;              // the newest that was sent to it
     bool vote_granted = false;
     std::uint64_t heard_ms = 0;  // in ticked_ms_
     bool needs_snapshot = false;
@@ -1372,7 +1376,7 @@ inline void Raft::heartbeat(std::uint64_t now_ms) {
 // Asks about the entry before next_index: if one of ours was lost on the way, the answer says so.
 inline void Raft::send_heartbeat(Peer& peer) {
   AppendEntries request;
-  request.commit_index = commit_index_;
+  request.commit_index = peer.commit_told = commit_index_;
   request.round = round_;
   request.compactable_index = compactable_index();
   const Index prev = peer.next_index - 1;
@@ -1384,6 +1388,13 @@ inline void Raft::send_heartbeat(Peer& peer) {
     request.prev_log_term = peer.prev_term;
   }  // else index 0, which matches every log: only the round counts
   send(peer.id, current_term_, std::move(request));
+}
+
+inline void Raft::tell_commit(NodeId peer_id) {
+  Peer* peer = find_peer(peer_id);
+  if (role_ == Role::kLeader && peer != nullptr && peer->commit_told < commit_index_) {
+    send_heartbeat(*peer);
+  }
 }
 
 // Sends what `peer` lacks: pipelined while it agrees, one message at a time while probing.
@@ -1440,6 +1451,7 @@ inline Index Raft::compactable_index() const {
 
 inline void Raft::send_entries(Peer& peer, Index prev, Term prev_term, std::vector<Entry> entries) {
   AppendEntries request{prev, prev_term, commit_index_, round_, {}, std::move(entries)};
+  peer.commit_told = commit_index_;
   if (peer.replicating) {
     std::size_t size_bytes = 0;
     for (const Entry& entry : request.entries) size_bytes += entry.size_bytes();

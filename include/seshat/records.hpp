@@ -35,9 +35,11 @@ inline constexpr std::uint32_t kKeyspaceRecordVersion = 3;
 // 2 came with commands and transactions.
 inline constexpr std::uint32_t kOperationVersion = 2;
 inline constexpr std::uint32_t kCommandOperationVersion = 2;
-// Of the peer channel: what this program speaks, from and to. 2 has snapshots and calls.
+// Of the peer channel: what this program speaks, from and to. 2 has snapshots and calls, 3 forwards
+// what clients ask.
 inline constexpr std::uint32_t kMinProtocolVersion = 1;
-inline constexpr std::uint32_t kProtocolVersion = 2;
+inline constexpr std::uint32_t kProtocolVersion = 3;
+inline constexpr std::uint32_t kForwardingProtocolVersion = 3;
 
 inline constexpr GroupId kSystemGroup{0};
 inline constexpr GroupId kFirstDataGroup{1};
@@ -238,12 +240,39 @@ struct NodeStatus {
   friend bool operator==(const NodeStatus&, const NodeStatus&) = default;
 };
 
-// One write on a stream: a handshake message, or all Raft messages that gathered.
+// ---- What clients ask a node that does not lead, on its way to the leader (forwarding.hpp)
+
+struct ForwardedRequest {
+  std::uint64_t id = 0;  // drawn by who asks, larger than those before
+  GroupId group;
+  std::string operation;       // to be proposed; empty: from where on may be read?
+  std::uint64_t after_id = 0;  // of a read: it sees those writes of the same node, up to this id
+
+  friend bool operator==(const ForwardedRequest&, const ForwardedRequest&) = default;
+};
+
+struct ForwardedReply {
+  std::uint64_t id = 0;
+  std::uint32_t refusal = 0;  // 0: done; else why not, as forwarding.hpp numbers it
+  Index index;                // of a write: its entry; of a read: what must be applied before it
+  std::uint64_t time_ms = 0;  // of a read: by the leader's clock
+  std::uint32_t outcome = 0;  // of a write: Outcome's kind, and what it holds
+  std::int64_t integer = 0;
+  std::string reply = {};
+
+  friend bool operator==(const ForwardedReply&, const ForwardedReply&) = default;
+};
+
+using Forwarded = std::variant<ForwardedRequest, ForwardedReply>;
+
+// One write on a stream: a handshake message, or all that gathered.
 struct Frame {
   std::optional<Hello> hello;
   std::optional<HelloReply> hello_reply;
   std::vector<PeerMessage> messages;
   std::optional<NodeStatus> status;
+  std::vector<ForwardedRequest> forwarded;
+  std::vector<ForwardedReply> forwarded_replies;
 };
 
 // ---- Calls: a question and an answer, outside the streams ---------------------------------------

@@ -103,6 +103,8 @@ enum class Refusal : std::uint8_t {
   kStorage,    // nothing was appended: the disk has failed, this node is about to end
   kTimeout,    // in the log, but not committed within the request timeout: it may still happen
   kUnknown,    // in the log, but leadership or the disk was lost: it may or may not have happened
+  kBusy,       // nothing was appended: too much waits for another node's answer
+  kTooLarge,   // it was done, but the answer is too large to come from the node that did it
 };
 
 // Hears exactly one of these, once, perhaps before propose() or read() returns. Must live until
@@ -149,12 +151,17 @@ class Replica {
   [[nodiscard]] bool readable(Index after) const;
   // The same, as soon as that is so.
   void read(Index after, Waiter& waiter);
+  // As soon as everything up to `index` is applied here, whoever leads: for who was told so by the
+  // leader.
+  void read_at(Index index, Waiter& waiter);
 
   // ---- the world
   void tick();
   void receive(const raft::Message& message);
   void unreachable(NodeId peer);
   void transfer_leadership(NodeId to = {});
+  // See raft::Raft::tell_commit.
+  void tell_commit(NodeId peer) { raft_.tell_commit(peer); }
   void set_may_vote(bool may_vote) { raft_.set_may_vote(may_vote); }
   void on_synced(std::uint64_t write_id);
   void on_applied(Index last, const std::vector<Outcome>& outcomes);
@@ -288,6 +295,15 @@ inline void Replica::read(Index after, Waiter& waiter) {
   const std::uint64_t id = next_read_id_++;
   if (abandoned_ || !raft_.read(now_ms, id)) return waiter.failed(refusal());
   reads_.emplace(id, Read{now_ms + request_timeout_ms_, in_log(after), &waiter});
+}
+
+inline void Replica::read_at(Index index, Waiter& waiter) {
+  if (abandoned_) return waiter.failed(refusal());
+  if (raft_.last_applied() >= index) return waiter.readable();
+  const std::uint64_t id = next_read_id_++;
+  const std::uint64_t deadline_ms = environment_.clock.now_ms() + request_timeout_ms_;
+  reads_.emplace(id, Read{deadline_ms, {}, &waiter});
+  applying_.emplace(index, id);
 }
 
 inline void Replica::tick() {

@@ -101,8 +101,7 @@ struct TransactionRecord {
 // The arguments of an entry; `numbers` keeps those that are made here, and must not change after.
 [[nodiscard]] std::vector<std::string_view> write_transaction(
     const std::vector<WatchedKey>& watched,
-    const std::vector<const TransactionQueue::Words*>& commands,
-    std::vector<std::string>& numbers);
+    const std::vector<const TransactionQueue::Words*>& commands, std::vector<std::string>& numbers);
 // nullopt: they are not what write_transaction() made.
 [[nodiscard]] std::optional<TransactionRecord> read_transaction(
     std::span<const std::string_view> arguments);

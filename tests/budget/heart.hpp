@@ -75,11 +75,13 @@ class Member final : public Database,
 
   // Database, as node.hpp has it while one shard has all slots.
   [[nodiscard]] std::optional<GroupId> group_of(Slot) const override { return kFirstDataGroup; }
-  Index propose(GroupId group, Operation operation, Waiter& waiter) override;
-  [[nodiscard]] bool readable(GroupId, Index after) const override {
-    return replica_.readable(after);
+  WriteMark propose(GroupId group, Operation operation, Waiter& waiter) override;
+  [[nodiscard]] bool readable(GroupId, WriteMark after, bool) const override {
+    return replica_.readable(after.index);
   }
-  void read(GroupId, Index after, Waiter& waiter) override { replica_.read(after, waiter); }
+  void read(GroupId, WriteMark after, bool, Waiter& waiter) override {
+    replica_.read(after.index, waiter);
+  }
   [[nodiscard]] const OrderedMap& cached(GroupId) const override { return map_; }
   void read_from_disk(GroupId, std::function<void(const OrderedMap&)>) override { std::abort(); }
   void post(std::function<void()>) override { std::abort(); }
@@ -150,9 +152,9 @@ inline void Member::end_turn() {
   } while (report());
 }
 
-inline Index Member::propose(GroupId, Operation operation, Waiter& waiter) {
+inline WriteMark Member::propose(GroupId, Operation operation, Waiter& waiter) {
   operation.time_ms = 1'700'000'000'000 + clock_.now;
-  return replica_.propose(codec::encode(operation), waiter);
+  return {replica_.propose(codec::encode(operation), waiter)};
 }
 
 // As store_log.hpp: one batch a write.
@@ -244,13 +246,13 @@ inline Heart::Heart(Run run) : run_(std::move(run)) {
     members_.push_back(std::make_unique<Member>(NodeId{id}, clock_, wire_));
   }
   const Member& leader = member(kLeader);
-  for (int ticks = 0; ticks < 400 && !leader.readable(kFirstDataGroup, {}); ++ticks) {
+  for (int ticks = 0; ticks < 400 && !leader.readable(kFirstDataGroup, {}, false); ++ticks) {
     clock_.now += kTickMs;
     member(kLeader).tick();
     member(kLeader).end_turn();
     deliver();
   }
-  expect(leader.readable(kFirstDataGroup, {}), "member 1 does not lead");
+  expect(leader.readable(kFirstDataGroup, {}, false), "member 1 does not lead");
 }
 
 inline std::string Heart::serve(std::string_view requests) {

@@ -274,6 +274,8 @@ TEST_CASE("INFO, the slow log and the statistics tell what was done") {
   const Info info = parse_info(client.ask("INFO", "all"));
   CHECK(number(info, "connected_clients") == 1);
   CHECK(number(info, "total_error_replies") == 1);
+  CHECK(number(info, "keyspace_hits") == 1);
+  CHECK(number(info, "keyspace_misses") == 0);
   CHECK(info.at("errorstat_ERR") == "count=1");
   CHECK_THAT(info.at("cmdstat_set"), StartsWith("calls=1,usec="));
   CHECK_THAT(info.at("cmdstat_get"), StartsWith("calls=1,usec="));

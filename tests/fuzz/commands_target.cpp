@@ -93,7 +93,7 @@ class Node final : public Database {
     if (slot % 7 == 0) return std::nullopt;
     return slot >= kSlotCount / 2 ? GroupId{2} : kFirstDataGroup;
   }
-  Index propose(GroupId id, Operation operation, Waiter& waiter) override {
+  WriteMark propose(GroupId id, Operation operation, Waiter& waiter) override {
     if (options_.refusals && chance_.one_in(4)) {
       waiter.failed(Refusal::kNotLeader);
       return {};
@@ -104,15 +104,15 @@ class Node final : public Database {
     group.log.push_back({Term{1}, index, raft::EntryType::kNormal,
                          std::make_shared<const std::string>(codec::encode(operation))});
     group.waiters.push_back(&waiter);
-    return index;
+    return {index};
   }
-  [[nodiscard]] bool readable(GroupId id, Index after) const override {
+  [[nodiscard]] bool readable(GroupId id, WriteMark after, bool) const override {
     if (options_.lease_comes_and_goes && chance_.one_in(2)) return false;
-    return applied(id) >= after;
+    return applied(id) >= after.index;
   }
-  void read(GroupId id, Index after, Waiter& waiter) override {
+  void read(GroupId id, WriteMark after, bool, Waiter& waiter) override {
     if (options_.refusals && chance_.one_in(4)) return waiter.failed(Refusal::kNoQuorum);
-    reads_.push_back({id, after, &waiter});
+    reads_.push_back({id, after.index, &waiter});
   }
   [[nodiscard]] const OrderedMap& cached(GroupId id) const override {
     if (!options_.cold_memory) return groups_[id].map;
