@@ -219,6 +219,9 @@ inline void RuleCheck::check_door() {
   const auto clients = split_address(config_.node.client_addr);
   if (!clients || is_loopback_host(clients->host) || !config_.client.requirepass.empty()) return;
   const bool is_protected = config_.client.protected_mode;
+  const bool wants_certificate =
+      config_.client.tls_only && config_.client.tls_auth_clients == Config::TlsAuthClients::kYes;
+  if (wants_certificate && !is_protected) return;
   add(Severity::kWarning, "node.client_addr", "client.requirepass", show(config_.node.client_addr),
       is_protected
           ? "without a password only clients of this machine are served: set client.requirepass, "

@@ -541,7 +541,7 @@ inline void Node::remove_expired() {
   if (!scan) return;
   key_values_->forget_given_times();  // those up to here are on disk when that is read
   store_->scan_disk(group, [this, scan = *scan](const OrderedMap& map) {
-    ExpiredKeys found = expired_keys(map, scan);
+    ExpiredKeys found = seshat::expired_keys(map, scan);
     mailbox_.push([this, scan, found = std::move(found)] { propose_removal(scan, found); });
   });
 }

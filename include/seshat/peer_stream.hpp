@@ -73,6 +73,7 @@ inline constexpr std::uint64_t kLongestCallMs = 60'000;
 inline constexpr std::size_t kMaxIncomingSnapshots = 8;
 inline constexpr std::size_t kSlowThreads = 2;
 inline constexpr int kConnectTimeoutMs = 1000;
+inline constexpr int kServerHandshakeTimeoutMs = 10'000;  // of gRPC, and TLS; 2 minutes by default
 inline constexpr int kKeepaliveTimeMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5000;
 inline constexpr std::uint64_t kShutdownMs = 500;

@@ -723,9 +723,8 @@ inline void Server::was_written(const ClientPtr& client, const asio::error_code&
 
 // It broke; perhaps by breaking the rules of TLS.
 inline void Server::lose(const ClientPtr& client) {
-  if (!client->closed && client->tls && !client->tls->problem().empty()) {
-    note_tls_problem(*client, client->tls->problem());
-  }
+  const std::string problem = client->tls ? client->tls->problem() : std::string();
+  if (!client->closed && !problem.empty()) note_tls_problem(*client, problem);
   close(client);
 }
 

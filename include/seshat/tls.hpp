@@ -135,8 +135,10 @@ class Session {
 
   // Any thread.
   [[nodiscard]] bool is_established() const { return established_; }
-  [[nodiscard]] bool is_closed() const { return closed_; }
-  [[nodiscard]] const std::string& problem() const { return problem_; }
+  // Empty: it has not failed.
+  [[nodiscard]] std::string problem() const {
+    return failed_.load(std::memory_order_acquire) ? problem_ : std::string();
+  }
 
  private:
   [[nodiscard]] bool shake_hands();
@@ -147,9 +149,9 @@ class Session {
   [[maybe_unused]] std::size_t fed_begin_ = 0;
   std::string output_;
   std::atomic<bool> established_{false};
-  bool closed_ = false;
-  [[maybe_unused]] bool failed_ = false;
-  std::string problem_;
+  [[maybe_unused]] bool closed_ = false;
+  std::atomic<bool> failed_{false};
+  std::string problem_;  // written once, before failed_
 
   friend struct Wires;
 };
@@ -465,9 +467,10 @@ inline std::string explain(int reason, long verdict) {
 }  // namespace detail
 
 inline void Session::note_problem() {
-  failed_ = true;
+  if (failed_) return;
   const int reason = ERR_GET_REASON(ERR_peek_last_error());
   problem_ = detail::explain(reason, SSL_get_verify_result(native_.get()));
+  failed_.store(true, std::memory_order_release);
 }
 
 #else  // without OpenSSL: nothing can be loaded, and so there is no session

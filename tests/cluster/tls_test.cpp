@@ -121,11 +121,12 @@ class TlsClient {
   }
   void read_more() {
     const std::string sealed = socket_.receive_bytes();
-    std::size_t end = input_.size();
+    const std::size_t before = input_.size();
+    std::size_t end = before;
     const auto status = session_->open(sealed, input_, end);
     input_.resize(end);
     if (status == tls::Session::Status::kFailed) throw ConnectionError(session_->problem());
-    if (status == tls::Session::Status::kClosed) throw ConnectionError("closed");
+    if (status == tls::Session::Status::kClosed && end == before) throw ConnectionError("closed");
   }
 
   Client socket_;
@@ -476,6 +477,14 @@ TEST_CASE("nodes that speak TLS with each other lose one and go on; strangers ge
   cluster.set_settings(4, peer_tls(made, "stranger", "other"));
   check_cannot_join(cluster, 4, "certificate is not accepted");
   CHECK(cluster.log_says(1, "turned a node away: the TLS handshake failed: it hung up"));
+  // It believes the others, and they do not believe it.
+  write_text(made.certificate("both"),
+             read_text(made.certificate("ca")) + read_text(made.certificate("other")));
+  cluster.set_settings(4, peer_tls(made, "stranger", "both"));
+  check_cannot_join(cluster, 4, "it can't join the cluster");
+  CHECK(cluster.log_says(1,
+                         "turned a node away: the TLS handshake failed: the other node's "
+                         "certificate is not accepted"));
   check_cannot_join(cluster, 5, "perhaps it speaks TLS: then this node needs peer_tls too");
   CHECK(cluster.log_says(1, "does not speak TLS"));
   CHECK(std::ranges::count(cluster.log(1), '\n') < 30);
