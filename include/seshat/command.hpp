@@ -246,6 +246,10 @@ struct ReadCall {
 
   // kFound, kAbsent, or why it can't be said. `value.data` looks into the scratch.
   [[nodiscard]] Lookup get(std::string_view key, StoredValue& value) const;
+  // The same for these arguments, as they were at one moment: visit(value), null where a key is absent,
+  // until it says false.
+  template <class Visit>
+  [[nodiscard]] Lookup get_all(Args keys, Visit visit) const;
   // What a read function returns that has replied to these two.
   [[nodiscard]] static Lookup answered(Lookup lookup) {
     return lookup == Lookup::kAbsent ? Lookup::kFound : lookup;
@@ -510,6 +514,39 @@ inline Lookup ReadCall::get(std::string_view key, StoredValue& value) const {
   scratch.hits += found == Lookup::kFound ? 1 : 0;
   scratch.misses += found == Lookup::kAbsent ? 1 : 0;
   return found;
+}
+
+template <class Visit>
+Lookup ReadCall::get_all(Args keys, Visit visit) const {
+  StoredValue value;
+  if (keys.size() == 1) {
+    const Lookup lookup = get(keys[0], value);
+    if (lookup == Lookup::kFound || lookup == Lookup::kAbsent) {
+      (void)visit(lookup == Lookup::kFound ? &value : nullptr);
+    }
+    return answered(lookup);
+  }
+  std::vector<std::string> rows(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) value_key(keys[i], rows[i]);
+  std::optional<ReadTimes> now;
+  Lookup problem = Lookup::kFound;
+  const Lookup lookup = map.get_all(rows, [&](Lookup found, std::string_view record) {
+    if (found == Lookup::kFound) {
+      found = decoded_value(record, value);
+      if (found == Lookup::kFound && value.expires_at_ms) {
+        if (!now) now = times();
+        found = at_times(value, *now);
+      }
+    }
+    scratch.hits += found == Lookup::kFound ? 1 : 0;
+    scratch.misses += found == Lookup::kAbsent ? 1 : 0;
+    if (found == Lookup::kFound || found == Lookup::kAbsent) {
+      return visit(found == Lookup::kFound ? &value : nullptr);
+    }
+    problem = found;
+    return false;
+  });
+  return lookup == Lookup::kFound ? problem : lookup;
 }
 
 inline ReadTimes ReadCall::times() const {

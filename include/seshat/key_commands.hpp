@@ -262,14 +262,12 @@ inline std::optional<std::uint64_t> parse_slot(std::string_view text, resp::Writ
 
 inline Lookup exists(const ReadCall& call, resp::Writer& reply) {
   std::int64_t count = 0;
-  for (const std::string_view key : call.args.subspan(1)) {
-    StoredValue value;
-    const Lookup lookup = call.get(key, value);
-    if (lookup != Lookup::kFound && lookup != Lookup::kAbsent) return lookup;
-    count += lookup == Lookup::kFound ? 1 : 0;
-  }
-  reply.integer(count);
-  return Lookup::kFound;
+  const Lookup lookup = call.get_all(call.args.subspan(1), [&](const StoredValue* value) {
+    count += value != nullptr ? 1 : 0;
+    return true;
+  });
+  if (lookup == Lookup::kFound) reply.integer(count);
+  return lookup;
 }
 
 inline Lookup type(const ReadCall& call, resp::Writer& reply) {

@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -53,6 +54,11 @@ class OrderedMap {
  public:
   virtual ~OrderedMap() = default;
   [[nodiscard]] virtual Lookup get(std::string_view key, std::string& value) const = 0;
+  // The same for several keys, as they were at one moment: visit(kFound or kAbsent, value) for each, in
+  // their order, until it says false. kFound: done. Anything else: nothing was visited, or too little.
+  using VisitRow = std::function<bool(Lookup lookup, std::string_view value)>;
+  [[nodiscard]] virtual Lookup get_all(std::span<const std::string> keys,
+                                       const VisitRow& visit) const;
   // Calls visit(key, value) for rows from `from` on, before `to`, in order, until it says false.
   // kFound: done. kNotInMemory: this map can't; one that may wait for the disk can.
   using Visit = std::function<bool(std::string_view key, std::string_view value)>;
@@ -61,6 +67,17 @@ class OrderedMap {
     return Lookup::kNotInMemory;
   }
 };
+
+// Of a map that nobody changes meanwhile, each by itself is all at one moment.
+inline Lookup OrderedMap::get_all(std::span<const std::string> keys, const VisitRow& visit) const {
+  std::string value;
+  for (const std::string& key : keys) {
+    const Lookup lookup = get(key, value);
+    if (lookup != Lookup::kFound && lookup != Lookup::kAbsent) return lookup;
+    if (!visit(lookup, lookup == Lookup::kFound ? value : std::string_view())) break;
+  }
+  return Lookup::kFound;
+}
 
 // Of a store that has failed.
 class FailedMap final : public OrderedMap {
@@ -129,6 +146,8 @@ struct ReadScratch {
 // The same, whatever its time to live; `value.data` looks into `storage`.
 [[nodiscard]] Lookup read_value(const OrderedMap& map, std::string_view key, std::string& storage,
                                 StoredValue& value);
+// kFound, or kFailed: what a map holds that is no value. `value.data` looks into `record`.
+[[nodiscard]] Lookup decoded_value(std::string_view record, StoredValue& value);
 // kFound, kAbsent or kDue: what a value that was found is at these times.
 [[nodiscard]] Lookup at_times(const StoredValue& value, const ReadTimes& times);
 
@@ -262,16 +281,19 @@ inline std::string expiry_end(std::uint64_t ms) {
   return end;
 }
 
+inline Lookup decoded_value(std::string_view record, StoredValue& value) {
+  const auto decoded = codec::decode_stored_value(record);
+  if (!decoded) return Lookup::kFailed;
+  value = *decoded;
+  return Lookup::kFound;
+}
+
 namespace keyspace_detail {
 
 inline Lookup read_at(const OrderedMap& map, std::string_view map_key, std::string& storage,
                       StoredValue& value) {
   const Lookup lookup = map.get(map_key, storage);
-  if (lookup != Lookup::kFound) return lookup;
-  const auto decoded = codec::decode_stored_value(storage);
-  if (!decoded) return Lookup::kFailed;
-  value = *decoded;
-  return Lookup::kFound;
+  return lookup == Lookup::kFound ? decoded_value(storage, value) : lookup;
 }
 
 }  // namespace keyspace_detail

@@ -120,7 +120,7 @@ class Node final : public Database,
   void append_info(std::string_view section, std::string& out) const;
   [[nodiscard]] bool has_leader() const;
   // That had expired, and that this node had removed while it led.
-  [[nodiscard]] std::uint64_t expired_keys() const { return expiry_.removed(); }
+  [[nodiscard]] std::uint64_t keys_expired() const { return expiry_.removed(); }
 
  private:
   // A proposal of the node itself to the system group: one at a time, tried again while needed.

@@ -1010,7 +1010,7 @@ inline void Server::append_stats_info(std::string& out) const {
   line(out, "total_error_replies", door_.errors());
   line(out, "keyspace_hits", door_.hits());
   line(out, "keyspace_misses", door_.misses());
-  line(out, "expired_keys", node_->expired_keys());
+  line(out, "expired_keys", node_->keys_expired());
   line(out, "evicted_keys", std::uint64_t{0});
   line(out, "instantaneous_ops_per_sec", command_rate_.per_sec(turn_ms_, commands_processed_));
   line(out, "longest_loop_turn_us", longest_turn_us_);

@@ -21,9 +21,11 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "seshat/raft.hpp"
 #include "seshat/row_table.hpp"
@@ -35,6 +37,17 @@ class StoreBuffer {
  public:
   // nullopt: what is below knows. Any thread.
   [[nodiscard]] std::optional<Lookup> get(std::string_view key, std::string& value) const;
+  // The same for many keys at one moment, if nothing was written() since that was counted: then what
+  // was below when it was counted, and later, is right for those that are not here. False: it was.
+  struct Found {
+    std::optional<Lookup> lookup;
+    std::string value;
+  };
+  [[nodiscard]] bool get_all(std::span<const std::string_view> keys, std::uint64_t written,
+                             std::vector<Found>& found) const;
+  // How often written() and merge() were called.
+  [[nodiscard]] std::uint64_t times_written() const { return times_written_; }
+  [[nodiscard]] std::uint64_t times_merged() const { return times_merged_; }
 
   // What was merged between two freezes, up to the entry `last`.
   struct Frozen {
@@ -55,6 +68,9 @@ class StoreBuffer {
   void written();
 
  private:
+  // Under the lock.
+  [[nodiscard]] std::optional<Lookup> find(std::string_view key, std::string& value) const;
+
   mutable std::mutex mutex_;  // guards all below it
   RowTable active_;
   bool active_erases_ = false;
@@ -63,6 +79,9 @@ class StoreBuffer {
   bool frozen_erases_ = false;
   bool writing_ = false;  // frozen_ is not in RocksDB yet
   std::atomic<std::size_t> active_bytes_{0};
+  // Changed under the lock, so that who saw a change finds it counted.
+  std::atomic<std::uint64_t> times_written_{0};
+  std::atomic<std::uint64_t> times_merged_{0};
 };
 
 // =================================================================================================
@@ -70,8 +89,21 @@ class StoreBuffer {
 // =================================================================================================
 
 inline std::optional<Lookup> StoreBuffer::get(std::string_view key, std::string& value) const {
-  const std::uint64_t hash = RowTable::hash_of(key);
   const std::lock_guard lock(mutex_);
+  return find(key, value);
+}
+
+inline bool StoreBuffer::get_all(std::span<const std::string_view> keys, std::uint64_t written,
+                                 std::vector<Found>& found) const {
+  found.resize(keys.size());
+  const std::lock_guard lock(mutex_);
+  if (times_written_ != written) return false;
+  for (std::size_t i = 0; i < keys.size(); ++i) found[i].lookup = find(keys[i], found[i].value);
+  return true;
+}
+
+inline std::optional<Lookup> StoreBuffer::find(std::string_view key, std::string& value) const {
+  const std::uint64_t hash = RowTable::hash_of(key);
   std::optional<bool> found = active_.get(hash, key, value);
   if (!found && active_erases_) return Lookup::kAbsent;
   if (!found) found = frozen_.get(hash, key, value);
@@ -83,6 +115,7 @@ inline std::optional<Lookup> StoreBuffer::get(std::string_view key, std::string&
 inline void StoreBuffer::merge(RowTable& changes, Index last, bool erases_below) {
   RowTable erased;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
+  ++times_merged_;
   last_ = last;
   if (erases_below) {
     swap(erased, active_);
@@ -113,6 +146,7 @@ inline std::optional<StoreBuffer::Frozen> StoreBuffer::freeze() {
 inline void StoreBuffer::written() {
   RowTable done;  // goes when the lock is gone
   const std::lock_guard lock(mutex_);
+  ++times_written_;
   swap(done, frozen_);
   frozen_erases_ = false;
   writing_ = false;

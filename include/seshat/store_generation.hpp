@@ -22,6 +22,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -72,6 +73,10 @@ class GenerationMap final : public OrderedMap {
  public:
   [[nodiscard]] Lookup get(std::string_view key, std::string& value) const override {
     return now()->cached().get(key, value);
+  }
+  [[nodiscard]] Lookup get_all(std::span<const std::string> keys,
+                               const VisitRow& visit) const override {
+    return now()->cached().get_all(keys, visit);
   }
   [[nodiscard]] std::shared_ptr<const StoreGeneration> now() const {
     const std::lock_guard lock(mutex_);

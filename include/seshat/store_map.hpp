@@ -8,14 +8,22 @@
 #include <rocksdb/db.h>
 #include <rocksdb/iterator.h>
 #include <rocksdb/options.h>
+#include <rocksdb/slice.h>
+#include <rocksdb/snapshot.h>
+#include <rocksdb/status.h>
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "seshat/row_cache.hpp"
 #include "seshat/row_table.hpp"
@@ -54,6 +62,29 @@ class StoreMap final : public OrderedMap {
     return lookup_of(status);
   }
 
+  // Reads of the disk: RocksDB's snapshot of now; to be given back.
+  [[nodiscard]] std::shared_ptr<const rocksdb::Snapshot> snapshot() const {
+    return {db_->GetSnapshot(),
+            [db = db_](const rocksdb::Snapshot* of) { db->ReleaseSnapshot(of); }};
+  }
+  // At most kMaxAtOnce keys as they are in the snapshot; `lookups` and `values` have room for each.
+  static constexpr std::size_t kMaxAtOnce = 32;
+  void get_all(std::span<const std::string_view> keys, const rocksdb::Snapshot& snapshot,
+               Lookup* lookups, rocksdb::PinnableSlice* values) const {
+    std::array<rocksdb::Slice, kMaxAtOnce> slices;
+    std::array<rocksdb::Status, kMaxAtOnce> statuses;
+    std::transform(keys.begin(), keys.end(), slices.begin(), slice);
+    rocksdb::ReadOptions options = options_;
+    options.snapshot = &snapshot;
+    db_->MultiGet(options, family_, keys.size(), slices.data(), values, statuses.data());
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      if (statuses[i].IsCorruption() && on_damage_) on_damage_(statuses[i]);
+      lookups[i] = lookup_of(statuses[i]);
+    }
+  }
+
+  [[nodiscard]] bool reads_memory() const { return options_.read_tier == rocksdb::kBlockCacheTier; }
+
   [[nodiscard]] Lookup scan(std::string_view from, std::string_view to,
                             const Visit& visit) const override {
     if (reads_memory()) return Lookup::kNotInMemory;
@@ -79,8 +110,6 @@ class StoreMap final : public OrderedMap {
   }
 
  private:
-  [[nodiscard]] bool reads_memory() const { return options_.read_tier == rocksdb::kBlockCacheTier; }
-
   rocksdb::DB* db_ = nullptr;
   rocksdb::ColumnFamilyHandle* family_ = nullptr;
   rocksdb::ReadOptions options_;
@@ -107,6 +136,10 @@ class BufferedMap final : public OrderedMap {
     if (lookup == Lookup::kFound) cache_.keep(key, value, version);
     return lookup;
   }
+  [[nodiscard]] Lookup get_all(std::span<const std::string> keys,
+                               const VisitRow& visit) const override {
+    return below_.reads_memory() ? get_all_in_memory(keys, visit) : get_all_of_disk(keys, visit);
+  }
   // Only what has reached the family: see Store::scan_disk().
   [[nodiscard]] Lookup scan(std::string_view from, std::string_view to,
                             const Visit& visit) const override {
@@ -114,10 +147,91 @@ class BufferedMap final : public OrderedMap {
   }
 
  private:
+  // More than this, or changes that keep coming, are read where time matters less.
+  static constexpr std::size_t kMaxInMemoryBytes = 1 << 20;
+  static constexpr int kMaxTries = 3;
+
+  [[nodiscard]] Lookup get_all_in_memory(std::span<const std::string> keys,
+                                         const VisitRow& visit) const;
+  [[nodiscard]] Lookup get_all_of_disk(std::span<const std::string> keys,
+                                       const VisitRow& visit) const;
+
   const StoreBuffer& buffer_;
   RowCache& cache_;
   StoreMap below_;
 };
+
+// One by one; if nothing was merged from the first to the last, that was one moment.
+inline Lookup BufferedMap::get_all_in_memory(std::span<const std::string> keys,
+                                             const VisitRow& visit) const {
+  std::vector<std::pair<Lookup, std::string>> rows(keys.size());
+  for (int tries = 0; tries < kMaxTries; ++tries) {
+    const std::uint64_t merged = buffer_.times_merged();
+    std::size_t size_bytes = 0;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      auto& [lookup, value] = rows[i];
+      lookup = get(keys[i], value);
+      if (lookup != Lookup::kFound && lookup != Lookup::kAbsent) return lookup;
+      if (lookup == Lookup::kAbsent) value.clear();
+      size_bytes += value.size();
+      if (size_bytes > kMaxInMemoryBytes) return Lookup::kNotInMemory;
+    }
+    if (buffer_.times_merged() != merged) continue;
+    for (const auto& [lookup, value] : rows) {
+      if (!visit(lookup, value)) break;
+    }
+    return Lookup::kFound;
+  }
+  return Lookup::kNotInMemory;
+}
+
+// What is in the buffer at one moment, and for the others a snapshot of what was below it then. A key
+// that is asked for many times is copied from the buffer once.
+inline Lookup BufferedMap::get_all_of_disk(std::span<const std::string> keys,
+                                           const VisitRow& visit) const {
+  std::vector<std::string_view> different(keys.begin(), keys.end());
+  std::sort(different.begin(), different.end());
+  different.erase(std::unique(different.begin(), different.end()), different.end());
+  std::vector<StoreBuffer::Found> buffered;
+  std::uint64_t version = 0;
+  std::shared_ptr<const rocksdb::Snapshot> snapshot;
+  std::uint64_t written = 0;
+  do {
+    written = buffer_.times_written();
+    version = cache_.version();
+    snapshot = below_.snapshot();
+  } while (!buffer_.get_all(different, written, buffered));
+  const auto buffered_at = [&](std::string_view key) -> const StoreBuffer::Found& {
+    const auto at = std::lower_bound(different.begin(), different.end(), key);
+    return buffered[static_cast<std::size_t>(at - different.begin())];
+  };
+
+  constexpr std::size_t kAtOnce = StoreMap::kMaxAtOnce;
+  for (std::size_t first = 0; first < keys.size(); first += kAtOnce) {
+    const auto some = keys.subspan(first, std::min(kAtOnce, keys.size() - first));
+    std::array<std::string_view, kAtOnce> below;
+    std::array<Lookup, kAtOnce> lookups{};
+    std::array<rocksdb::PinnableSlice, kAtOnce> values;
+    std::size_t count = 0;
+    for (const std::string& key : some) {
+      if (!buffered_at(key).lookup) below[count++] = key;
+    }
+    if (count > 0) below_.get_all({below.data(), count}, *snapshot, lookups.data(), values.data());
+    std::size_t next = 0;
+    for (const std::string& key : some) {
+      const StoreBuffer::Found& found = buffered_at(key);
+      const std::size_t at = found.lookup ? next : next++;
+      const Lookup lookup = found.lookup ? *found.lookup : lookups[at];
+      if (lookup != Lookup::kFound && lookup != Lookup::kAbsent) return lookup;
+      const std::string_view value = found.lookup ? found.value : values[at].ToStringView();
+      if (!found.lookup && lookup == Lookup::kFound) cache_.keep(key, value, version);
+      if (!visit(lookup, lookup == Lookup::kFound ? value : std::string_view())) {
+        return Lookup::kFound;
+      }
+    }
+  }
+  return Lookup::kFound;
+}
 
 // What applying changes: it becomes visible together, in commit(). Reads see those made so far.
 class StoreBatch final : public Batch {

@@ -182,25 +182,17 @@ inline Lookup get(const ReadCall& call, resp::Writer& reply) {
 // All or nothing: what was written of the reply is taken back where a value is not in memory.
 inline Lookup mget(const ReadCall& call, resp::Writer& reply) {
   const std::size_t begin = reply.size();
+  bool fits = true;
   reply.array(call.args.size() - 1);
-  for (const std::string_view key : call.args.subspan(1)) {
-    if (reply.size() - begin > detail::kMaxReplyBytes) {
-      reply.cut_back(begin);
-      reply.error("ERR reply too large: ask for fewer keys at once");
-      return Lookup::kFound;
-    }
-    StoredValue value;
-    const Lookup lookup = call.get(key, value);
-    if (lookup == Lookup::kFound) {
-      reply.bulk(value.data);
-    } else if (lookup == Lookup::kAbsent) {
-      reply.null();
-    } else {
-      reply.cut_back(begin);
-      return lookup;
-    }
-  }
-  return Lookup::kFound;
+  const Lookup lookup = call.get_all(call.args.subspan(1), [&](const StoredValue* value) {
+    fits = reply.size() - begin <= detail::kMaxReplyBytes;
+    if (fits) value != nullptr ? reply.bulk(value->data) : reply.null();
+    return fits;
+  });
+  if (lookup == Lookup::kFound && fits) return lookup;
+  reply.cut_back(begin);
+  if (!fits) reply.error("ERR reply too large: ask for fewer keys at once");
+  return lookup;
 }
 
 inline Lookup strlen(const ReadCall& call, resp::Writer& reply) {

@@ -156,5 +156,66 @@ TEST_CASE("a leader that was stopped for longer than its lease does not answer f
          " answered with what is true now");
 }
 
+// Two keys that are always written together: whoever reads both sees the same in both.
+TEST_CASE("several keys are read as they were at one moment, on every node and from disk") {
+  Cluster cluster({.settings = {{"storage.row_cache_mb", "0"}, {"storage.block_cache_mb", "1"}}});
+  const int leader = cluster.leader();
+  constexpr int kPairs = 8'000;
+  constexpr int kAtOnce = 64;
+  const std::string large(2'000, 'x');
+  const auto names = [&](int pair) {
+    return std::pair("a" + std::to_string(pair), "b" + std::to_string(pair));
+  };
+  Client writer = cluster.client(leader);
+  std::vector<Arguments> all_pairs;
+  for (int pair = 0; pair < kPairs; ++pair) {
+    all_pairs.push_back({"MSET", names(pair).first, large, names(pair).second, large});
+  }
+  REQUIRE(writer.pipeline(all_pairs) == std::vector<std::string>(kPairs, "+OK"));
+  std::atomic<bool> stopping{false};
+  std::atomic<int> torn{0};
+  std::atomic<int> reads{0};
+  std::atomic<int> writes{0};
+  std::vector<std::thread> threads;
+  for (int number = 0; number < 2; ++number) {
+    threads.emplace_back([&, number] {
+      Client client = cluster.client(leader);
+      for (int i = number; !stopping; i += 2) {
+        std::vector<Arguments> requests;
+        for (int j = 0; j < 16; ++j) {
+          const auto [a, b] = names((i * 1237 + j * 125) % kPairs);
+          const std::string value = large + std::to_string(i);
+          requests.push_back({"MSET", a, value, b, value});
+        }
+        writes += static_cast<int>(client.pipeline(requests).size());
+      }
+    });
+  }
+  for (const int node : cluster.nodes()) {
+    threads.emplace_back([&, node] {
+      Client client = cluster.client(node);
+      (void)client.ask("READONLY");
+      for (int first = 0; !stopping; first = (first + 997) % kPairs) {
+        Arguments all = {"MGET"};
+        for (int i = 0; i < kAtOnce; ++i) all.push_back(names((first + i * 125) % kPairs).first);
+        for (int i = 0; i < kAtOnce; ++i) all.push_back(names((first + i * 125) % kPairs).second);
+        client.send(all);
+        const std::vector<resp::Value> values = client.receive_value().elements;
+        if (values.size() != 2 * kAtOnce) continue;  // an election, or so
+        ++reads;
+        for (std::size_t i = 0; i < kAtOnce; ++i) {
+          if (values[i].text != values[i + kAtOnce].text) ++torn;
+        }
+      }
+    });
+  }
+  CHECK(eventually(60s, [&] { return reads > 3'000 && writes > 10'000; }));
+  stopping = true;
+  for (std::thread& thread : threads) thread.join();
+  report(reads.load(), " reads of 64 pairs beside ", writes.load(), " writes of one, ", torn.load(),
+         " torn");
+  CHECK(torn == 0);
+}
+
 }  // namespace
 }  // namespace seshat::tests
