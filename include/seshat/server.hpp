@@ -128,7 +128,7 @@ class Server final : private ConnectionHost, private Site {
   [[nodiscard]] static std::size_t raise_file_limit(std::size_t clients);
 
   // The loop
-  void open_doors();
+  void announce();
   void accept_next(Entrance& entrance);
   void accepted(Tcp::socket socket, IoLoop* home, bool by_tls);
   [[nodiscard]] IoLoop* next_home() const;
@@ -464,8 +464,7 @@ inline void Server::tick() {
   const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;
   const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
   if (!announced_ && (!alone || waited || node_->has_leader())) {
-    announced_ = true;
-    open_doors();
+    announce();
   }
   for (Entrance* entrance : {&plain_entrance_, &tls_entrance_}) {
     if (!announced_ || entrance->is_accepting || !entrance->acceptor.is_open()) continue;
@@ -474,8 +473,8 @@ inline void Server::tick() {
   schedule_tick();
 }
 
-// They are opened by the next lines of tick().
-inline void Server::open_doors() {
+inline void Server::announce() {
+  announced_ = true;
   const bool plain = plain_entrance_.acceptor.is_open();
   logger_.info("ready for clients", {{"address", plain ? config_.node.client_addr : "none"},
                                      {"tls_port", config_.client.tls_port},
@@ -743,7 +742,7 @@ inline void Server::close(const ClientPtr& client) {
 
 // ---- TLS -------------------------------------------------------------------------------------------------
 
-// The first read has the handshake in it.
+// The first read has the handshake in it. Who is turned away has as long to ask, and to hear so.
 inline void Server::await_handshake(const ClientPtr& client) {
   client->tls = std::make_unique<tls::Session>(*tls_);
   handshakes_.emplace_back(turn_ms_ + server_detail::kHandshakeTimeoutMs, client);
@@ -759,12 +758,11 @@ inline void Server::schedule_handshake_check() {
     while (!handshakes_.empty()) {
       const auto& [due_ms, weak] = handshakes_.front();
       const ClientPtr client = weak.lock();
-      const bool pending = client && !client->closed && !client->tls->is_established();
-      if (pending && due_ms > turn_ms_) return schedule_handshake_check();
-      if (pending) {
-        note_tls_problem(*client, "it was not done in time");
-        close(client);
-      }
+      const bool is_done =
+          !client || client->closed || (client->tls->is_established() && !client->turned_away);
+      if (!is_done && due_ms > turn_ms_) return schedule_handshake_check();
+      if (!is_done && !client->turned_away) note_tls_problem(*client, "it was not done in time");
+      if (!is_done) close(client);
       handshakes_.pop_front();
     }
   });
