@@ -84,6 +84,7 @@ class TlsClient {
       flush();
       read_more();
     }
+    flush();
   }
 
   void send(const Arguments& arguments) { send_raw(Client::encoded(arguments)); }
