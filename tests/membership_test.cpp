@@ -255,7 +255,7 @@ TEST_CASE("what is wrong with a peer is said, and what to do", "[membership]") {
   other_protocol.min_protocol_version = 9;
   other_protocol.max_protocol_version = 9;
   CHECK_THAT(*node(1).judge(other_protocol),
-             StartsWith("node 2 speaks peer protocol 9 to 9, this node 1 to 2"));
+             StartsWith("node 2 speaks peer protocol 9 to 9, this node 1 to 3"));
   CHECK_THAT(*node(1).judge(hello_of(1, 7)), StartsWith("node 1 has this node's own id"));
   CHECK_THAT(*node(1).judge(hello_of(4)), StartsWith("node 4 is not a member of this cluster"));
   const Membership stranger(self_of(2), addresses(5));
