@@ -168,7 +168,7 @@ TEST_CASE("answers that come out of order leave in order", "[connection]") {
   client.db.fail_next(Refusal::kTimeout);
   CHECK(client.got().empty());
   client.db.apply_next();
-  CHECK(client.got() == "+OK\r\n-REFUSED 12182 4\r\n");
+  CHECK(client.got() == "+OK\r\n-REFUSED 12182 5\r\n");
 }
 
 TEST_CASE("a read waits for the connection's own writes", "[connection]") {
@@ -262,7 +262,7 @@ TEST_CASE("a refusal at once is answered with the words for its slot", "[connect
   client.db.refusal = Refusal::kNotLeader;
   client.db.has_lease = false;
   client.send("SET foo v\r\nGET foo\r\nDEL a b\r\n");
-  CHECK(client.got() == "-REFUSED 12182 0\r\n-REFUSED 12182 0\r\n-REFUSED 15495 0\r\n");
+  CHECK(client.got() == "-REFUSED 12182 1\r\n-REFUSED 12182 1\r\n-REFUSED 15495 1\r\n");
   CHECK(client.connection.idle());
 }
 
@@ -271,7 +271,7 @@ TEST_CASE("a write that failed is nothing that later reads wait for", "[connecti
   client.send("SET k v\r\n");
   client.db.fail_next(Refusal::kUnknown);
   client.db.applied[kFirstDataGroup] = client.db.last_index;
-  CHECK(client.send("GET k\r\n").got() == "-REFUSED 7629 5\r\n$-1\r\n");
+  CHECK(client.send("GET k\r\n").got() == "-REFUSED 7629 6\r\n$-1\r\n");
 }
 
 TEST_CASE("a read waits for the later write, whatever became of the one before it",
@@ -284,7 +284,7 @@ TEST_CASE("a read waits for the later write, whatever became of the one before i
   CHECK(client.db.reads[0].after == client.db.proposed[0].index);
   client.db.apply_next();
   client.db.read_next();
-  CHECK(client.got() == "-REFUSED 7629 5\r\n+OK\r\n$1\r\n2\r\n");
+  CHECK(client.got() == "-REFUSED 7629 6\r\n+OK\r\n$1\r\n2\r\n");
 }
 
 TEST_CASE("keys of several groups are refused before anything is done", "[connection]") {

@@ -43,6 +43,7 @@ class Channel {
     for (bool busy = true; busy;) {
       for (auto& end : ends_) end->forwarding->end_turn();
       group.settle();
+      notice_leaders();
       busy = !wire.empty() && !holds_wire;
       while (!wire.empty() && !holds_wire) deliver_next();
     }
@@ -61,8 +62,13 @@ class Channel {
     }
   }
   // As the node does when its replica says so.
-  void leadership_changed() {
-    for (auto& end : ends_) end->forwarding->leadership_changed(kFirstDataGroup);
+  void notice_leaders() {
+    for (auto& end : ends_) {
+      const raft::Raft& raft = group.raft(end->self.value);
+      const std::pair now(raft.leader(), raft.current_term());
+      if (std::exchange(end->seen, now) == now) continue;
+      end->forwarding->leadership_changed(kFirstDataGroup);
+    }
   }
   [[nodiscard]] std::size_t requests() const { return requests_; }
 
@@ -71,6 +77,7 @@ class Channel {
   std::set<NodeId> unreachable;
   bool holds_wire = false;
   bool answers_fit = true;
+  bool serves = true;
   std::uint64_t leader_time_ms = 77;
 
  private:
@@ -94,12 +101,14 @@ class Channel {
     Index propose_forwarded(GroupId, const std::string& operation, Waiter& waiter) override {
       return channel.group.replica(self.value).propose(operation, waiter);
     }
+    [[nodiscard]] bool serves_forwarded() const override { return channel.serves; }
     [[nodiscard]] std::uint64_t leader_time_ms(GroupId) const override {
       return channel.leader_time_ms;
     }
     Channel& channel;
     NodeId self;
     std::unique_ptr<Forwarding> forwarding;
+    std::pair<NodeId, Term> seen;
   };
 
   std::vector<std::unique_ptr<End>> ends_;
@@ -121,6 +130,10 @@ struct Three : Channel {
     settle();
   }
   [[nodiscard]] Forwarding& here() { return forwarding(follower); }
+  [[nodiscard]] std::uint64_t third() const { return 6 - leader - follower; }
+  void stall_disks(bool stall) {
+    for (std::uint64_t id = 1; id <= 3; ++id) group.at(id).disk_stalls = stall;
+  }
 
   std::uint64_t leader = 0;
   std::uint64_t follower = 0;
@@ -178,9 +191,7 @@ TEST_CASE("a read sees the write before it on its connection, answered or not", 
   Recorder write;
   Recorder own;
   Recorder other;
-  three.group.at(three.leader).disk_stalls = true;
-  const std::uint64_t stalled = three.follower % 3 + 1;
-  for (const std::uint64_t id : {stalled, three.follower}) three.group.at(id).disk_stalls = true;
+  three.stall_disks(true);
   const std::uint64_t id = three.here().propose(kFirstDataGroup, "x", write);
   three.here().read(kFirstDataGroup, id, own);
   three.here().read(kFirstDataGroup, 0, other);
@@ -188,7 +199,7 @@ TEST_CASE("a read sees the write before it on its connection, answered or not", 
   CHECK(write.heard.empty());
   CHECK(own.heard.empty());
   CHECK(other.only() == "readable");  // it does not wait for another connection's write
-  for (std::uint64_t node = 1; node <= 3; ++node) three.group.at(node).disk_stalls = false;
+  three.stall_disks(false);
   three.run_for(300);
   CHECK_THAT(write.only(), StartsWith("done "));
   CHECK(own.only() == "readable");
@@ -205,40 +216,108 @@ TEST_CASE("the reads of a turn share one question", "[forwarding]") {
   for (const Recorder& reader : readers) CHECK(reader.only() == "readable");
 }
 
-TEST_CASE("without leases a forwarded read waits for a round", "[forwarding]") {
+TEST_CASE("without leases a forwarded read waits for a round of the leader's", "[forwarding]") {
   Three three([](raft::Config& config) { config.lease_reads = false; });
+  three.group.cut_off = {NodeId{three.follower}, NodeId{three.third()}};
   Recorder read;
   three.here().read(kFirstDataGroup, 0, read);
-  three.settle();
+  three.run_for(4 * kTickMs);
+  CHECK(read.heard.empty());
+  three.group.cut_off.clear();
+  three.run_for(300);
   CHECK(read.only() == "readable");
 }
 
-TEST_CASE("a leader that was cut off answers no forwarded read", "[forwarding]") {
+TEST_CASE("a leader that was cut off answers no forwarded read once its lease is over",
+          "[forwarding]") {
   Three three;
   three.group.cut_off = {NodeId{three.leader}};
-  three.holds_wire = true;
+  while (three.group.replica(three.leader).has_lease()) three.run_for(kTickMs);
+  REQUIRE(three.group.raft(three.leader).is_leader());  // it does not know yet
   Recorder read;
   three.here().read(kFirstDataGroup, 0, read);
   three.settle();
-  three.group.elect();  // the others have another leader, who may have written more
-  three.holds_wire = false;
-  three.settle();  // the question arrives at the old one
+  CHECK(read.heard.empty());
+  three.run_for(2 * kElectionTimeoutMaxMs);
   CHECK(read.only() == "failed");
 }
 
 TEST_CASE("what the leader refuses was not appended, and is refused here", "[forwarding]") {
   Three three;
+  const Index last = three.group.raft(three.leader).log().last_index();
   Recorder write;
-  three.holds_wire = true;
+  Recorder read;
+  three.serves = false;  // it is stopping
   REQUIRE(three.here().propose(kFirstDataGroup, "x", write) != 0);
-  three.group.cut_off = {NodeId{three.leader}};
-  three.run_for(2 * kElectionTimeoutMaxMs - 500);  // it steps down meanwhile
-  REQUIRE(write.heard.empty());
-  three.holds_wire = false;
+  three.here().read(kFirstDataGroup, 0, read);
   three.settle();
   CHECK(write.only() == "failed");
-  CHECK((write.last == Refusal::kNotLeader || write.last == Refusal::kNoQuorum));
+  CHECK(write.last == Refusal::kNotLeader);
+  CHECK(read.last == Refusal::kNotLeader);
+  CHECK(three.group.raft(three.leader).log().last_index() == last);
+}
+
+TEST_CASE("a request that was meant for another term of the same leader is refused",
+          "[forwarding]") {
+  Three three;
+  three.holds_wire = true;
+  Recorder write;
+  REQUIRE(three.here().propose(kFirstDataGroup, "x", write) != 0);
+  Forwarded late = three.wire.front().body;
+  std::get<ForwardedRequest>(late).term = three.group.raft(three.leader).current_term() - 1;
+  three.wire.front().body = late;
+  three.holds_wire = false;
+  three.settle();
+  CHECK(write.last == Refusal::kNotLeader);
   CHECK(three.group.at(three.leader).applied.empty());
+}
+
+TEST_CASE("a read sees an earlier write of its connection though the later one was refused",
+          "[forwarding]") {
+  Three three;
+  three.stall_disks(true);
+  Recorder first;
+  Recorder second;
+  Recorder read;
+  three.here().propose(kFirstDataGroup, "x", first);
+  three.settle();
+  three.serves = false;
+  const std::uint64_t id = three.here().propose(kFirstDataGroup, "y", second);
+  three.settle();
+  three.serves = true;
+  REQUIRE(second.last == Refusal::kNotLeader);
+  REQUIRE(first.heard.empty());
+  three.here().read(kFirstDataGroup, id, read);
+  three.settle();
+  CHECK(read.heard.empty());
+  three.stall_disks(false);
+  three.run_for(300);
+  CHECK_THAT(first.only(), StartsWith("done "));
+  CHECK(read.only() == "readable");
+  CHECK(three.group.at(three.follower).applied == std::vector<std::string>{"x"});
+}
+
+TEST_CASE("a leader that steps down says of what it appended that nobody knows", "[forwarding]") {
+  Three three;
+  three.stall_disks(true);
+  Recorder write;
+  three.here().propose(kFirstDataGroup, "x", write);
+  three.settle();
+  three.group.cut_off = {NodeId{three.leader}};  // of Raft's messages; its answer comes through
+  three.run_for(2 * kElectionTimeoutMaxMs);
+  CHECK(write.only() == "failed");
+  CHECK(write.last == Refusal::kUnknown);
+}
+
+TEST_CASE("the time that a leader told is forgotten with it", "[forwarding]") {
+  Three three;
+  Recorder read;
+  three.here().read(kFirstDataGroup, 0, read);
+  three.settle();
+  CHECK(three.here().heard_time_ms(kFirstDataGroup) == 77);
+  three.group.cut_off = {NodeId{three.leader}};
+  three.run_for(3 * kElectionTimeoutMaxMs);
+  CHECK(three.here().heard_time_ms(kFirstDataGroup) == 0);
 }
 
 TEST_CASE("no leader, no stream to it, too much that waits: refused at once, and not sent",
@@ -284,8 +363,7 @@ TEST_CASE("the stream to the leader breaks: of a write nobody knows, a read has 
   three.here().propose(kFirstDataGroup, "x", write);
   three.here().read(kFirstDataGroup, 0, read);
   three.settle();
-  three.here().peer_down(NodeId{three.follower % 3 + 1 == three.leader ? (three.leader % 3 + 1)
-                                                                       : (three.follower % 3 + 1)});
+  three.here().peer_down(NodeId{three.third()});
   CHECK(write.heard.empty());  // that was another one
   three.here().peer_down(NodeId{three.leader});
   CHECK(write.only() == "failed");
@@ -320,7 +398,7 @@ TEST_CASE("once another leads, nobody waits long for the one before", "[forwardi
   three.here().propose(kFirstDataGroup, "x", write);
   three.group.cut_off = {NodeId{three.leader}};
   three.group.elect();
-  three.leadership_changed();
+  three.notice_leaders();
   const std::uint64_t known_at_ms = three.group.clock.now;
   while (write.heard.empty()) three.run_for(kTickMs);
   CHECK(three.group.clock.now - known_at_ms <= Forwarding::kFarewellMs + kTickMs);
@@ -333,7 +411,7 @@ TEST_CASE("an answer too large for the channel is said to be", "[forwarding]") {
   Recorder waiter;
   three.here().propose(kFirstDataGroup, "x", waiter);
   three.settle();
-  CHECK(waiter.last == Refusal::kTooLarge);
+  CHECK(waiter.last == Refusal::kReplyTooLarge);
   CHECK(three.group.at(three.leader).applied == std::vector<std::string>{"x"});
 }
 
@@ -355,7 +433,8 @@ TEST_CASE("an answer is taken from the node that was asked, and makes sense, or 
   reply.refusal = 99;
   three.here().receive(NodeId{three.leader}, reply);
   CHECK(second.last == Refusal::kUnknown);
-  three.here().receive(NodeId{three.leader}, ForwardedRequest{1, GroupId{99}, "x", 0});  // no such
+  three.here().receive(NodeId{three.leader},
+                       ForwardedRequest{1, GroupId{99}, "x", 0, {}});  // no such
 }
 
 TEST_CASE("who hears of a failure may ask again at once", "[forwarding]") {

@@ -648,3 +648,90 @@ TEST_CASE("docs/commands.md is what the table says", "[kv]") {
   const std::string written((std::istreambuf_iterator<char>(file)), {});
   CHECK(written == page);
 }
+
+// ---- What comes from another node ---------------------------------------------------------------
+
+namespace {
+
+Operation operation(OperationType type, std::vector<std::string_view> arguments) {
+  Operation operation;
+  operation.type = type;
+  operation.arguments = std::move(arguments);
+  operation.max_value_size_bytes = 10;
+  return operation;
+}
+
+}  // namespace
+
+TEST_CASE("an operation of another node is taken if a client could have asked for it", "[kv]") {
+  const kv::Limits limits{5, 10, 1000};
+  const auto taken = [&](OperationType type, std::vector<std::string_view> arguments) {
+    return kv::is_proposable(operation(type, std::move(arguments)), limits);
+  };
+  CHECK(taken(OperationType::kSet, {"key", "value"}));
+  CHECK(taken(OperationType::kDelete, {"key", "other"}));
+  CHECK(taken(OperationType::kCommand, {"INCRBY", "key", "1"}));
+  CHECK(
+      taken(OperationType::kCommand, {"set", "key", "v", "nosuchoption"}));  // it answers an error
+  CHECK(taken(OperationType::kTime, {}));
+  CHECK_FALSE(taken(OperationType::kSet, {"key"}));
+  CHECK_FALSE(taken(OperationType::kSet, {"key", "value", "PX"}));
+  CHECK_FALSE(taken(OperationType::kSet, {"longkey", "value"}));
+  CHECK_FALSE(taken(OperationType::kSet, {"key", "a long value"}));
+  CHECK_FALSE(taken(OperationType::kDelete, {}));
+  CHECK_FALSE(taken(OperationType::kDelete, {"longkey"}));
+  CHECK_FALSE(taken(OperationType::kCommand, {}));
+  CHECK_FALSE(taken(OperationType::kCommand, {"nosuch", "key"}));
+  CHECK_FALSE(taken(OperationType::kCommand, {"incrby", "key"}));
+  CHECK_FALSE(taken(OperationType::kCommand, {"get", "key"}));
+  CHECK_FALSE(taken(OperationType::kCommand, {"ping"}));
+  CHECK_FALSE(taken(OperationType::kCommand, {"object", "help"}));
+  CHECK_FALSE(taken(OperationType::kTime, {"x"}));
+  CHECK_FALSE(taken(OperationType::kRemoveExpired, {"x"}));
+  CHECK_FALSE(taken(OperationType::kSetMembership, {"x"}));
+  CHECK_FALSE(taken(static_cast<OperationType>(200), {}));
+  Operation large = operation(OperationType::kCommand, {"append", "key", "v"});
+  large.max_value_size_bytes = 11;
+  CHECK_FALSE(kv::is_proposable(large, limits));
+}
+
+TEST_CASE("a transaction of another node is taken if all of it could have been queued", "[kv]") {
+  const kv::Limits limits{5, 10, 1000};
+  using Queued = TransactionQueue::Words;
+  const auto taken = [&](const std::vector<WatchedKey>& watched,
+                         const std::vector<Queued>& commands) {
+    std::vector<const Queued*> views;
+    for (const Queued& words : commands) views.push_back(&words);
+    std::vector<std::string> numbers;
+    Operation transaction = operation(OperationType::kTransaction, {});
+    transaction.arguments = write_transaction(watched, views, numbers);
+    return kv::is_proposable(transaction, limits);
+  };
+  CHECK(taken({{"key", {}}}, {{"set", "key", "1"}, {"get", "key"}, {"incr", "key"}}));
+  CHECK(taken({}, {}));
+  CHECK_FALSE(taken({{"longkey", {}}}, {}));
+  CHECK_FALSE(taken({}, {{"set", "key", "a long value"}}));
+  CHECK_FALSE(taken({}, {{"nosuch"}}));
+  CHECK_FALSE(taken({}, {{"ping"}}));
+  CHECK_FALSE(taken({}, {{"watch", "key"}}));
+  CHECK_FALSE(taken({}, {{"keys", "*"}}));
+  CHECK_FALSE(taken(std::vector<WatchedKey>(TransactionQueue::kMaxWatched + 1), {}));
+  CHECK_FALSE(kv::is_proposable(operation(OperationType::kTransaction, {"1", "key"}), limits));
+}
+
+TEST_CASE("an outcome of another node is taken if it is one of what was asked", "[kv]") {
+  using Kind = Outcome::Kind;
+  CHECK(kv::is_outcome({Kind::kOk, 0, {}}, false, 1));
+  CHECK(kv::is_outcome({Kind::kInteger, 3, {}}, false, 1));
+  CHECK(kv::is_outcome({Kind::kReply, 0, "*2\r\n:1\r\n_\r\n"}, false, 1));
+  CHECK(kv::is_outcome({Kind::kReply, 0, "+OK\r\n:1\r\n"}, true, 2));
+  CHECK(kv::is_outcome({Kind::kReply, 0, ""}, true, 0));
+  CHECK(kv::is_outcome({Kind::kNone, 0, {}}, true, 2));
+  CHECK_FALSE(kv::is_outcome({Kind::kNone, 0, {}}, false, 1));
+  CHECK_FALSE(kv::is_outcome({Kind::kOk, 0, {}}, true, 1));
+  CHECK_FALSE(kv::is_outcome({Kind::kReply, 0, ""}, false, 1));
+  CHECK_FALSE(kv::is_outcome({Kind::kReply, 0, "*2\r\n:1\r\n"}, false, 1));
+  CHECK_FALSE(kv::is_outcome({Kind::kReply, 0, "+OK\r\n+OK\r\n"}, false, 1));
+  CHECK_FALSE(kv::is_outcome({Kind::kReply, 0, "+OK\r\n"}, true, 2));
+  CHECK_FALSE(kv::is_outcome({Kind::kReply, 0, "nonsense"}, false, 1));
+}

@@ -282,6 +282,7 @@ inline bool encode_forwarded(pb_ostream_t* stream, const pb_field_t* field, void
     out.group = request.group.value;
     out.operation = detail::encoder(&encode_text, request.operation);
     out.after_id = request.after_id;
+    out.term = request.term.value;
     if (!pb_encode_tag_for_field(stream, field)) return false;
     if (!pb_encode_submessage(stream, seshat_proto_ForwardedRequest_fields, &out)) return false;
   }
@@ -298,6 +299,8 @@ inline bool decode_forwarded(pb_istream_t* stream, const pb_field_t*, void** arg
   request.id = in.id;
   request.group = GroupId{in.group};
   request.after_id = in.after_id;
+  request.term = Term{in.term};
+  if (request.id == 0) return false;
   target.into.push_back(std::move(request));
   return true;
 }
@@ -332,6 +335,7 @@ inline bool decode_forwarded_replies(pb_istream_t* stream, const pb_field_t*, vo
   reply.time_ms = in.time_ms;
   reply.outcome = in.outcome;
   reply.integer = static_cast<std::int64_t>(in.integer);
+  if (reply.id == 0) return false;
   target.into.push_back(std::move(reply));
   return true;
 }

@@ -126,7 +126,7 @@ TEST_CASE("what is forwarded has a queue and bounds of its own, and up to a quar
                  .max_forwarded_size_bytes = 12'000},
                 1);
   const auto request = [](std::size_t size) {
-    return Forwarded(ForwardedRequest{1, GroupId{1}, std::string(size, 'x'), 0});
+    return Forwarded(ForwardedRequest{1, GroupId{1}, std::string(size, 'x'), 0, {}});
   };
   CHECK(link.push(request(1)) == PeerLink::Pushed::kLost);  // not up
   link.up(0);

@@ -131,12 +131,12 @@ class Random {
       frame.messages.push_back({GroupId{number()}, message()});
     }
     for (std::uint64_t i = one_in(2) ? below(3) : 0; i > 0; --i) {
-      frame.forwarded.push_back({number(), GroupId{number()}, text(), number()});
+      frame.forwarded.push_back({number() | 1, GroupId{number()}, text(), number(), Term{number()}});
     }
     for (std::uint64_t i = one_in(2) ? below(3) : 0; i > 0; --i) {
       const auto integer = static_cast<std::int64_t>(number()) * (one_in(2) ? 1 : -1);
       frame.forwarded_replies.push_back(
-          {number(), number_32(), Index{number()}, number(), number_32(), integer, text()});
+          {number() | 1, number_32(), Index{number()}, number(), number_32(), integer, text()});
     }
     return frame;
   }
@@ -257,7 +257,7 @@ const Fields kHello = {{1, Field::kNumber32}, {2, Field::kBytes},  {4, Field::kN
                        {8, Field::kNumber32}, {12, Field::kNumber}};
 const Fields kStatus = {{1, Field::kSmall}, {2, Field::kBytes}};
 const Fields kForwarded = {
-    {1, Field::kNumber}, {2, Field::kNumber}, {3, Field::kBytes}, {4, Field::kNumber}};
+    {1, Field::kNumber}, {2, Field::kNumber}, {3, Field::kBytes}, {4, Field::kNumber}, {5, Field::kNumber}};
 const Fields kForwardedReply = {{1, Field::kNumber}, {2, Field::kNumber32}, {3, Field::kNumber},
                                 {4, Field::kNumber}, {5, Field::kNumber32}, {6, Field::kNumber},
                                 {7, Field::kBytes}};

@@ -188,8 +188,8 @@ class Database {
   virtual void scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) {
     read_from_disk(group, std::move(work));
   }
-  // Of what a read of this group may see, and must not return any more.
-  [[nodiscard]] virtual ReadTimes times(GroupId /*group*/) const { return {}; }
+  // Of what a read of this group may see, and must not return any more. `read_only` as in read().
+  [[nodiscard]] virtual ReadTimes times(GroupId /*group*/, bool /*read_only*/) const { return {}; }
   // Every node of the cluster can apply operations of this version.
   [[nodiscard]] virtual bool all_know_operations(std::uint32_t /*version*/) const { return true; }
   // Runs `work` on the loop. Any thread.
@@ -230,6 +230,7 @@ inline constexpr int kNoKey = 1 << 30;  // for ReadCall::first_key
 struct GroupTimes {
   const Database& database;
   GroupId group;
+  bool read_only;
 };
 
 // One request of a read command.
@@ -550,7 +551,8 @@ Lookup ReadCall::get_all(Args keys, Visit visit) const {
 }
 
 inline ReadTimes ReadCall::times() const {
-  if (const auto* of = std::get_if<GroupTimes>(&clock)) return of->database.times(of->group);
+  if (const auto* of = std::get_if<GroupTimes>(&clock))
+    return of->database.times(of->group, of->read_only);
   return std::get<ReadTimes>(clock);
 }
 

@@ -131,6 +131,7 @@ class Connection {
     WriteMark mark;  // of a write
     bool answered = false;
     std::string reply;
+    int waits_for_time = 0;                             // so far
     std::vector<std::string> args;                      // of a read that has to wait
     std::vector<TransactionQueue::Queued> transaction;  // of an EXEC: what was queued
     std::size_t size_bytes = 0;                         // counted in pending_size_bytes_
@@ -143,6 +144,8 @@ class Connection {
     std::size_t argument_count = 0;
   };
 
+  // Other keys of a read may come due meanwhile, but not for ever.
+  static constexpr int kMaxWaitsForTime = 16;
   static constexpr std::string_view kNotServed = "CLUSTERDOWN Hash slot not served";
 
   enum class Taken : std::uint8_t { kYes, kNotYet };
@@ -494,7 +497,8 @@ inline Lookup Connection::read_cached(const Command& command, Place place, Args 
 inline ReadCall Connection::read_call(const Command& command, Place place, Args args,
                                       const OrderedMap& map, ReadScratch& scratch) const {
   const int first_key = command.keys.first > 0 ? command.keys.first : kNoKey;
-  return {map, args, place.slot, scratch, GroupTimes{host_.database(), place.group}, first_key};
+  const GroupTimes times{host_.database(), place.group, session_.read_only};
+  return {map, args, place.slot, scratch, times, first_key};
 }
 
 inline void Connection::serve_read(Request& request) {
@@ -520,7 +524,7 @@ inline void Connection::serve_read(Request& request) {
 // its answer is back on the loop.
 inline void Connection::read_from_disk(Request& request) {
   Database& database = host_.database();
-  const ReadTimes times = database.times(request.group);
+  const ReadTimes times = database.times(request.group, session_.read_only);
   auto work = [this, &database, &request, times](const OrderedMap& map) {
     const std::vector<std::string_view> args(request.args.begin(), request.args.end());
     resp::Writer reply = request.writer();
@@ -545,6 +549,7 @@ inline void Connection::read_from_disk(Request& request) {
 // What was found must not be returned any more, and is not gone yet for all replicas: an entry moves
 // the state's time on, and the read looks again.
 inline void Connection::wait_for_time(Request& request) {
+  if (++request.waits_for_time > kMaxWaitsForTime) return on_failed(request, Refusal::kNotLeader);
   Operation operation;
   operation.type = OperationType::kTime;
   (void)host_.database().propose(request.group, std::move(operation), request);
@@ -576,6 +581,12 @@ inline bool Connection::all_know(const Operation& operation) const {
 inline void Connection::on_done(Request& request, const Outcome& outcome) {
   if (request.is_read()) return wait_to_read(request);  // it waited for the time
   const bool is_exec = request.command->local == &connection_commands::exec;
+  if (request.mark.forwarded_id != 0) {
+    const auto touches_keys = [](const auto& queued) { return queued.command->local == nullptr; };
+    const auto count = std::ranges::count_if(request.transaction, touches_keys);
+    const auto replies = is_exec ? static_cast<std::size_t>(count) : 1;
+    if (!kv::is_outcome(outcome, is_exec, replies)) return on_failed(request, Refusal::kUnknown);
+  }
   if (is_exec && outcome.kind == Outcome::Kind::kReply) {
     reply_transaction(request, outcome);
   } else {
@@ -587,9 +598,12 @@ inline void Connection::on_done(Request& request, const Outcome& outcome) {
 
 inline void Connection::on_failed(Request& request, Refusal refusal) {
   // Its place in the log may never be filled: no read must wait for that. A later write's may.
-  if (refusal == Refusal::kUnknown && last_write(request.group) == request.mark) {
+  const bool was_here = request.mark.forwarded_id == 0;
+  if (refusal == Refusal::kUnknown && was_here && last_write(request.group) == request.mark) {
     last_writes_.erase(request.group);
   }
+  // What a read waited for has changed no key.
+  if (request.is_read() && refusal == Refusal::kUnknown) refusal = Refusal::kNotLeader;
   request.writer().error(host_.database().refusal_text(request.slot, refusal, session_.by_tls));
   answer(request);
 }

@@ -8,20 +8,24 @@
 //        ──────────────── ForwardedRequest{id, after_id} ──> waits until it may read (ReadIndex)
 //   applied up to there? waiter.readable() <── ForwardedReply{id, index, its clock} ──┘
 //
-// Keeps:    what one node asks arrives in order, or not at all, and is never sent a second time. What
-//           was sent and got no answer, for its leader is gone or silent, may have happened: kUnknown,
-//           kTimeout. What was refused by the leader or never sent has not. A read sees the writes that
-//           its connection asked for before it, answered or not.
-// Bounds:   kMaxWaiting requests and kMaxWaitingSizeBytes of operations; more is refused as kBusy.
+// Keeps:    what one node asks arrives in order, or not at all, and is never sent a second time; a
+//           leader takes only what was meant for its present term. What was sent and got no answer,
+//           for its leader is gone or silent, may have happened: kUnknown, kTimeout. What was refused
+//           by the leader or never sent has not. A read sees the writes that its connection asked
+//           for before it, answered or not.
+// Bounds:   kMaxWaiting requests and kMaxWaitingSizeBytes of operations, as many requests of each
+//           other node; more is refused as kBusy.
 // Threads:  the loop. Needs: replica, records; the owner sends (Site).
 #ifndef SESHAT_FORWARDING_HPP
 #define SESHAT_FORWARDING_HPP
 
 #include <algorithm>
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,18 +49,21 @@ class Forwarding {
   class Site {
    public:
     virtual Sent send_forwarded(NodeId to, Forwarded forwarded) = 0;
-    // As a client's of this node: 0 if it was refused, which `waiter` has heard.
+    // As a client's of this node, if it is what a client could ask for: 0 if it was refused, which
+    // `waiter` has heard.
     virtual Index propose_forwarded(GroupId group, const std::string& operation,
                                     Waiter& waiter) = 0;
-    // By the clock that this node's entries are stamped with; it leads the group.
+    // False: this node is stopping.
+    [[nodiscard]] virtual bool serves_forwarded() const = 0;
+    // By the clock that this node's entries are stamped with, if it leads the group.
     [[nodiscard]] virtual std::uint64_t leader_time_ms(GroupId group) const = 0;
 
    protected:
     ~Site() = default;
   };
 
-  // `timeout_ms` bounds how long an answer is waited for. `first_id` is not one that an earlier process
-  // of this node may have used lately.
+  // For these groups. `timeout_ms` bounds how long an answer is waited for. `first_id` is not one that
+  // an earlier process of this node may have used lately.
   Forwarding(std::map<GroupId, Replica*> replicas, const Clock& clock, std::uint64_t timeout_ms,
              std::uint64_t first_id, Site& site)
       : replicas_(std::move(replicas)),
@@ -72,14 +79,21 @@ class Forwarding {
   std::uint64_t propose(GroupId group, std::string operation, Waiter& waiter);
   // waiter.readable() follows when this node's own state may be looked at.
   void read(GroupId group, std::uint64_t after_id, Waiter& waiter);
-  // The latest time by a leader's clock that a read was told of.
+  // The latest time by the present leader's clock that a read was told of; 0: none.
   [[nodiscard]] std::uint64_t heard_time_ms(GroupId group) const;
+  // Some write that was asked for here, up to this id, has not been answered.
+  [[nodiscard]] bool is_under_way(std::uint64_t up_to_id) const {
+    return !writes_.empty() && *writes_.begin() <= up_to_id;
+  }
+  // What the state must have applied so that no write is missing that was answered here.
+  [[nodiscard]] Index answered_index(GroupId group) const;
   // Of those that were asked for here.
   [[nodiscard]] std::size_t waiting() const { return sent_.size() + gathered_.size(); }
 
   // ---- the world
   void receive(NodeId from, const ForwardedRequest& request);
   void receive(NodeId from, ForwardedReply reply);
+  // A stream to the peer or from it broke: what was sent to it, or its answer, may be lost.
   void peer_down(NodeId peer);
   void leadership_changed(GroupId group);
   void tick();
@@ -92,12 +106,14 @@ class Forwarding {
   struct SentRequest {
     NodeId to;
     GroupId group;
+    Term term;
     std::uint64_t deadline_ms = 0;
     std::size_t size_bytes = 0;
     bool leader_is_gone = false;     // the deadline is that of its farewell
     Waiter* writer = nullptr;        // of a write
     std::vector<Waiter*> readers{};  // of a read
   };
+  using SentMap = std::map<std::uint64_t, SentRequest>;
   // Reads of one group: those that come after a write which is under way wait for it, the others not.
   struct Gathered {
     std::uint64_t after_id = 0;
@@ -117,20 +133,26 @@ class Forwarding {
     bool is_read;
     Index index;  // of a write
   };
-  using AskedKey = std::pair<NodeId, std::uint64_t>;
+  struct AskedKey {
+    NodeId from;
+    GroupId group;
+    std::uint64_t id;
+    friend auto operator<=>(const AskedKey&, const AskedKey&) = default;
+  };
   using AskedMap = std::map<AskedKey, std::unique_ptr<Asked>>;
 
-  [[nodiscard]] NodeId leader(GroupId group) const;
+  [[nodiscard]] const raft::Raft& raft(GroupId group) const { return replicas_.at(group)->raft(); }
+  SentRequest& note_sent(std::uint64_t id, GroupId group, NodeId to);
   void send_reads(GroupId group, Gathered gathered);
   void finish(SentRequest& request, ForwardedReply& reply);
-  void fail(SentRequest& request, Refusal of_write);
-  [[nodiscard]] Refusal refusal_of_reads(GroupId group) const;
+  static void fail(SentRequest& request, Refusal of_write, Refusal of_reads);
+  [[nodiscard]] Refusal nobody_asked(GroupId group) const;
   template <class Which>
   void fail_where(Which which, Refusal of_write);
-  [[nodiscard]] std::map<std::uint64_t, SentRequest>::node_type take(
-      std::map<std::uint64_t, SentRequest>::iterator at);
+  [[nodiscard]] SentMap::node_type take(SentMap::iterator at);
 
-  [[nodiscard]] Index index_of(NodeId from, std::uint64_t up_to_id) const;
+  [[nodiscard]] Index index_of(const AskedKey& up_to) const;
+  void refuse(NodeId to, std::uint64_t id, Refusal refusal);
   void answer(Asked& asked, const Outcome& outcome);
   void answer(Asked& asked, Refusal refusal);
   void answer_read(Asked& asked);
@@ -142,13 +164,16 @@ class Forwarding {
   std::uint64_t last_id_;
   Site& site_;
 
-  std::map<std::uint64_t, SentRequest> sent_;  // by id, and so in the order they were sent
+  SentMap sent_;                    // by id, and so in the order they were sent
+  std::set<std::uint64_t> writes_;  // those of them that are writes
   std::size_t sent_size_bytes_ = 0;
   std::map<std::pair<GroupId, bool>, Gathered> gathered_;  // ... after a write that is under way
   std::map<GroupId, std::uint64_t> heard_time_ms_;
+  std::map<GroupId, Index> answered_index_;
 
   AskedMap asked_writes_;
   AskedMap asked_reads_;
+  std::map<NodeId, std::size_t> asked_count_;
 };
 
 // =================================================================================================
@@ -157,59 +182,60 @@ class Forwarding {
 
 namespace forwarding_detail {
 
-// As they are numbered on the wire; 0 is none. For ever.
-inline std::uint32_t number_of(Refusal refusal) { return static_cast<std::uint32_t>(refusal) + 1; }
-
 // What is not known comes from a newer node: who waits can only be told that nobody knows.
 inline Refusal refusal_of(std::uint32_t number) {
-  return number == 0 || number > number_of(Refusal::kTooLarge) ? Refusal::kUnknown
-                                                               : static_cast<Refusal>(number - 1);
+  const bool known = number != 0 && number <= static_cast<std::uint32_t>(Refusal::kRequestTooLarge);
+  return known ? static_cast<Refusal>(number) : Refusal::kUnknown;
 }
 
 }  // namespace forwarding_detail
 
 // ---- Where it was asked -------------------------------------------------------------------------
 
-inline NodeId Forwarding::leader(GroupId group) const {
-  return replicas_.at(group)->raft().leader();
-}
-
-inline Refusal Forwarding::refusal_of_reads(GroupId group) const {
+inline Refusal Forwarding::nobody_asked(GroupId group) const {
   return replicas_.at(group)->lacks_quorum() ? Refusal::kNoQuorum : Refusal::kNotLeader;
 }
 
 inline std::uint64_t Forwarding::propose(GroupId group, std::string operation, Waiter& waiter) {
-  const NodeId to = leader(group);
+  const NodeId to = raft(group).leader();
   const std::size_t size_bytes = operation.size();
   const auto refuse = [&](Refusal refusal) {
     waiter.failed(refusal);
     return std::uint64_t{0};
   };
-  if (to == NodeId{}) return refuse(refusal_of_reads(group));
+  if (to == NodeId{}) return refuse(nobody_asked(group));
   if (sent_.size() >= kMaxWaiting || sent_size_bytes_ + size_bytes > kMaxWaitingSizeBytes) {
     return refuse(Refusal::kBusy);
   }
   const std::uint64_t id = ++last_id_;
-  switch (site_.send_forwarded(to, ForwardedRequest{id, group, std::move(operation), 0})) {
+  ForwardedRequest request{id, group, std::move(operation), 0, raft(group).current_term()};
+  switch (site_.send_forwarded(to, std::move(request))) {
     case Sent::kNo:
       return refuse(Refusal::kNotLeader);
     case Sent::kTooLarge:
-      return refuse(Refusal::kBusy);
+      return refuse(Refusal::kRequestTooLarge);
     case Sent::kYes:
       break;
   }
   sent_size_bytes_ += size_bytes;
-  SentRequest& sent = sent_[id];
-  sent.to = to;
-  sent.group = group;
-  sent.deadline_ms = clock_.now_ms() + timeout_ms_;
+  writes_.insert(id);
+  SentRequest& sent = note_sent(id, group, to);
   sent.size_bytes = size_bytes;
   sent.writer = &waiter;
   return id;
 }
 
+inline Forwarding::SentRequest& Forwarding::note_sent(std::uint64_t id, GroupId group, NodeId to) {
+  SentRequest& sent = sent_[id];
+  sent.to = to;
+  sent.group = group;
+  sent.term = raft(group).current_term();
+  sent.deadline_ms = clock_.now_ms() + timeout_ms_;
+  return sent;
+}
+
 inline void Forwarding::read(GroupId group, std::uint64_t after_id, Waiter& waiter) {
-  const bool waits = sent_.contains(after_id);
+  const bool waits = is_under_way(after_id);
   Gathered& gathered = gathered_[{group, waits}];
   if (waits) gathered.after_id = std::max(gathered.after_id, after_id);
   gathered.readers.push_back(&waiter);
@@ -220,6 +246,11 @@ inline std::uint64_t Forwarding::heard_time_ms(GroupId group) const {
   return heard == heard_time_ms_.end() ? 0 : heard->second;
 }
 
+inline Index Forwarding::answered_index(GroupId group) const {
+  const auto answered = answered_index_.find(group);
+  return answered == answered_index_.end() ? Index{} : answered->second;
+}
+
 inline void Forwarding::end_turn() {
   for (auto& [of, gathered] : std::exchange(gathered_, {})) {
     send_reads(of.first, std::move(gathered));
@@ -227,30 +258,26 @@ inline void Forwarding::end_turn() {
 }
 
 inline void Forwarding::send_reads(GroupId group, Gathered gathered) {
-  const NodeId to = leader(group);
-  Replica& replica = *replicas_.at(group);
-  if (replica.raft().is_leader()) {
-    for (Waiter* reader : gathered.readers) replica.read({}, *reader);
+  const auto refuse = [&](Refusal refusal) {
+    for (Waiter* reader : gathered.readers) reader->failed(refusal);
+  };
+  if (raft(group)
+          .is_leader()) {  // meanwhile; what it forwarded before has no outcome that is known
+    for (Waiter* reader : gathered.readers) replicas_.at(group)->read({}, *reader);
     return;
   }
+  const NodeId to = raft(group).leader();
+  if (to == NodeId{}) return refuse(nobody_asked(group));
+  if (sent_.size() >= kMaxWaiting) return refuse(Refusal::kBusy);
   const std::uint64_t id = ++last_id_;
-  const bool sent =
-      to != NodeId{} &&
-      site_.send_forwarded(to, ForwardedRequest{id, group, {}, gathered.after_id}) == Sent::kYes;
-  if (!sent) {
-    for (Waiter* reader : gathered.readers) reader->failed(refusal_of_reads(group));
-    return;
-  }
-  SentRequest& request = sent_[id];
-  request.to = to;
-  request.group = group;
-  request.deadline_ms = clock_.now_ms() + timeout_ms_;
-  request.readers = std::move(gathered.readers);
+  const ForwardedRequest request{id, group, {}, gathered.after_id, raft(group).current_term()};
+  if (site_.send_forwarded(to, request) != Sent::kYes) return refuse(Refusal::kNotLeader);
+  note_sent(id, group, to).readers = std::move(gathered.readers);
 }
 
-inline std::map<std::uint64_t, Forwarding::SentRequest>::node_type Forwarding::take(
-    std::map<std::uint64_t, SentRequest>::iterator at) {
+inline Forwarding::SentMap::node_type Forwarding::take(SentMap::iterator at) {
   sent_size_bytes_ -= at->second.size_bytes;
+  writes_.erase(at->first);
   return sent_.extract(at);
 }
 
@@ -262,28 +289,33 @@ inline void Forwarding::receive(NodeId from, ForwardedReply reply) {
 }
 
 inline void Forwarding::finish(SentRequest& request, ForwardedReply& reply) {
-  if (reply.refusal != 0) return fail(request, forwarding_detail::refusal_of(reply.refusal));
+  if (reply.refusal != 0) {
+    const Refusal refusal = forwarding_detail::refusal_of(reply.refusal);
+    return fail(request, refusal, nobody_asked(request.group));
+  }
   if (request.writer != nullptr) {
     if (reply.outcome > static_cast<std::uint32_t>(Outcome::Kind::kNone)) {
-      return fail(request, Refusal::kUnknown);
+      return request.writer->failed(Refusal::kUnknown);
     }
+    Index& answered = answered_index_[request.group];
+    answered = std::max(answered, reply.index);
     const auto kind = static_cast<Outcome::Kind>(reply.outcome);
     return request.writer->done({kind, reply.integer, std::move(reply.reply)});
   }
-  std::uint64_t& heard_ms = heard_time_ms_[request.group];
-  heard_ms = std::max(heard_ms, reply.time_ms);
+  if (request.term == raft(request.group).current_term()) {
+    std::uint64_t& heard_ms = heard_time_ms_[request.group];
+    heard_ms = std::max(heard_ms, reply.time_ms);
+  }
   for (Waiter* reader : request.readers) replicas_.at(request.group)->read_at(reply.index, *reader);
 }
 
-// A read that got no answer has changed nothing, whatever became of it.
-inline void Forwarding::fail(SentRequest& request, Refusal of_write) {
+inline void Forwarding::fail(SentRequest& request, Refusal of_write, Refusal of_reads) {
   if (request.writer != nullptr) return request.writer->failed(of_write);
-  const bool too_late = of_write == Refusal::kTimeout;
-  const Refusal refusal = too_late ? Refusal::kTimeout : refusal_of_reads(request.group);
-  for (Waiter* reader : request.readers) reader->failed(refusal);
+  for (Waiter* reader : request.readers) reader->failed(of_reads);
 }
 
-// Who hears may ask again: those that come meanwhile are behind the last one that is looked at.
+// A read that got no answer has changed nothing, whatever became of it. Who hears may ask again: what
+// comes meanwhile is behind the last one that is looked at.
 template <class Which>
 void Forwarding::fail_where(Which which, Refusal of_write) {
   const std::uint64_t last = last_id_;
@@ -291,7 +323,9 @@ void Forwarding::fail_where(Which which, Refusal of_write) {
     const std::uint64_t id = at->first;
     if (which(at->second)) {
       auto request = take(at);
-      fail(request.mapped(), of_write);
+      const bool too_late = of_write == Refusal::kTimeout;
+      fail(request.mapped(), of_write,
+           too_late ? Refusal::kTimeout : nobody_asked(request.mapped().group));
     }
     at = sent_.upper_bound(id);
   }
@@ -301,11 +335,16 @@ inline void Forwarding::peer_down(NodeId peer) {
   fail_where([&](const SentRequest& request) { return request.to == peer; }, Refusal::kUnknown);
 }
 
+// Another leader has another clock. While none is known, the old one may come back.
 inline void Forwarding::leadership_changed(GroupId group) {
-  const NodeId now = leader(group);
+  if (!replicas_.contains(group)) return;
+  heard_time_ms_.erase(group);
+  const NodeId leader = raft(group).leader();
+  if (leader == NodeId{}) return;
   const std::uint64_t farewell_ms = clock_.now_ms() + kFarewellMs;
   for (auto& [id, request] : sent_) {
-    if (request.group != group || request.to == now || request.leader_is_gone) continue;
+    const bool is_awaited = request.to == leader && request.term == raft(group).current_term();
+    if (request.group != group || is_awaited || request.leader_is_gone) continue;
     request.leader_is_gone = true;
     request.deadline_ms = std::min(request.deadline_ms, farewell_ms);
   }
@@ -331,19 +370,25 @@ inline void Forwarding::abandon() {
 
 // ---- The leader ---------------------------------------------------------------------------------
 
-// Of the newest write of that node, up to this id, that is still under way; 0: there is none.
-inline Index Forwarding::index_of(NodeId from, std::uint64_t up_to_id) const {
-  auto behind = asked_writes_.upper_bound({from, up_to_id});
+// Of the newest write of that node and group, up to this id, that is under way; 0: there is none.
+inline Index Forwarding::index_of(const AskedKey& up_to) const {
+  auto behind = asked_writes_.upper_bound(up_to);
   if (behind == asked_writes_.begin()) return {};
-  --behind;
-  return behind->first.first == from ? behind->second->index : Index{};
+  const auto& [key, asked] = *--behind;
+  return key.from == up_to.from && key.group == up_to.group ? asked->index : Index{};
 }
 
 inline void Forwarding::receive(NodeId from, const ForwardedRequest& request) {
+  const AskedKey key{from, request.group, request.id};
   const bool is_read = request.operation.empty();
   AskedMap& all = is_read ? asked_reads_ : asked_writes_;
-  const AskedKey key{from, request.id};
-  if (!replicas_.contains(request.group) || all.contains(key)) return;
+  const bool served = replicas_.contains(request.group) &&
+                      request.term == raft(request.group).current_term() &&
+                      site_.serves_forwarded() && !all.contains(key);
+  if (!served) return refuse(from, request.id, Refusal::kNotLeader);
+  std::size_t& count = asked_count_[from];
+  if (count >= kMaxWaiting) return refuse(from, request.id, Refusal::kBusy);
+  ++count;
   Asked& asked =
       *(all[key] = std::make_unique<Asked>(*this, from, request.id, request.group, is_read));
   if (!is_read) {
@@ -353,9 +398,17 @@ inline void Forwarding::receive(NodeId from, const ForwardedRequest& request) {
     return;
   }
   Replica& replica = *replicas_.at(request.group);
-  const Index after = request.after_id == 0 ? Index{} : index_of(from, request.after_id);
+  const Index after =
+      request.after_id == 0 ? Index{} : index_of({from, request.group, request.after_id});
   if (replica.readable(after)) return answer_read(asked);
   replica.read(after, asked);
+}
+
+inline void Forwarding::refuse(NodeId to, std::uint64_t id, Refusal refusal) {
+  ForwardedReply reply;
+  reply.id = id;
+  reply.refusal = static_cast<std::uint32_t>(refusal);
+  (void)site_.send_forwarded(to, std::move(reply));
 }
 
 inline void Forwarding::answer(Asked& asked, const Outcome& outcome) {
@@ -369,7 +422,7 @@ inline void Forwarding::answer(Asked& asked, const Outcome& outcome) {
 
 inline void Forwarding::answer(Asked& asked, Refusal refusal) {
   ForwardedReply reply;
-  reply.refusal = forwarding_detail::number_of(refusal);
+  reply.refusal = static_cast<std::uint32_t>(refusal);
   send_answer(asked, std::move(reply));
 }
 
@@ -385,16 +438,12 @@ inline void Forwarding::answer_read(Asked& asked) {
 
 // An answer that can't be sent is not missed for ever: who waits gives up in time.
 inline void Forwarding::send_answer(Asked& asked, ForwardedReply reply) {
-  const NodeId to = asked.from;
-  reply.id = asked.id;
-  AskedMap& all = asked.is_read ? asked_reads_ : asked_writes_;
-  all.erase({to, asked.id});
-  const std::uint64_t id = reply.id;
-  if (site_.send_forwarded(to, std::move(reply)) != Sent::kTooLarge) return;
-  ForwardedReply instead;
-  instead.id = id;
-  instead.refusal = forwarding_detail::number_of(Refusal::kTooLarge);
-  (void)site_.send_forwarded(to, std::move(instead));
+  const AskedKey key{asked.from, asked.group, asked.id};
+  (asked.is_read ? asked_reads_ : asked_writes_).erase(key);  // and with it `asked`
+  --asked_count_[key.from];
+  reply.id = key.id;
+  if (site_.send_forwarded(key.from, std::move(reply)) != Sent::kTooLarge) return;
+  refuse(key.from, key.id, Refusal::kReplyTooLarge);
 }
 
 }  // namespace seshat

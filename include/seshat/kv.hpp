@@ -56,6 +56,12 @@ void reply_outcome(const Outcome& outcome, resp::Writer& reply);
 [[nodiscard]] std::string check_write(const Command& command, Args args, const Limits& limits);
 // What goes into the log for a write: with the lowest version that can say it.
 [[nodiscard]] Operation operation_of(const Command& command, Args args, const Limits& limits);
+// Whether it is an operation that a connection could have made, within these limits: for those that
+// come from another node, and are to be applied by all.
+[[nodiscard]] bool is_proposable(const Operation& operation, const Limits& limits);
+// Whether an outcome that came from another node is one of such an operation: `replies` of a
+// transaction, 1 of anything else.
+[[nodiscard]] bool is_outcome(const Outcome& outcome, bool of_transaction, std::size_t replies);
 // Applies a command of a log entry: see state_machine.hpp.
 [[nodiscard]] bool apply_command(const CommandToApply& command);
 
@@ -589,6 +595,74 @@ inline std::string check_write(const Command& command, Args args, const Limits& 
   WriteCall call{nullptr, command.name, args, limits.max_value_size_bytes, reply};
   command.write(call);
   return problem;
+}
+
+namespace detail {
+
+// The command that may stand in an entry; nullptr: it may not, or does not fit the limits.
+inline const Command* applicable(Args args, const Limits& limits) {
+  if (args.empty()) return nullptr;
+  Session session;
+  session.authenticated = true;
+  std::string problem;
+  resp::Writer reply(problem, resp::Protocol::kResp2);
+  const Command* command = check(args, limits, session, reply);
+  return command != nullptr && command->local == nullptr && command->admin == nullptr ? command
+                                                                                      : nullptr;
+}
+
+inline bool is_proposable_transaction(const Operation& operation, const Limits& limits) {
+  const auto transaction = read_transaction(operation.arguments);
+  if (!transaction || transaction->watched.size() > TransactionQueue::kMaxWatched) return false;
+  const auto watchable = [&](const auto& watched) {
+    return watched.first.size() <= limits.max_key_size_bytes;
+  };
+  const auto runnable = [&](const auto& args) {
+    const Command* command = applicable(args, limits);
+    return command != nullptr && (command->flags & kNoMulti) == 0;
+  };
+  return std::ranges::all_of(transaction->watched, watchable) &&
+         std::ranges::all_of(transaction->commands, runnable);
+}
+
+}  // namespace detail
+
+inline bool is_proposable(const Operation& operation, const Limits& limits) {
+  const std::vector<std::string_view>& arguments = operation.arguments;
+  if (operation.max_value_size_bytes > limits.max_value_size_bytes) return false;
+  const auto as_command = [&](std::string_view name) {
+    std::vector<std::string_view> args = {name};
+    args.insert(args.end(), arguments.begin(), arguments.end());
+    return detail::applicable(args, limits) != nullptr;
+  };
+  switch (operation.type) {
+    case OperationType::kSet:
+      return arguments.size() == 2 && as_command("set");
+    case OperationType::kDelete:
+      return as_command("del");
+    case OperationType::kCommand: {
+      const Command* command = detail::applicable(arguments, limits);
+      return command != nullptr && command->write != nullptr;
+    }
+    case OperationType::kTransaction:
+      return detail::is_proposable_transaction(operation, limits);
+    case OperationType::kTime:
+      return arguments.empty();
+    default:
+      return false;
+  }
+}
+
+inline bool is_outcome(const Outcome& outcome, bool of_transaction, std::size_t replies) {
+  if (outcome.kind == Outcome::Kind::kNone) return of_transaction;
+  if (outcome.kind != Outcome::Kind::kReply) return !of_transaction;
+  std::string_view rest = outcome.reply;
+  for (std::size_t i = 0; i < replies; ++i) {
+    resp::ReplyParser parser(resp::Limits::none());
+    if (parser.parse(rest) != resp::Status::kComplete) return false;
+    rest.remove_prefix(parser.consumed());
+  }
+  return rest.empty();
 }
 
 // SET and DEL without options are what version 1 of operations has.

@@ -90,7 +90,7 @@ class Node final : public Database,
   }
   void read_from_disk(GroupId group, std::function<void(const OrderedMap&)> work) override;
   void scan_disk(GroupId group, std::function<void(const OrderedMap&)> work) override;
-  [[nodiscard]] ReadTimes times(GroupId group) const override;
+  [[nodiscard]] ReadTimes times(GroupId group, bool read_only) const override;
   [[nodiscard]] bool all_know_operations(std::uint32_t version) const override {
     return membership_.all_know_operation_version(version);
   }
@@ -171,6 +171,10 @@ class Node final : public Database,
        std::unique_ptr<Store> store, Membership membership);
   [[nodiscard]] Result<void> restore_machines(std::map<GroupId, raft::Restored>& restored);
   [[nodiscard]] Result<void> start_peers(const PeerSecurity& security);
+  // An entry is at most a request, with two bytes or more for each argument, and what is watched.
+  [[nodiscard]] std::size_t max_operation_size_bytes() const {
+    return 2 * config_.limits.max_request_size_bytes + (1U << 20);
+  }
   [[nodiscard]] std::map<NodeId, std::string> dialed() const;
   [[nodiscard]] std::string dial_addr(NodeId member) const;
   void make_joining();
@@ -191,6 +195,7 @@ class Node final : public Database,
   void handle(node_event::PeerUp& event);
   void handle(node_event::PeerRefused& event);
   void handle(node_event::PeerDown& event);
+  void handle(node_event::ForwardedLost& event);
   void handle(node_event::CallReceived& event);
   void handle(node_event::SnapshotOffered& event);
   void handle(node_event::SnapshotReceived& event);
@@ -213,9 +218,13 @@ class Node final : public Database,
   Forwarding::Sent send_forwarded(NodeId to, Forwarded forwarded) override;
   Index propose_forwarded(GroupId group, const std::string& operation, Waiter& waiter) override;
   [[nodiscard]] std::uint64_t leader_time_ms(GroupId group) const override {
-    return times(group).latest_ms();
+    return times(group, false).latest_ms();
   }
 
+  [[nodiscard]] bool serves_forwarded() const override { return !stopping_ && !failure_; }
+
+  // This node does not lead the group, and reads what it has of it for who wants no more.
+  [[nodiscard]] bool serves_stale(GroupId group, WriteMark after) const;
   // This node does not lead the group, and may ask who does.
   [[nodiscard]] bool may_forward(GroupId group) const;
   Index propose_here(GroupId group, Operation operation, Waiter& waiter);
@@ -290,7 +299,7 @@ class Node final : public Database,
 
 namespace node_detail {
 
-// Peers' frames that may wait for the loop; beyond it they are lost, and Raft repeats them.
+// Peers' frames that may wait for the loop; beyond it they are lost (node_events.hpp).
 inline constexpr std::size_t kMaxWaitingFrames = 4096;
 inline constexpr std::uint64_t kStatusIntervalMs = 1000;
 
@@ -403,10 +412,8 @@ inline Result<void> Node::start_peers(const PeerSecurity& security) {
   options.listen_addr = config_.node.internal_addr;
   options.security = security;
   options.rpc_timeout_ms = config_.limits.raft_rpc_timeout_secs * 1000;
-  // An entry is at most a request, with two bytes or more for each argument.
-  options.limits.max_message_size_bytes =
-      std::max<std::size_t>(options.limits.max_message_size_bytes,
-                            2 * config_.limits.max_request_size_bytes + (1U << 20));
+  options.limits.max_message_size_bytes = std::max<std::size_t>(
+      options.limits.max_message_size_bytes, max_operation_size_bytes() + (1U << 16));
   options.dial = dialed();
   neighbours_.set(options.dial);
   Result<std::unique_ptr<Peers>> peers = Peers::start(std::move(options), mailbox_, logger_);
@@ -481,9 +488,11 @@ inline void Node::make_replicas(std::map<GroupId, raft::Restored> restored) {
   }
   exchange_->set_replicas(replicas);
   Forwarding::Site& forwarding_site = *this;
-  forwarding_ =
-      std::make_unique<Forwarding>(replicas, clock_, config_.limits.raft_rpc_timeout_secs * 1000,
-                                   node_detail::random_seed() >> 1, forwarding_site);
+  std::map<GroupId, Replica*> of_clients = replicas;
+  of_clients.erase(kSystemGroup);
+  forwarding_ = std::make_unique<Forwarding>(std::move(of_clients), clock_,
+                                             config_.limits.raft_rpc_timeout_secs * 1000,
+                                             node_detail::random_seed() >> 1, forwarding_site);
   ClusterChanges::Site& site = *this;
   changes_ = std::make_unique<ClusterChanges>(
       ClusterChanges::Options{.auto_promote = config_.cluster.auto_promote}, membership_,
@@ -535,7 +544,7 @@ inline void Node::remove_expired() {
   const raft::Raft& raft = replica(group).raft();
   if (!raft.is_leader() || stopping_) return expiry_.not_leading();
   if (key_values_->expiring_count() == 0) return;
-  const std::uint64_t time_ms = times(group).latest_ms();
+  const std::uint64_t time_ms = leader_time_ms(group);
   const std::optional<ExpiryScan> scan =
       expiry_.begin(clock_.now_ms(), time_ms, key_values_->soonest_given_ms());
   if (!scan) return;
@@ -717,6 +726,14 @@ inline void Node::handle(node_event::PeerDown& event) {
   logger_.debug("peer is down", {{"peer", event.peer}, {"reason", event.reason}});
   for (auto& [id, group] : groups_) group.replica->unreachable(event.peer);
   forwarding_->peer_down(event.peer);
+}
+
+// Who waits for an answer that was lost here, or for one to what was lost here, hears when the streams
+// end.
+inline void Node::handle(node_event::ForwardedLost& event) {
+  logger_.warn("a peer forwards more than this node can take in: it is disconnected",
+               {{"peer", event.from}});
+  peers_->disconnect(event.from, "it forwarded more than could be taken in");
 }
 
 inline void Node::handle(node_event::LogCut& event) {
@@ -922,8 +939,12 @@ inline Index Node::propose_here(GroupId group, Operation operation, Waiter& wait
 
 inline Index Node::propose_forwarded(GroupId group, const std::string& bytes, Waiter& waiter) {
   Result<Operation> operation = codec::decode_operation(bytes);
-  const bool served = group != kSystemGroup && operation &&
-                      all_know_operations(operation_version_of(operation->type));
+  // As much as a client may bring, and as peers can be sent.
+  const kv::Limits limits{config_.limits.max_key_size_bytes, config_.limits.max_value_size_bytes,
+                          config_.limits.max_request_size_bytes};
+  const bool served = operation && bytes.size() <= max_operation_size_bytes() &&
+                      all_know_operations(operation_version_of(operation->type)) &&
+                      kv::is_proposable(*operation, limits);
   if (!served) {
     waiter.failed(Refusal::kNotLeader);
     return {};
@@ -947,8 +968,19 @@ inline Forwarding::Sent Node::send_forwarded(NodeId to, Forwarded forwarded) {
 }
 
 inline bool Node::readable(GroupId group, WriteMark after, bool read_only) const {
-  const bool stale = read_only && config_.client.follower_reads == Config::FollowerReads::kStale;
-  return replica(group).readable(after.index) || (stale && !replica(group).raft().is_leader());
+  return replica(group).readable(after.index) || (read_only && serves_stale(group, after));
+}
+
+// What the connection itself wrote is there, or the leader is asked after all.
+inline bool Node::serves_stale(GroupId group, WriteMark after) const {
+  if (config_.client.follower_reads != Config::FollowerReads::kStale) return false;
+  const raft::Raft& raft = replica(group).raft();
+  const bool has_state = !failure_ && !joining_ && !exchange_->is_restoring(group);
+  const bool forwarded = after.forwarded_id != 0;
+  const Index written =
+      std::max(after.index, forwarded ? forwarding_->answered_index(group) : Index{});
+  return has_state && !raft.is_leader() && raft.last_applied() >= written &&
+         !(forwarded && forwarding_->is_under_way(after.forwarded_id));
 }
 
 inline void Node::read(GroupId group, WriteMark after, bool read_only, Waiter& waiter) {
@@ -968,11 +1000,14 @@ inline void Node::scan_disk(GroupId group, std::function<void(const OrderedMap&)
   store_->scan_disk(group, std::move(work));
 }
 
-inline ReadTimes Node::times(GroupId group) const {
+inline ReadTimes Node::times(GroupId group, bool read_only) const {
   if (group == kSystemGroup) return {};
   const std::uint64_t state_ms = key_values_->time_ms();
   const raft::Raft& raft = replica(group).raft();
-  if (!raft.is_leader()) return {state_ms, forwarding_->heard_time_ms(group)};
+  if (!raft.is_leader()) {
+    const bool stale = read_only && config_.client.follower_reads == Config::FollowerReads::kStale;
+    return {state_ms, stale ? state_ms : forwarding_->heard_time_ms(group)};
+  }
   return {state_ms, leader_clock_.stamp_ms(raft.current_term(), clock_.now_ms(), state_ms)};
 }
 
@@ -1019,8 +1054,10 @@ inline std::string Node::refusal_text(Slot slot, Refusal refusal, bool by_tls) c
       return "ERR storage failure";
     case Refusal::kBusy:
       return "ERR busy: too much waits for the leader already; nothing was done";
-    case Refusal::kTooLarge:
+    case Refusal::kReplyTooLarge:
       return "ERR reply too large to come from the leader; the command was carried out";
+    case Refusal::kRequestTooLarge:
+      return "ERR request too large to go to the leader; nothing was done";
     case Refusal::kNoQuorum:
       return "NOQUORUM a majority of the nodes is out of reach; nothing was done";
     case Refusal::kNotLeader:

@@ -3,7 +3,7 @@
 //   threads of the store and of gRPC ── on_synced, on_frame, ... ──> [ mailbox ] ──take──> the loop
 //
 // Keeps:    the order of each thread that tells; beyond max_waiting_frames the frames of peers are
-//           lost, for Raft repeats what was in them.
+//           lost: Raft repeats what was in them, and of what was forwarded ForwardedLost tells.
 // Threads:  take() belongs to the loop, all else may be called on any.
 // Needs:    mailbox.hpp, store_events.hpp, peer_link.hpp (PeerEvents), state_machine.hpp.
 #ifndef SESHAT_NODE_EVENTS_HPP
@@ -84,6 +84,10 @@ struct PeerDown {
   NodeId peer;
   std::string reason;
 };
+// A frame was lost that held more than Raft repeats.
+struct ForwardedLost {
+  NodeId from;
+};
 struct CallReceived {
   CallRequest request;
   std::function<void(CallReply)> answer;
@@ -110,8 +114,9 @@ struct SnapshotFailed {
 using Work = std::function<void()>;
 
 using Any = std::variant<Synced, Applied, Fetched, LogCut, Installed, StorageFailed, SystemRead,
-                         HelloReceived, FrameReceived, PeerUp, PeerRefused, PeerDown, CallReceived,
-                         SnapshotOffered, SnapshotReceived, SnapshotBroken, SnapshotFailed, Work>;
+                         HelloReceived, FrameReceived, PeerUp, PeerRefused, PeerDown, ForwardedLost,
+                         CallReceived, SnapshotOffered, SnapshotReceived, SnapshotBroken,
+                         SnapshotFailed, Work>;
 
 }  // namespace node_event
 
@@ -150,7 +155,9 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
     push(node_event::HelloReceived{std::move(hello), std::move(answer)});
   }
   void on_frame(NodeId from, Frame frame) override {
-    (void)mailbox_.push_droppable(node_event::FrameReceived{from, std::move(frame)});
+    const bool forwards = !frame.forwarded.empty() || !frame.forwarded_replies.empty();
+    const bool taken = mailbox_.push_droppable(node_event::FrameReceived{from, std::move(frame)});
+    if (!taken && forwards) push(node_event::ForwardedLost{from});
   }
   void on_peer_up(NodeId peer, Hello hello) override {
     push(node_event::PeerUp{peer, std::move(hello)});

@@ -327,6 +327,7 @@ void put(Out& out, const ForwardedRequest& request) {
   out.number(seshat_proto_ForwardedRequest_group_tag, request.group.value);
   out.bytes(seshat_proto_ForwardedRequest_operation_tag, request.operation);
   out.number(seshat_proto_ForwardedRequest_after_id_tag, request.after_id);
+  out.number(seshat_proto_ForwardedRequest_term_tag, request.term.value);
 }
 
 template <class Out>
@@ -369,6 +370,8 @@ inline void take_field(wire::Reader& in, ForwardedRequest& request) {
       return take_text(in, request.operation);
     case seshat_proto_ForwardedRequest_after_id_tag:
       return in.take(request.after_id);
+    case seshat_proto_ForwardedRequest_term_tag:
+      return in.take(request.term.value);
   }
 }
 
@@ -394,6 +397,9 @@ inline void take_field(wire::Reader& in, ForwardedReply& reply) {
   }
 }
 
+// In one frame: those of nobody's id would take far more memory than bytes.
+inline constexpr std::size_t kMaxForwarded = 65536;
+
 // What `frame` stands at.
 template <class Body>
 void take_forwarded(wire::Reader& frame, std::vector<Body>& all) {
@@ -403,7 +409,7 @@ void take_forwarded(wire::Reader& frame, std::vector<Body>& all) {
   Body body;
   wire::Reader in(bytes);
   while (in.next()) take_field(in, body);
-  if (!in.whole()) return frame.refuse();
+  if (!in.whole() || body.id == 0 || all.size() >= kMaxForwarded) return frame.refuse();
   all.push_back(std::move(body));
 }
 

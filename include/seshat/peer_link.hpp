@@ -165,7 +165,7 @@ class PeerLink {
   // ---- the queue
   enum class Pushed : std::uint8_t { kQueued, kLost, kTooLarge };
   Pushed push(PeerMessage message);
-  // What is forwarded is never lost in silence while the stream is up: the caller tells who waits.
+  // What doesn't find its place here is not lost in silence: the caller tells who waits.
   Pushed push(Forwarded forwarded);
   // The next frame: messages in order, and the status when it is due. nullopt: nothing to say.
   // `size_bytes` becomes an estimate of its size.
@@ -202,6 +202,7 @@ class PeerLink {
 
   static constexpr std::size_t kFrameHeadBytes = 64;  // about
 
+  void take_messages(Frame& frame, std::size_t& size_bytes);
   void take_forwarded(Frame& frame, std::size_t& size_bytes);
 
   [[nodiscard]] std::uint64_t next_delay_ms();
@@ -210,6 +211,7 @@ class PeerLink {
   std::deque<Queued> queue_;
   std::deque<Forwarded> forwarded_;
   std::size_t forwarded_size_bytes_ = 0;
+  bool forwarded_goes_alone_ = false;  // in the next frame that has no room for both
   std::optional<NodeStatus> status_;
   bool speak_ = false;
   PeerStats stats_;
@@ -293,21 +295,32 @@ inline void PeerLink::take_forwarded(Frame& frame, std::size_t& size_bytes) {
 inline std::optional<Frame> PeerLink::take(std::size_t& size_bytes) {
   size_bytes = kFrameHeadBytes;
   if (!stats_.up || (queue_.empty() && forwarded_.empty() && !speak_)) return std::nullopt;
+  const std::size_t share_bytes = limits_.frame_size_bytes / 4;
+  const bool both = !queue_.empty() && !forwarded_.empty();
+  // A large one of either kind travels without the other, in turns: none waits for more than a frame.
+  const bool no_room = both && (queue_.front().size_bytes > 3 * share_bytes - kFrameHeadBytes ||
+                                forwarded_size_bytes(forwarded_.front()) > share_bytes);
+  const bool only_forwarded =
+      no_room && std::exchange(forwarded_goes_alone_, !forwarded_goes_alone_);
   Frame frame;
-  take_forwarded(frame, size_bytes);
+  if (!no_room || only_forwarded) take_forwarded(frame, size_bytes);
+  if (!only_forwarded) take_messages(frame, size_bytes);
+  if (std::exchange(speak_, false)) frame.status = status_;
+  return frame;
+}
+
+inline void PeerLink::take_messages(Frame& frame, std::size_t& size_bytes) {
   frame.messages.reserve(std::min<std::size_t>(queue_.size(), 64));
   while (!queue_.empty()) {
     Queued& next = queue_.front();
     const bool fits = size_bytes + next.size_bytes <= limits_.frame_size_bytes;
-    if (!fits && size_bytes > kFrameHeadBytes) break;
+    if (!fits && !frame.messages.empty()) break;
     size_bytes += next.size_bytes;
     stats_.queued_size_bytes -= next.size_bytes;
     frame.messages.push_back(std::move(next.message));
     queue_.pop_front();
   }
   stats_.queued_messages = queue_.size();
-  if (std::exchange(speak_, false)) frame.status = status_;
-  return frame;
 }
 
 inline void PeerLink::set_status(const NodeStatus& status) {

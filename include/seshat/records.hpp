@@ -243,20 +243,21 @@ struct NodeStatus {
 // ---- What clients ask a node that does not lead, on its way to the leader (forwarding.hpp)
 
 struct ForwardedRequest {
-  std::uint64_t id = 0;  // drawn by who asks, larger than those before
+  std::uint64_t id = 0;  // drawn by who asks, larger than those before; never 0
   GroupId group;
   std::string operation;       // to be proposed; empty: from where on may be read?
   std::uint64_t after_id = 0;  // of a read: it sees those writes of the same node, up to this id
+  Term term;                   // in which the node that is asked leads: in another one it refuses
 
   friend bool operator==(const ForwardedRequest&, const ForwardedRequest&) = default;
 };
 
 struct ForwardedReply {
   std::uint64_t id = 0;
-  std::uint32_t refusal = 0;  // 0: done; else why not, as forwarding.hpp numbers it
+  std::uint32_t refusal = 0;  // 0: done; else a Refusal of replica.hpp
   Index index;                // of a write: its entry; of a read: what must be applied before it
   std::uint64_t time_ms = 0;  // of a read: by the leader's clock
-  std::uint32_t outcome = 0;  // of a write: Outcome's kind, and what it holds
+  std::uint32_t outcome = 0;  // of a write: an Outcome's kind, and what it holds
   std::int64_t integer = 0;
   std::string reply = {};
 

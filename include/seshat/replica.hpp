@@ -24,6 +24,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -66,13 +67,13 @@ class SnapshotSender {
   virtual void send_snapshot(GroupId group, NodeId peer) = 0;
 };
 
-// What the state machine answers to one entry.
+// What the state machine answers to one entry. The numbers go from node to node, and are for ever.
 struct Outcome {
   enum class Kind : std::uint8_t {
-    kOk,
-    kInteger,
-    kReply,  // `reply`: in RESP3; of a transaction, the replies of its commands one after the other
-    kNone,   // of a transaction: a watched key has changed, so that nothing was done
+    kOk = 0,
+    kInteger = 1,
+    kReply = 2,  // `reply`: in RESP3; of a transaction, those of its commands one after the other
+    kNone = 3,   // of a transaction: a watched key has changed, so that nothing was done
   };
   Kind kind = Kind::kOk;
   std::int64_t integer = 0;
@@ -95,16 +96,17 @@ class Applier {
 
 // ---- Those who wait -----------------------------------------------------------------------------
 
-// Why a request was not served.
+// Why a request was not served. The numbers go from node to node (forwarding.hpp), and are for ever.
 enum class Refusal : std::uint8_t {
-  kNotLeader,  // nothing was appended: another node leads, or an election is under way
-  kNoQuorum,   // nothing was appended: a majority of the group is out of reach
-  kLogFull,    // nothing was appended: the log in memory waits for the disk and is at its bound
-  kStorage,    // nothing was appended: the disk has failed, this node is about to end
-  kTimeout,    // in the log, but not committed within the request timeout: it may still happen
-  kUnknown,    // in the log, but leadership or the disk was lost: it may or may not have happened
-  kBusy,       // nothing was appended: too much waits for another node's answer
-  kTooLarge,   // it was done, but the answer is too large to come from the node that did it
+  kNotLeader = 1,  // nothing was appended: another node leads, or an election is under way
+  kNoQuorum = 2,   // nothing was appended: a majority of the group is out of reach
+  kLogFull = 3,    // nothing was appended: the log in memory waits for the disk, at its bound
+  kStorage = 4,    // nothing was appended: the disk has failed, this node is about to end
+  kTimeout = 5,    // in a log, or on the way to it, and not committed in time: it may happen yet
+  kUnknown = 6,    // the same, but leadership, the disk or the way to the leader was lost
+  kBusy = 7,       // nothing was appended: too much waits for the leader's answer
+  kReplyTooLarge = 8,    // it was done, but the answer is too large to come from the leader
+  kRequestTooLarge = 9,  // nothing was appended: too large to go to the leader
 };
 
 // Hears exactly one of these, once, perhaps before propose() or read() returns. Must live until
@@ -206,10 +208,12 @@ class Replica {
     std::uint64_t deadline_ms;
     Index after;
     Waiter* waiter;
+    std::optional<Index> applying = {};  // confirmed: what it waits for
   };
 
   [[nodiscard]] Refusal refusal() const;
   [[nodiscard]] Index in_log(Index after) const;
+  void await_applied(std::uint64_t read_id, Index index);
   void apply(std::vector<raft::Entry> entries);
   void confirm(const raft::ReadResult& result);
   void serve_applied_reads();
@@ -223,9 +227,9 @@ class Replica {
   Environment environment_;
   raft::Raft raft_;
 
-  std::deque<Proposal> proposals_;                // by index, and so by deadline
-  std::map<std::uint64_t, Read> reads_;           // by id: asked, not yet confirmed
-  std::multimap<Index, std::uint64_t> applying_;  // confirmed reads, by the index they wait for
+  std::deque<Proposal> proposals_;                      // by index, and so by deadline
+  std::map<std::uint64_t, Read> reads_;                 // by id: asked, not yet confirmed
+  std::set<std::pair<Index, std::uint64_t>> applying_;  // confirmed reads, by what they wait for
   std::uint64_t next_read_id_ = 1;
   bool abandoned_ = false;
 
@@ -303,7 +307,12 @@ inline void Replica::read_at(Index index, Waiter& waiter) {
   const std::uint64_t id = next_read_id_++;
   const std::uint64_t deadline_ms = environment_.clock.now_ms() + request_timeout_ms_;
   reads_.emplace(id, Read{deadline_ms, {}, &waiter});
-  applying_.emplace(index, id);
+  await_applied(id, index);
+}
+
+inline void Replica::await_applied(std::uint64_t read_id, Index index) {
+  reads_.at(read_id).applying = index;
+  applying_.emplace(index, read_id);
 }
 
 inline void Replica::tick() {
@@ -391,8 +400,7 @@ inline void Replica::confirm(const raft::ReadResult& result) {
   const auto found = reads_.find(result.id);
   if (found == reads_.end()) return;  // timed out meanwhile
   if (result.ok) {
-    applying_.emplace(std::max(result.index, found->second.after), result.id);
-    return;
+    return await_applied(result.id, std::max(result.index, found->second.after));
   }
   Waiter* waiter = found->second.waiter;
   reads_.erase(found);
@@ -403,7 +411,6 @@ inline void Replica::serve_applied_reads() {
   while (!applying_.empty() && applying_.begin()->first <= raft_.last_applied()) {
     const auto read = reads_.find(applying_.begin()->second);
     applying_.erase(applying_.begin());
-    if (read == reads_.end()) continue;
     Waiter* waiter = read->second.waiter;
     reads_.erase(read);
     waiter->readable();
@@ -420,9 +427,10 @@ inline void Replica::expire() {
     if (waiter != nullptr) waiter->failed(Refusal::kTimeout);
   }
   while (!reads_.empty() && reads_.begin()->second.deadline_ms <= now_ms) {
-    Waiter* waiter = reads_.begin()->second.waiter;
+    const auto [id, read] = *reads_.begin();
     reads_.erase(reads_.begin());
-    waiter->failed(Refusal::kTimeout);
+    if (read.applying) applying_.erase({*read.applying, id});
+    read.waiter->failed(Refusal::kTimeout);
   }
 }
 
