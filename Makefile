@@ -1,5 +1,6 @@
 # Seshat. `make help` lists the targets; everything that is built goes under build/.
 #
+#   make TLS=no             without OpenSSL, and so without TLS for clients
 #   make CXX=clang++        another compiler (g++ 12 or clang 14 and newer); objects in build/clang
 #   make VARIANT=asan all   a daemon with the sanitizers of `make asan`; also tsan
 #   make test-raft          build and run tests/raft_test.cpp alone
@@ -90,14 +91,19 @@ NO_BUILD  := help deps run cluster bench bench-scale check lint lint-format lint
 ifneq ($(filter-out $(NO_BUILD),$(or $(MAKECMDGOALS),all)),)
 include build/packages.mk
 endif
-build/packages.mk: Makefile $(wildcard $(foreach p,$(PACKAGES),/usr/lib*/pkgconfig/$p.pc \
+build/packages.mk: Makefile $(wildcard $(foreach p,$(PACKAGES) openssl,/usr/lib*/pkgconfig/$p.pc \
                      /usr/lib/*/pkgconfig/$p.pc /usr/local/lib/pkgconfig/$p.pc))
 	@mkdir -p $(@D)
 	@for p in $(PACKAGES); do $(PKG_CONFIG) --exists $$p 2>/dev/null || { \
 	  echo "$$p is not known to $(PKG_CONFIG): run \`make deps\`" >&2; exit 1; }; done
 	@{ echo "PKG_CFLAGS := $$($(PKG_CONFIG) --cflags $(PACKAGES))"; \
 	  echo "PKG_LIBS := $$($(PKG_CONFIG) --libs $(PACKAGES))"; \
+	  echo "OPENSSL_CFLAGS := $$($(PKG_CONFIG) --cflags 'openssl >= 1.1.1' 2>/dev/null || true)"; \
+	  echo "OPENSSL_LIBS := $$($(PKG_CONFIG) --libs 'openssl >= 1.1.1' 2>/dev/null || true)"; \
 	  echo "CATCH_LIBS := $$($(PKG_CONFIG) --libs catch2 2>/dev/null || true)"; } > $@
+
+# TLS for clients is there where OpenSSL is.
+TLS ?= $(if $(OPENSSL_LIBS),yes,no)
 
 # Elsewhere than on Debian, nanopb's headers have a folder of their own.
 NANOPB_CFLAGS ?= $(addprefix -isystem ,$(wildcard /usr/include/nanopb /usr/local/include/nanopb \
@@ -106,12 +112,13 @@ NANOPB_LIBS   ?= -lprotobuf-nanopb
 NANOPB        ?= $(shell command -v nanopb_generator.py || command -v nanopb_generator || true)
 
 WARNINGS   := -Wall -Wextra -Wpedantic
-DEFINES    := -DASIO_STANDALONE -DASIO_NO_DEPRECATED
-INCLUDES    = -Iinclude -I$(GEN) $(patsubst -I%,-isystem %,$(PKG_CFLAGS)) $(NANOPB_CFLAGS)
+DEFINES    := -DASIO_STANDALONE -DASIO_NO_DEPRECATED $(if $(filter yes,$(TLS)),-DSESHAT_WITH_TLS)
+INCLUDES    = -Iinclude -I$(GEN) $(patsubst -I%,-isystem %,$(PKG_CFLAGS) $(OPENSSL_CFLAGS)) \
+                $(NANOPB_CFLAGS)
 CXX_COMMON  = -std=c++20 $(WARNINGS) $(DEFINES) $(INCLUDES) -Itests
 CXX_FLAGS   = $(CXX_COMMON) $(FLAGS_$(VARIANT)) -pthread $(CPPFLAGS) $(CXXFLAGS)
 C_FLAGS     = -x c -std=c11 $(INCLUDES) $(FLAGS_$(VARIANT)) $(CPPFLAGS) $(CFLAGS)
-LINK_LIBS   = $(NANOPB_LIBS) $(PKG_LIBS) -pthread $(LDLIBS)
+LINK_LIBS   = $(NANOPB_LIBS) $(PKG_LIBS) $(if $(filter yes,$(TLS)),$(OPENSSL_LIBS)) -pthread $(LDLIBS)
 # Diagnostics pass through a file, so colour has to be asked for; it is no part of the flags' stamp.
 COLOUR     := $(if $(MAKE_TERMERR),-fdiagnostics-color=always)
 
@@ -481,7 +488,7 @@ libdir=$${prefix}/lib
 Name: seshat
 Description: All headers of Seshat, a replicated Redis-compatible store, and what they link with
 Version: $(VERSION)
-Requires: seshat-core $(PACKAGES)
+Requires: seshat-core $(PACKAGES)$(if $(filter yes,$(TLS)), openssl)
 Cflags: $(DEFINES) $(NANOPB_CFLAGS)
 Libs: -L$${libdir} -lseshat-proto $(NANOPB_LIBS) -pthread
 endef

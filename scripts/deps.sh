@@ -6,7 +6,7 @@ usage() {
   cat <<'END'
 usage: scripts/deps.sh [--build-only | --test] [--with-node] [--dry-run]
 
-  --build-only  what `make` needs: a compiler, asio, RocksDB, nanopb, gRPC, toml++, Catch2
+  --build-only  what `make` needs: a compiler, asio, RocksDB, nanopb, gRPC, OpenSSL, toml++, Catch2
   --test        and what `make check` needs: redis-tools, redis-py, hiredis, clang's tools, valgrind (the default)
   --with-node   and Node.js with npm, for the tests of JavaScript clients; npm is large, so it is asked for
   --dry-run     only print what is missing; exit 1 if anything is
@@ -18,9 +18,9 @@ END
 
 # package, or package=command where the command counts as well, whoever installed it
 build_packages=(make=make g++=g++ pkg-config=pkg-config libasio-dev librocksdb-dev libnanopb-dev nanopb
-  libgrpc++-dev libprotobuf-dev libtomlplusplus-dev catch2)
+  libgrpc++-dev libprotobuf-dev libssl-dev libtomlplusplus-dev catch2)
 test_packages=(redis-tools=redis-benchmark python3 python3-redis clang=clang++ clang-format=clang-format
-  clang-tidy=clang-tidy iproute2=ip mount=mount e2fsprogs=mkfs.ext4 xz-utils=xz
+  clang-tidy=clang-tidy openssl=openssl iproute2=ip mount=mount e2fsprogs=mkfs.ext4 xz-utils=xz
   valgrind=valgrind libhiredis-dev)
 node_packages=(nodejs=node npm=npm)
 
@@ -83,7 +83,7 @@ missing_elsewhere() {
   local tool package
   for tool in make pkg-config; do command -v $tool >/dev/null || echo "$tool"; done
   command -v nanopb_generator >/dev/null || command -v nanopb_generator.py >/dev/null || echo "nanopb's generator"
-  for package in rocksdb grpc++ tomlplusplus; do
+  for package in rocksdb grpc++ openssl tomlplusplus; do
     pkg-config --exists $package 2>/dev/null || echo "$package (pkg-config $package)"
   done
   compiler=${CXX:-$(command -v g++ || command -v clang++ || true)}
@@ -104,11 +104,11 @@ names_elsewhere() {
 
 Names there, as far as we know:
   Fedora    make gcc-c++ pkgconf-pkg-config asio-devel rocksdb-devel nanopb-devel nanopb-generator grpc-devel
-            protobuf-devel tomlplusplus-devel catch-devel; tests: redis python3-redis hiredis-devel clang
+            protobuf-devel openssl-devel tomlplusplus-devel catch-devel; tests: redis python3-redis hiredis-devel clang
             clang-tools-extra compiler-rt valgrind
-  Arch      base-devel asio rocksdb grpc protobuf tomlplusplus catch2, nanopb (AUR);
+  Arch      base-devel asio rocksdb grpc protobuf openssl tomlplusplus catch2, nanopb (AUR);
             tests: redis python-redis hiredis clang compiler-rt valgrind
-  Homebrew  make pkgconf asio rocksdb nanopb grpc protobuf tomlplusplus catch2; tests: redis hiredis llvm
+  Homebrew  make pkgconf asio rocksdb nanopb grpc protobuf openssl tomlplusplus catch2; tests: redis hiredis llvm
             (build with `gmake CPPFLAGS=-I$(brew --prefix)/include LDFLAGS=-L$(brew --prefix)/lib`)
 END
 }

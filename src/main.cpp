@@ -10,9 +10,11 @@
 #include <iostream>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "seshat/cli.hpp"
 #include "seshat/config.hpp"
+#include "seshat/credentials.hpp"
 #include "seshat/log.hpp"
 #include "seshat/server.hpp"
 
@@ -25,18 +27,26 @@ extern char** environ;  // NOLINT(readability-redundant-declaration): glibc alon
 
 namespace {
 
-int refuse(const seshat::CommandLine& line) {
-  for (const seshat::Problem& problem : line.problems) {
+int refuse(const std::vector<seshat::Problem>& problems) {
+  for (const seshat::Problem& problem : problems) {
     std::fprintf(stderr, "seshat: %s\n", problem.text().c_str());
   }
   std::fprintf(stderr, "seshat: see --help, or seshat.toml.example for all settings\n");
   return 2;
 }
 
-int serve(const seshat::CommandLine& line) {
+int say_that_it_is_valid(const seshat::CommandLine& line) {
+  for (const seshat::Problem& warning : line.warnings) {
+    std::fprintf(stderr, "seshat: warning: %s\n", warning.text().c_str());
+  }
+  std::puts("the configuration is valid");
+  return 0;
+}
+
+int serve(const seshat::CommandLine& line, const seshat::Credentials& credentials) {
   const seshat::Logger logger(line.config.log.level, line.config.log.format);
   for (const seshat::Problem& warning : line.warnings) logger.warn(warning.text());
-  auto server = seshat::Server::start(line.config, logger);
+  auto server = seshat::Server::start(line.config, credentials, logger);
   if (!server) {
     logger.error("could not start", {{"reason", server.error().text}});
     return 1;
@@ -56,7 +66,7 @@ int main(int argc, char** argv) {
           seshat::cli::run(arguments, environment, std::cout, std::cerr)) {
     return *exit_code;
   }
-  const seshat::CommandLine line = seshat::parse_command_line(arguments, environment);
+  seshat::CommandLine line = seshat::parse_command_line(arguments, environment);
   switch (line.action) {
     case seshat::CommandLine::Action::kShowHelp:
       std::fputs((seshat::help_text(argv[0], seshat::cli::kSubcommandUsage) +
@@ -67,16 +77,15 @@ int main(int argc, char** argv) {
     case seshat::CommandLine::Action::kShowVersion:
       std::printf("seshat %s\n", std::string(seshat::kVersion).c_str());
       return 0;
-    case seshat::CommandLine::Action::kCheckConfig:
-      for (const seshat::Problem& warning : line.warnings) {
-        std::fprintf(stderr, "seshat: warning: %s\n", warning.text().c_str());
-      }
-      std::puts("the configuration is valid");
-      return 0;
     case seshat::CommandLine::Action::kRefuse:
-      return refuse(line);
+      return refuse(line.problems);
+    case seshat::CommandLine::Action::kCheckConfig:
     case seshat::CommandLine::Action::kRun:
       break;
   }
-  return serve(line);
+  const seshat::LoadedCredentials loaded = seshat::load_credentials(line);
+  if (!loaded.problems.empty()) return refuse(loaded.problems);
+  line.warnings.insert(line.warnings.end(), loaded.warnings.begin(), loaded.warnings.end());
+  const bool only_check = line.action == seshat::CommandLine::Action::kCheckConfig;
+  return only_check ? say_that_it_is_valid(line) : serve(line, loaded.credentials);
 }

@@ -61,6 +61,7 @@ NodeInfo node_info(std::uint64_t id) {
   info.incarnation = std::numeric_limits<std::uint64_t>::max() - id;
   info.addr = "kvstore-" + std::to_string(id) + ":7379";
   info.client_addr = "kvstore-" + std::to_string(id) + ":6379";
+  info.client_tls_port = static_cast<std::uint16_t>(6380 + id);
   info.state = MemberState::kRemoved;
   info.joined_at_ms = 1'700'000'000'000;
   info.promoted_at_ms = 1'700'000'000'001;
@@ -93,6 +94,7 @@ Hello hello() {
   hello.incarnation = 42;
   hello.empty = true;
   hello.client_addr = "kvstore-3:6379";
+  hello.client_tls_port = 6380;
   hello.addr = "kvstore-3:7379";
   hello.membership_version = 9;
   return hello;

@@ -124,7 +124,7 @@ std::string another_value(const Key& key) {
     case KeyType::kBoolean:
       return "";
     case KeyType::kText:
-      return "./elsewhere";
+      return "./elsewhere/than/here";
     case KeyType::kChoice:
       return as_text(key.get(Config{})) == key.choices.front().name
                  ? std::string(key.choices.back().name)
@@ -255,6 +255,7 @@ TEST_CASE("a key of any type is the same from the file, the environment and a fl
     const std::string text = another_value(key);
     if (text.empty() || key.path == "cluster.join_addr") continue;
     if (key.path.starts_with("client.") && key.path != "client.moved") continue;
+    if (key.section() == "peer_tls") continue;  // all of it, or none
     CAPTURE(key.path, text);
     Arguments flags = {"--internal-addr", "127.0.0.1:7379", "--" + std::string(key.path), text};
     const auto by_flag = seshat::parse_command_line(flags, {});
@@ -437,7 +438,8 @@ TEST_CASE("an unknown section is refused, with the one that was probably meant")
   CHECK(refusal("\n[rafft]\nlease_ms = 1\n") ==
         "seshat.toml:2: rafft: unknown section; did you mean raft?\n");
   CHECK(refusal("[replication]\n") ==
-        "seshat.toml:1: replication: unknown section; there is node, cluster, raft, client, log, "
+        "seshat.toml:1: replication: unknown section; there is node, cluster, peer_tls, raft, "
+        "client, log, "
         "limits, storage\n");
   CHECK(refusal("raft = 5\n") == "seshat.toml:1: raft: must be a section: [raft]\n");
 }
@@ -606,11 +608,112 @@ TEST_CASE("an address for peers without a peer port is refused") {
         "listen for them; set node.internal_addr\n");
 }
 
-TEST_CASE("a peer port beyond loopback warns: nothing protects it yet") {
-  CHECK_THAT(warnings_of_flags({"--internal-addr=0.0.0.0:7379"}),
-             StartsWith("--internal-addr: node.internal_addr = \"0.0.0.0:7379\": peers are neither "
-                        "authenticated nor encrypted"));
+TEST_CASE("a peer port beyond loopback warns, unless nodes know each other by something") {
+  const std::string wide = "--internal-addr=0.0.0.0:7379";
+  CHECK_THAT(warnings_of_flags({wide}),
+             StartsWith("--internal-addr: node.internal_addr = \"0.0.0.0:7379\": whoever reaches "
+                        "this port can take part in the cluster"));
   CHECK(warnings_of_flags({"--internal-addr=[::1]:7379"}).empty());
+  CHECK(warnings_of_flags({wide, "--cluster.secret=0123456789abcdef"}).empty());
+  CHECK(warnings_of_flags({wide, "--cluster.secret_file=f"}).empty());
+  CHECK(warnings_of_flags(
+            {wide, "--peer_tls.cert_file=c", "--peer_tls.key_file=k", "--peer_tls.ca_file=a"})
+            .empty());
+}
+
+// ---- TLS and secrets ---------------------------------------------------------------------------
+
+TEST_CASE("a port for TLS needs its files, and a port of its own") {
+  const Arguments files = {"--client.tls_port=6380", "--client.tls_cert_file=c",
+                           "--client.tls_key_file=k", "--client.tls_ca_file=a"};
+  const auto with = [&](const std::string& flag) {
+    Arguments arguments = files;
+    arguments.push_back(flag);
+    return refusal_of_flags(arguments);
+  };
+  CHECK(with("--log-level=info").empty());
+  CHECK_THAT(with("--client.tls_cert_file="),
+             StartsWith("--client.tls_cert_file: client.tls_cert_file = \"\": must name the "
+                        "certificate of this node, for a port for TLS is set"));
+  CHECK_THAT(with("--client.tls_key_file="), StartsWith("--client.tls_key_file: "));
+  CHECK_THAT(
+      with("--client.tls_ca_file="),
+      StartsWith("--client.tls_ca_file: client.tls_ca_file = \"\": must name the authority"));
+  Arguments without_authority = files;
+  without_authority.back() = "--client.tls_auth_clients=no";
+  CHECK(refusal_of_flags(without_authority).empty());
+  CHECK(with("--client.tls_auth_clients=maybe") ==
+        "--client.tls_auth_clients: client.tls_auth_clients = \"maybe\": must be \"no\" or "
+        "\"optional\" or \"yes\"\n");
+  CHECK(with("--client-addr=127.0.0.1:6380") ==
+        "--client.tls_port: client.tls_port = 6380: must be another port than that of "
+        "node.client_addr (127.0.0.1:6380)\n");
+  CHECK_THAT(with("--internal-addr=127.0.0.1:6380"),
+             StartsWith("--client.tls_port: client.tls_port = 6380: must be another port than that "
+                        "of node.internal_addr"));
+  CHECK(refusal_of_flags({"--client.tls_only=true"}) ==
+        "--client.tls_only: client.tls_only = true: must be false while there is no port for TLS: "
+        "set client.tls_port\n");
+  CHECK_THAT(
+      warnings_of_flags({"--client.tls_cert_file=c"}),
+      StartsWith("--client.tls_cert_file: client.tls_cert_file = \"c\": is of no use while"));
+}
+
+TEST_CASE("clients with TLS are sent to the port for it, and all are where there is no other") {
+  const Arguments files = {"--client.tls_port=6380", "--client.tls_cert_file=c",
+                           "--client.tls_key_file=k", "--client.tls_auth_clients=no"};
+  Arguments only = files;
+  only.push_back("--client.tls_only=true");
+  Arguments mapped = only;
+  mapped.push_back("--client.tls_advertise_port=16380");
+  const auto config = [](const Arguments& arguments) {
+    return seshat::parse_command_line(arguments, {}).config;
+  };
+  CHECK(config({}).client.tls_advertise_port == 0);
+  CHECK(config(files).client.tls_advertise_port == 6380);
+  CHECK(config(files).node.advertise_client_addr == "127.0.0.1:6379");
+  CHECK(config(only).node.advertise_client_addr == "127.0.0.1:6380");
+  CHECK(config(mapped).client.tls_advertise_port == 16380);
+  CHECK(config(mapped).node.advertise_client_addr == "127.0.0.1:16380");
+}
+
+TEST_CASE("TLS between nodes is all three files, or none") {
+  CHECK(refusal_of_flags({"--peer_tls.cert_file=c", "--peer_tls.ca_file=a"}) ==
+        "--peer_tls.ca_file: peer_tls.key_file = \"\": must be set, as TLS between nodes needs "
+        "all three: cert_file, key_file and ca_file\n");
+  CHECK(!refusal_of_flags({"--peer_tls.server_name=n"}).empty());
+  CHECK(
+      refusal_of_flags({"--peer_tls.cert_file=c", "--peer_tls.ca_file=a", "--peer_tls.key_file=k"})
+          .empty());
+}
+
+TEST_CASE("a cluster's secret is long enough, stands in one place, and is never shown") {
+  const std::string secret = "0123456789abcdef";
+  CHECK(refusal_of_flags({"--cluster.secret=" + secret}).empty());
+  const std::string twice =
+      refusal_of_flags({"--cluster.secret=" + secret, "--cluster.secret_file=f"});
+  CHECK_THAT(twice, StartsWith("--cluster.secret: cluster.secret: must not be set beside"));
+  CHECK(twice.find(secret) == std::string::npos);
+  const std::string is_short = refusal_of_flags({"--cluster.secret=0123456789abcde"});
+  CHECK_THAT(is_short,
+             StartsWith("--cluster.secret: cluster.secret: must have 16 to 512 characters "
+                        "(15 here)"));
+  CHECK(is_short.find("0123") == std::string::npos);
+  const TemporaryDirectory dir;
+  const std::string file = dir.file("seshat.toml", "[cluster]\nsecret = 12345678901234567\n");
+  const CommandLine line = seshat::parse_command_line({"--config", file}, {});
+  REQUIRE(line.problems.size() == 1);
+  CHECK_THAT(line.problems.front().text(), StartsWith(file + ":2: cluster.secret: must be"));
+}
+
+TEST_CASE("a line knows where each key was set, for what is found wrong later") {
+  const TemporaryDirectory dir;
+  const std::string file = dir.file("seshat.toml", "[client]\n\ntls_port = 0\n");
+  const CommandLine line =
+      seshat::parse_command_line({"--config", file}, {{"SESHAT_PEER_TLS_CERT_FILE", ""}});
+  CHECK(line.places.at("client.tls_port").source == file);
+  CHECK(line.places.at("client.tls_port").line == 3);
+  CHECK(line.places.at("peer_tls.cert_file").source == "SESHAT_PEER_TLS_CERT_FILE");
 }
 
 // ---- Members ---------------------------------------------------------------------------------
@@ -860,9 +963,11 @@ TEST_CASE("what seshat.toml.example has commented out is right too, but for join
     uncommented += (is_key || goes_on ? rest : line) + "\n";
   }
   const CommandLine all = load(uncommented);
-  REQUIRE(all.problems.size() == 2);  // the file shows both ways to begin: no node can go both
+  // The file shows both ways to begin, and both places for a secret: no node can have both.
+  REQUIRE(all.problems.size() == 3);
   CHECK(all.problems[0].key == "cluster.bootstrap");
   CHECK(all.problems[1].key == "cluster.initial_members");
+  CHECK(all.problems[2].key == "cluster.secret");
   CHECK(all.config.cluster.initial_members.size() == 3);
   CHECK(all.config.cluster.dial.size() == 1);
 }

@@ -255,7 +255,7 @@ TEST_CASE("what is wrong with a peer is said, and what to do", "[membership]") {
   other_protocol.min_protocol_version = 9;
   other_protocol.max_protocol_version = 9;
   CHECK_THAT(*node(1).judge(other_protocol),
-             StartsWith("node 2 speaks peer protocol 9 to 9, this node 1 to 2"));
+             StartsWith("node 2 speaks peer protocol 9 to 9, this node 1 to 3"));
   CHECK_THAT(*node(1).judge(hello_of(1, 7)), StartsWith("node 1 has this node's own id"));
   CHECK_THAT(*node(1).judge(hello_of(4)), StartsWith("node 4 is not a member of this cluster"));
   const Membership stranger(self_of(2), addresses(5));
@@ -368,10 +368,12 @@ TEST_CASE("a late founder and a moved client address are recorded, on the record
   leader.set_record(*record);
   Hello moved = hello_of(3);
   moved.client_addr = "elsewhere:6379";
+  moved.client_tls_port = 6380;
   leader.note_peer(moved);
   record = leader.proposal("another", 99);
   REQUIRE(record);
   CHECK(record->members.at(NodeId{3}).client_addr == "elsewhere:6379");
+  CHECK(record->members.at(NodeId{3}).client_tls_port == 6380);
 }
 
 TEST_CASE("an incarnation once recorded is never replaced", "[membership]") {
@@ -392,8 +394,12 @@ TEST_CASE("addresses: what a node said itself, else what was recorded, never a g
   CHECK(one.client_addr(NodeId{3}).empty());
   Hello moved = hello_of(2);
   moved.client_addr = "elsewhere:6379";
+  moved.client_tls_port = 6380;
+  CHECK(one.client_tls_port(NodeId{2}) == 0);
   one.note_peer(moved);
   CHECK(one.client_addr(NodeId{2}) == "elsewhere:6379");
+  CHECK(one.client_tls_port(NodeId{2}) == 6380);
+  CHECK(one.client_tls_port(NodeId{3}) == 0);
   CHECK(one.addr(NodeId{3}) == "node-3:7379");
   CHECK(one.addr(NodeId{9}).empty());
 }

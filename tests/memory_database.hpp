@@ -100,7 +100,8 @@ class MemoryDatabase final : public Database {
     disk_reads.push_back(std::move(work));
   }
   void post(std::function<void()> work) override { posted.push_back(std::move(work)); }
-  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refused) const override {
+  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refused,
+                                         bool /*by_tls*/) const override {
     return "REFUSED " + std::to_string(slot) + " " + std::to_string(static_cast<int>(refused));
   }
   [[nodiscard]] bool disk_is_full() const override { return disk_full; }

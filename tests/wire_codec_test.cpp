@@ -131,7 +131,8 @@ class Random {
       frame.messages.push_back({GroupId{number()}, message()});
     }
     for (std::uint64_t i = one_in(2) ? below(3) : 0; i > 0; --i) {
-      frame.forwarded.push_back({number() | 1, GroupId{number()}, text(), number(), Term{number()}});
+      frame.forwarded.push_back(
+          {number() | 1, GroupId{number()}, text(), number(), Term{number()}});
     }
     for (std::uint64_t i = one_in(2) ? below(3) : 0; i > 0; --i) {
       const auto integer = static_cast<std::int64_t>(number()) * (one_in(2) ? 1 : -1);
@@ -256,8 +257,11 @@ const Fields kHello = {{1, Field::kNumber32}, {2, Field::kBytes},  {4, Field::kN
                        {5, Field::kNumber},   {6, Field::kSmall},  {7, Field::kBytes},
                        {8, Field::kNumber32}, {12, Field::kNumber}};
 const Fields kStatus = {{1, Field::kSmall}, {2, Field::kBytes}};
-const Fields kForwarded = {
-    {1, Field::kNumber}, {2, Field::kNumber}, {3, Field::kBytes}, {4, Field::kNumber}, {5, Field::kNumber}};
+const Fields kForwarded = {{1, Field::kNumber},
+                           {2, Field::kNumber},
+                           {3, Field::kBytes},
+                           {4, Field::kNumber},
+                           {5, Field::kNumber}};
 const Fields kForwardedReply = {{1, Field::kNumber}, {2, Field::kNumber32}, {3, Field::kNumber},
                                 {4, Field::kNumber}, {5, Field::kNumber32}, {6, Field::kNumber},
                                 {7, Field::kBytes}};

@@ -11,7 +11,7 @@
 // `seshat join` is the daemon with --join.
 //
 // Exit codes: ExitCode below.
-// Threads: blocks the one that calls. Needs: cli_table, cli_client, config.
+// Threads: blocks the one that calls. Needs: cli_table, cli_client, config, tls.
 #ifndef SESHAT_CLI_HPP
 #define SESHAT_CLI_HPP
 
@@ -35,6 +35,7 @@
 #include "seshat/config.hpp"
 #include "seshat/resp.hpp"
 #include "seshat/result.hpp"
+#include "seshat/tls.hpp"
 
 namespace seshat::cli {
 
@@ -74,6 +75,9 @@ struct Options {
   std::string argument;
   HostPort address = {"127.0.0.1", 6379};
   std::string password;  // of the node; empty: none
+  // By TLS: what this side shows, and whom it believes; nullopt: plain.
+  std::optional<tls::Files> tls = std::nullopt;
+  bool checks_host = false;  // the node's certificate has to name address.host
   bool force = false;
   bool all = false;
   bool json = false;
@@ -199,6 +203,10 @@ inline std::string help_of(const Subcommand& subcommand) {
   append_option(out, "", "SESHAT_ADDR in the environment says");
   append_option(out, "--config FILE", "take address and password from a node's configuration;");
   append_option(out, "", "SESHAT_CLIENT_REQUIREPASS in the environment is a password");
+  append_option(out, "--tls",
+                "connect by TLS; with --config, to client.tls_port. Whom to believe and");
+  append_option(out, "", "what to show say client.tls_ca_file, tls_cert_file and tls_key_file,");
+  append_option(out, "", "there or as SESHAT_CLIENT_TLS_CA_FILE and so on in the environment");
   if (subcommand.takes_force)
     append_option(out, "--force", "even where it is dangerous, see above");
   if (subcommand.takes_all) append_option(out, "--all", "show the system group too");
@@ -233,6 +241,7 @@ class Parser {
                                                       const std::string& value);
   [[nodiscard]] std::optional<std::string> choose_address();
   [[nodiscard]] std::optional<std::string> choose_password();
+  [[nodiscard]] std::optional<std::string> choose_tls();
   [[nodiscard]] std::optional<std::string> read_address(const std::string& source,
                                                         const std::string& text);
 
@@ -241,6 +250,7 @@ class Parser {
   Options options_;
   std::string addr_;
   std::string config_file_;
+  bool by_tls_ = false;
 };
 
 inline Result<Options> Parser::parse() {
@@ -268,6 +278,7 @@ inline Result<Options> Parser::parse() {
   }
   if (problem = choose_address(); problem) return Error{*problem};
   if (problem = choose_password(); problem) return Error{*problem};
+  if (problem = choose_tls(); problem) return Error{*problem};
   return options_;
 }
 
@@ -288,6 +299,7 @@ inline std::optional<std::string> Parser::read_flag(const std::string& word) {
 inline bool Parser::read_switch(std::string_view name) {
   bool* flag = nullptr;
   if (name == "--json") flag = &options_.json;
+  if (name == "--tls") flag = &by_tls_;
   if (name == "--help" || name == "-h") flag = &options_.help;
   if (name == "--force" && options_.subcommand->takes_force) flag = &options_.force;
   if (name == "--all" && options_.subcommand->takes_all) flag = &options_.all;
@@ -351,6 +363,31 @@ inline std::optional<std::string> Parser::choose_password() {
   return std::nullopt;
 }
 
+// Where it was asked for, or a configuration that says where to go leaves no other way in. The name in
+// a certificate counts when somebody else than this machine answers.
+inline std::optional<std::string> Parser::choose_tls() {
+  const Arguments from = config_file_.empty() ? Arguments{} : Arguments{"--config", config_file_};
+  const CommandLine line = parse_command_line(from, environment_);
+  const Config::Client& client = line.config.client;
+  const bool has_address = config_file_.empty() || !addr_.empty();
+  if (!has_address && client.tls_only) by_tls_ = true;
+  if (!by_tls_) return std::nullopt;
+  if (!line.problems.empty()) return line.problems.front().text();
+  if (!tls::kIsAvailable) return "--tls: " + std::string(tls::kNotAvailable);
+  if (!has_address && client.tls_port == 0) {
+    return "--tls: " + config_file_ + " has no client.tls_port; --addr HOST:PORT names one";
+  }
+  if (!has_address) options_.address.port = static_cast<std::uint16_t>(client.tls_port);
+  // A node whose clients need no certificate may know no authority: then its own is what counts.
+  const bool knows_authority = !client.tls_ca_file.empty();
+  options_.tls = tls::Files{
+      {"client.tls_cert_file", client.tls_cert_file},
+      {"client.tls_key_file", client.tls_key_file},
+      {"client.tls_ca_file", knows_authority ? client.tls_ca_file : client.tls_cert_file}};
+  options_.checks_host = has_address && !is_loopback_host(options_.address.host);
+  return std::nullopt;
+}
+
 }  // namespace detail
 
 inline Result<Options> parse(const Subcommand& subcommand, std::span<const std::string> words,
@@ -407,6 +444,15 @@ inline Answer ask_once(const Options& options) {
   };
   Answer answer;
   Client client;
+  if (options.tls) {
+    const Result<void> ready =
+        client.use_tls(*options.tls, options.checks_host ? options.address.host : "");
+    if (!ready) {
+      answer.code = kBadUsage;
+      answer.problem = ready.error().text;
+      return answer;
+    }
+  }
   const Result<void> reached = client.connect(
       options.address, in(std::max<std::uint64_t>(options.timeout_ms, 1000)), options.password);
   if (!reached) {

@@ -8,8 +8,8 @@
 // connect(): a client is ready to ask once that has succeeded.
 //
 // Fails:   connect(): nothing was asked. ask(): the request may have been carried out or not.
-// Threads: blocks the one that calls. Needs: resp.hpp, config_keys.hpp (HostPort), result.hpp; asio
-//          (standalone).
+// Threads: blocks the one that calls. Needs: resp.hpp, config_keys.hpp (HostPort), result.hpp,
+//          tls.hpp; asio (standalone).
 #ifndef SESHAT_CLI_CLIENT_HPP
 #define SESHAT_CLI_CLIENT_HPP
 
@@ -22,6 +22,7 @@
 #include <asio/write.hpp>
 #include <chrono>
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,6 +31,7 @@
 #include "seshat/config_keys.hpp"
 #include "seshat/resp.hpp"
 #include "seshat/result.hpp"
+#include "seshat/tls.hpp"
 
 namespace seshat::cli {
 
@@ -37,6 +39,9 @@ class Client {
  public:
   using Deadline = std::chrono::steady_clock::time_point;
 
+  // Before connect(): by TLS. `host`: what the node's certificate has to name; empty: that does not
+  // matter. An error: the files are of no use.
+  [[nodiscard]] Result<void> use_tls(const tls::Files& files, const std::string& host);
   // Looks the host up, tries its addresses in turn, and greets; with the password, unless it is
   // empty.
   [[nodiscard]] Result<void> connect(const HostPort& address, Deadline deadline,
@@ -52,11 +57,17 @@ class Client {
   template <class Start>
   [[nodiscard]] asio::error_code finish(Deadline deadline, Start start);
   [[nodiscard]] Result<resp::Value> read_reply(Deadline deadline);
+  [[nodiscard]] Result<void> shake_hands(Deadline deadline);
+  [[nodiscard]] Result<void> send(std::string& bytes, Deadline deadline);
+  // Appends what came to input_.
+  [[nodiscard]] Result<void> read_more(Deadline deadline);
 
   asio::io_context io_{1};
   Tcp::socket socket_{io_};
   std::string input_;
   resp::ReplyParser parser_;
+  tls::Context tls_context_;
+  std::unique_ptr<tls::Session> tls_;  // null: plain
 };
 
 // =================================================================================================
@@ -95,6 +106,9 @@ inline Result<void> Client::connect(const HostPort& address, Deadline deadline,
   if (error) return Error{detail::reason_of(error)};
   error = finish(deadline, [&](auto handler) { asio::async_connect(socket_, found, handler); });
   if (error) return Error{detail::reason_of(error)};
+  if (tls_) {
+    if (Result<void> done = shake_hands(deadline); !done) return done;
+  }
   std::vector<std::string> hello = {"HELLO", "3"};
   if (!password.empty()) hello.insert(hello.end(), {"AUTH", "default", password});
   const Result<resp::Value> greeting = ask(hello, deadline);
@@ -112,14 +126,40 @@ inline Result<resp::Value> Client::ask(const std::vector<std::string>& words, De
   const std::vector<std::string_view> args(words.begin(), words.end());
   std::string request;
   resp::append_command(request, args);
-  const asio::error_code error = finish(
-      deadline, [&](auto handler) { asio::async_write(socket_, asio::buffer(request), handler); });
-  if (error) return Error{detail::reason_of(error)};
+  if (tls_ && !tls_->seal(request)) return Error{tls_->problem()};
+  if (Result<void> sent = send(request, deadline); !sent) return sent.error();
   return read_reply(deadline);
 }
 
+inline Result<void> Client::send(std::string& bytes, Deadline deadline) {
+  const asio::error_code error = finish(
+      deadline, [&](auto handler) { asio::async_write(socket_, asio::buffer(bytes), handler); });
+  if (error) return Error{detail::reason_of(error)};
+  bytes.clear();
+  return {};
+}
+
+inline Result<void> Client::use_tls(const tls::Files& files, const std::string& host) {
+  if (const auto fault = tls_context_.load(files, tls::Role::kClient, tls::Verify::kYes)) {
+    return Error{fault->key + " " + fault->path + ": " + fault->what};
+  }
+  tls_ = std::make_unique<tls::Session>(tls_context_, host);
+  return {};
+}
+
+inline Result<void> Client::shake_hands(Deadline deadline) {
+  std::size_t end = 0;
+  (void)tls_->open({}, input_, end);  // begins
+  while (!tls_->is_established()) {
+    if (Result<void> sent = send(tls_->output(), deadline); !sent) return sent;
+    if (Result<void> read = read_more(deadline); !read) {
+      return Error{"no TLS connection: " + read.error().text};
+    }
+  }
+  return {};
+}
+
 inline Result<resp::Value> Client::read_reply(Deadline deadline) {
-  std::array<char, 16'384> bytes{};
   for (;;) {
     const resp::Status status = parser_.parse(input_);
     input_.erase(0, parser_.consumed());
@@ -127,17 +167,30 @@ inline Result<resp::Value> Client::read_reply(Deadline deadline) {
     if (status == resp::Status::kError) {
       return Error{"not the Redis protocol: " + std::string(parser_.error())};
     }
-    std::size_t size = 0;
-    const asio::error_code error = finish(deadline, [&](auto handler) {
-      socket_.async_read_some(asio::buffer(bytes),
-                              [&size, handler](const asio::error_code& ended, std::size_t read) {
-                                size = read;
-                                handler(ended, read);
-                              });
-    });
-    if (error) return Error{detail::reason_of(error)};
-    input_.append(bytes.data(), size);
+    if (Result<void> read = read_more(deadline); !read) return read.error();
   }
+}
+
+inline Result<void> Client::read_more(Deadline deadline) {
+  std::array<char, 16'384> bytes{};
+  std::size_t size = 0;
+  const asio::error_code error = finish(deadline, [&](auto handler) {
+    socket_.async_read_some(asio::buffer(bytes),
+                            [&size, handler](const asio::error_code& ended, std::size_t read) {
+                              size = read;
+                              handler(ended, read);
+                            });
+  });
+  if (error) return Error{detail::reason_of(error)};
+  if (!tls_) {
+    input_.append(bytes.data(), size);
+    return {};
+  }
+  std::size_t end = input_.size();
+  const tls::Session::Status status = tls_->open({bytes.data(), size}, input_, end);
+  input_.resize(end);
+  if (status == tls::Session::Status::kFailed) return Error{tls_->problem()};
+  return {};
 }
 
 }  // namespace seshat::cli

@@ -8,13 +8,17 @@
 // is, and then the heart gives it tasks and hears of their end. What one turn of a loop gathered goes
 // over in one batch, with at most one wake-up under way.
 //
+// A client that speaks TLS has a tls::Session beside its socket. What is read goes through it before
+// anybody sees it, and what is sent before it leaves: here, on the loop that has the socket. Its first
+// read has the handshake in it, which ends when there is something to be read.
+//
 // Keeps:    every task brings exactly one event, so that the heart is the last to hold a socket; the
 //           tasks of a socket are done in the order in which they were given.
 // Bounds:   a client has at most one read, one write and one close under way; so has every queue here.
 // Threads:  an IoLoop has one, which alone touches its sockets; its calls are the heart's. A read that
 //           is under way owns the input of its client, a write that is under way what it sends: the
 //           heart touches neither until it has heard of the end.
-// Needs:    mailbox, thread_name; asio (standalone).
+// Needs:    mailbox, thread_name, tls; asio (standalone).
 #ifndef SESHAT_CLIENT_IO_HPP
 #define SESHAT_CLIENT_IO_HPP
 
@@ -38,6 +42,7 @@
 
 #include "seshat/mailbox.hpp"
 #include "seshat/thread_name.hpp"
+#include "seshat/tls.hpp"
 
 namespace seshat {
 
@@ -57,6 +62,7 @@ struct ClientSocket {
   std::size_t sent = 0;  // of it
   // In all; any loop may look whether the client takes what is sent.
   std::atomic<std::uint64_t> total_sent_bytes{0};
+  std::unique_ptr<tls::Session> tls;  // null: bytes go as they are
 };
 
 // ---- On the loop that has the socket ---------------------------------------------------------------
@@ -65,11 +71,12 @@ struct ClientSocket {
 // input calls it.
 void make_room(ClientSocket& client);
 
-// Waits for bytes, and then calls done(client, error, size); they stand behind input_end.
+// Waits for bytes, and then calls done(client, error, size); they stand behind input_end. `error` of a
+// client with TLS is invalid_argument when it breaks that; tls->problem() says how.
 template <class Client, class Done>
 void read_some(const std::shared_ptr<Client>& client, Done done);
 
-// Sends what goes at once of `sending`. Whether that was all; `error` is set when the client is gone.
+// Sends what goes at once of `sending`, which is sealed first where there is TLS. Whether that was all; `error` is set when the client is gone.
 [[nodiscard]] bool send_now(ClientSocket& client, asio::error_code& error);
 
 // Sends the rest as the client takes it, and then calls done(client, error).
@@ -187,17 +194,64 @@ inline void make_room(ClientSocket& client) {
   client.input.resize(std::max(client.input.capacity(), 2 * client.input_end));
 }
 
+namespace client_io_detail {
+
+// Sends what the handshake has to say. Nothing else is sent then: nobody has asked anything yet.
+template <class Client, class Done>
+void answer_handshake(const std::shared_ptr<Client>& client, Done done) {
+  if (client->tls->output().empty()) return read_some(client, done);
+  std::swap(client->sending, client->tls->output());
+  client->sent = 0;
+  send_rest(client, [done](const std::shared_ptr<Client>& of, const asio::error_code& error) {
+    of->sending.clear();
+    error ? done(of, error, 0) : read_some(of, done);
+  });
+}
+
+// That nothing follows, or what was wrong; as far as it can be said at once.
+inline void send_last_words(ClientSocket& client) {
+  const bool is_sending = client.sent < client.sending.size();
+  if (is_sending) return;
+  client.tls->close();
+  if (client.tls->output().empty()) return;
+  asio::error_code ignored;
+  client.socket.write_some(asio::buffer(client.tls->output()), ignored);
+}
+
+// `size` sealed bytes came; they stand behind input_end, and what they say takes their place.
+template <class Client, class Done>
+void was_read_sealed(const std::shared_ptr<Client>& client, std::size_t size, Done done) {
+  using Status = tls::Session::Status;
+  std::size_t end = client->input_end;
+  const std::string_view sealed(client->input.data() + end, size);
+  const Status status = client->tls->open(sealed, client->input, end);
+  const std::size_t opened = end - client->input_end;
+  if (opened > 0) return done(client, asio::error_code(), opened);
+  if (status == Status::kOpen && client->tls->is_established()) return read_some(client, done);
+  if (status == Status::kOpen) return answer_handshake(client, done);
+  const asio::error_code broken = asio::error::invalid_argument;
+  const asio::error_code ended = asio::error::eof;
+  done(client, status == Status::kClosed ? ended : broken, 0);
+}
+
+}  // namespace client_io_detail
+
 template <class Client, class Done>
 void read_some(const std::shared_ptr<Client>& client, Done done) {
   client->socket.async_read_some(
       asio::buffer(client->input.data() + client->input_end,
                    client->input.size() - client->input_end),
       [client, done = std::move(done)](const asio::error_code& error, std::size_t size) {
+        if (client->tls && !error) return client_io_detail::was_read_sealed(client, size, done);
         done(client, error, size);
       });
 }
 
 inline bool send_now(ClientSocket& client, asio::error_code& error) {
+  if (client.tls && !client.tls->seal(client.sending)) {
+    error = asio::error::invalid_argument;
+    return false;
+  }
   client.sent = client.socket.write_some(asio::buffer(client.sending), error);
   client.total_sent_bytes.fetch_add(client.sent, std::memory_order_relaxed);
   if (error == asio::error::would_block) error.clear();
@@ -218,6 +272,7 @@ void send_rest(const std::shared_ptr<Client>& client, Done done) {
 
 inline void close_socket(ClientSocket& client) {
   asio::error_code ignored;
+  if (client.tls) client_io_detail::send_last_words(client);
   client.socket.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
   client.socket.close(ignored);
 }

@@ -356,6 +356,7 @@ inline bool encode_members(pb_ostream_t* stream, const pb_field_t* field, void* 
     out.value.incarnation = info.incarnation;
     copy_text(info.addr, out.value.addr);
     copy_text(info.client_addr, out.value.client_addr);
+    out.value.client_tls_port = info.client_tls_port;
     out.value.state = static_cast<seshat_proto_MemberState>(info.state);
     out.value.joined_at = info.joined_at_ms;
     out.value.promoted_at = info.promoted_at_ms;
@@ -376,11 +377,13 @@ inline bool decode_members(pb_istream_t* stream, const pb_field_t*, void** arg) 
   const std::uint32_t state = number_of(in.value.state);
   if (in.key == 0 || in.value.id != in.key) return false;
   if (state > seshat_proto_MemberState_MEMBER_REMOVED) return false;
+  if (in.value.client_tls_port > 65'535) return false;
   NodeInfo info;
   info.id = NodeId{in.value.id};
   info.incarnation = in.value.incarnation;
   info.addr = in.value.addr;
   info.client_addr = in.value.client_addr;
+  info.client_tls_port = static_cast<std::uint16_t>(in.value.client_tls_port);
   info.state = static_cast<MemberState>(state);
   info.joined_at_ms = in.value.joined_at;
   info.promoted_at_ms = in.value.promoted_at;

@@ -64,6 +64,7 @@ struct Session {
   bool replies_off = false;    // CLIENT REPLY OFF
   bool skips_reply = false;    // ... SKIP: of this request
   bool skips_next_reply = false;
+  bool by_tls = false;  // is told of nodes' ports for TLS
 
   [[nodiscard]] bool is_muted() const { return replies_off || skips_reply; }
 };
@@ -74,6 +75,13 @@ struct ClusterNode {
   std::uint16_t port = 0;
   std::uint16_t peer_port = 0;
   bool connected = false;
+  std::uint16_t tls_port = 0;  // 0: none that is known
+
+  // Where a client goes that came as this session did, as in Redis. Where a node has no port of that
+  // kind, its other one is better than nothing.
+  [[nodiscard]] std::uint16_t port_for(const Session& session) const {
+    return session.by_tls && tls_port != 0 ? tls_port : port;
+  }
 };
 
 struct ClusterShard {
@@ -186,8 +194,9 @@ class Database {
   [[nodiscard]] virtual bool all_know_operations(std::uint32_t /*version*/) const { return true; }
   // Runs `work` on the loop. Any thread.
   virtual void post(std::function<void()> work) = 0;
-  // The error text for a request about `slot` that was refused.
-  [[nodiscard]] virtual std::string refusal_text(Slot slot, Refusal refusal) const = 0;
+  // The error text for a request about `slot` that was refused; `by_tls`: of a client that is to be
+  // sent to a port for TLS.
+  [[nodiscard]] virtual std::string refusal_text(Slot slot, Refusal refusal, bool by_tls) const = 0;
   // So little room is left on the disks of a majority that data may not grow.
   [[nodiscard]] virtual bool disk_is_full() const = 0;
   // Has the cluster do it, whichever node leads. `done` is called exactly once, on the loop,

@@ -82,6 +82,13 @@ struct CommandLine {
   Config config;                  // valid and with its derived values for kRun and kCheckConfig
   std::vector<Problem> warnings;  // to be logged at start
   std::vector<Problem> problems;  // not empty exactly for kRefuse
+
+  // Where a key was set: file and line, variable, or flag. For what is found wrong with it later.
+  struct Place {
+    std::string source;
+    std::size_t line = 0;
+  };
+  std::map<std::string, Place, std::less<>> places = {};
 };
 
 // Reads all sources in their order. --help and --version win over everything, also over problems.
@@ -162,11 +169,7 @@ namespace detail {
 // Bodies: the reader of all sources
 // ---------------------------------------------------------------------------------------------
 
-// Where a value stands.
-struct Place {
-  std::string source;
-  std::size_t line = 0;
-};
+using Place = CommandLine::Place;
 
 // One "id = address" of a list, before it is checked.
 struct Entry {
@@ -221,7 +224,6 @@ class Reader {
   CommandLine result_;
   std::string file_;  // empty: none was named
   std::vector<Setting> settings_;
-  std::map<std::string, Place, std::less<>> places_;  // of keys, and of the elements of lists
   GivenKeys given_;
   std::set<std::string, std::less<>> failed_;  // keys with a problem: rules about them are moot
   bool unreadable_ = false;                    // the file's values are unknown: so are all rules
@@ -619,7 +621,7 @@ inline void Reader::assign(const Key& key, const Place& place, const Value& valu
     return;
   }
   key.set(result_.config, value);
-  places_[std::string(key.path)] = place;
+  result_.places[std::string(key.path)] = place;
   given_.emplace(key.path);
 }
 
@@ -639,7 +641,7 @@ inline void Reader::assign_entries(const Key& key, const Place& place,
     } else if (!is_dial) {
       members.push_back({static_cast<std::uint64_t>(id), addr});
     }
-    places_[element] = entry_place;
+    result_.places[element] = entry_place;
   }
   assign(key, place, is_dial ? Value(dial) : Value(members));
 }
@@ -652,6 +654,8 @@ inline void Reader::assign_entries(const Key& key, const Place& place,
 inline void Reader::refuse(std::string_view key, const Place& place, std::string value,
                            std::string what) {
   if (!key.empty()) failed_.emplace(key_part(key));
+  const Key* of = find_key(key);
+  if (of != nullptr && of->is_secret) value.clear();
   result_.problems.push_back(
       {place.source, place.line, std::string(key), std::move(value), std::move(what)});
 }
@@ -659,7 +663,8 @@ inline void Reader::refuse(std::string_view key, const Place& place, std::string
 // Where `path` was set, or the list that it is in; an empty place for a default.
 inline Place Reader::place_of(std::string path) const {
   while (true) {
-    if (const auto found = places_.find(path); found != places_.end()) return found->second;
+    if (const auto found = result_.places.find(path); found != result_.places.end())
+      return found->second;
     const std::size_t cut = path.find_last_of(".[");
     if (cut == std::string::npos) return {};
     path.resize(cut);

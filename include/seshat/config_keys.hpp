@@ -56,6 +56,7 @@ struct Config {
   enum class Moved : std::uint8_t { kRedis, kLeaderId };
   enum class OnFollower : std::uint8_t { kRedirect, kForward };
   enum class FollowerReads : std::uint8_t { kLinearizable, kStale, kOff };
+  enum class TlsAuthClients : std::uint8_t { kNo, kOptional, kYes };
 
   struct Member {
     std::uint64_t id = 0;
@@ -81,8 +82,19 @@ struct Config {
     std::string join_addr;                 // empty: this node does not join
     bool auto_promote = true;
     std::map<std::uint64_t, std::string> dial;  // wins over a member's replicated address
+    std::string secret;       // what nodes know of each other; empty: see secret_file
+    std::string secret_file;  // its first line is the secret; empty: none
     friend bool operator==(const Cluster&, const Cluster&) = default;
   } cluster;
+
+  // Between nodes; all three files, or none.
+  struct PeerTls {
+    std::string cert_file;
+    std::string key_file;
+    std::string ca_file;
+    std::string server_name;  // in every node's certificate; empty: the host that is dialed
+    friend bool operator==(const PeerTls&, const PeerTls&) = default;
+  } peer_tls;
 
   struct Raft {
     std::uint64_t heartbeat_interval_ms = 100;
@@ -108,6 +120,13 @@ struct Config {
     std::int64_t slowlog_slower_than_us = 10000;  // negative: nothing is logged
     std::uint64_t slowlog_max_entries = 128;
     std::uint64_t latency_monitor_threshold_ms = 0;  // 0: nothing is sampled
+    std::uint64_t tls_port = 0;                      // at client_addr's host; 0: no TLS
+    bool tls_only = false;                           // client_addr itself is not listened on
+    std::string tls_cert_file;
+    std::string tls_key_file;
+    std::string tls_ca_file;
+    TlsAuthClients tls_auth_clients = TlsAuthClients::kYes;
+    std::uint64_t tls_advertise_port = 0;  // once loaded: what MOVED names to clients with TLS
     friend bool operator==(const Client&, const Client&) = default;
   } client;
 
@@ -137,6 +156,11 @@ struct Config {
 
   // Whether the peer port is opened: a node alone may still be joined by others.
   [[nodiscard]] bool listens_for_peers() const { return !node.internal_addr.empty(); }
+  // Whether nodes speak TLS with each other.
+  [[nodiscard]] bool has_peer_tls() const { return !peer_tls.cert_file.empty(); }
+  [[nodiscard]] bool has_secret() const {
+    return !cluster.secret.empty() || !cluster.secret_file.empty();
+  }
   // Whether it asks to be let in, while its data directory belongs to no cluster yet.
   [[nodiscard]] bool joins() const { return !cluster.join_addr.empty(); }
 
@@ -202,6 +226,7 @@ struct Key {
   std::string_view unit;
   std::span<const Choice> choices;
   bool may_be_empty = false;  // an empty text means "not set"
+  bool is_secret = false;     // its value is never shown
   std::string_view comment;
   std::string_view flag;  // a short flag beside --section.name; empty: none
   Value (*get)(const Config&) = nullptr;
@@ -245,6 +270,7 @@ inline constexpr std::array kMovedReplies = {Choice{"redis"}, Choice{"leader-id"
 inline constexpr std::array kOnFollower = {Choice{"redirect"}, Choice{"forward"}};
 inline constexpr std::array kFollowerReads = {Choice{"linearizable"}, Choice{"stale"},
                                               Choice{"off"}};
+inline constexpr std::array kTlsAuthClients = {Choice{"no"}, Choice{"optional"}, Choice{"yes"}};
 inline constexpr std::array kLogLevels = {Choice{"debug"}, Choice{"info"}, Choice{"warn"},
                                           Choice{"error"}};
 inline constexpr std::array kLogFormats = {Choice{"text"}, Choice{"json"}};
@@ -253,6 +279,7 @@ constexpr std::span<const Choice> choices_of(Config::ReadMode) { return kReadMod
 constexpr std::span<const Choice> choices_of(Config::Moved) { return kMovedReplies; }
 constexpr std::span<const Choice> choices_of(Config::OnFollower) { return kOnFollower; }
 constexpr std::span<const Choice> choices_of(Config::FollowerReads) { return kFollowerReads; }
+constexpr std::span<const Choice> choices_of(Config::TlsAuthClients) { return kTlsAuthClients; }
 constexpr std::span<const Choice> choices_of(LogLevel) { return kLogLevels; }
 constexpr std::span<const Choice> choices_of(LogFormat) { return kLogFormats; }
 
@@ -321,6 +348,13 @@ constexpr Key optional_row(KeyType type, std::string_view path, std::string_view
   return key;
 }
 
+template <auto kSection, auto kField>
+constexpr Key secret_row(std::string_view path, std::string_view comment) {
+  Key key = optional_row<kSection, kField>(KeyType::kText, path, comment);
+  key.is_secret = true;
+  return key;
+}
+
 inline constexpr std::int64_t kMaxNodeId = std::numeric_limits<std::int64_t>::max();
 inline constexpr std::int64_t kMaxThreads = 64;
 inline constexpr std::int64_t kMaxMs = 600'000;
@@ -360,6 +394,20 @@ inline constexpr auto kKeys = std::to_array<Key>({
         "a node that joined and has caught up becomes a voter by itself"),
     row<&Config::cluster, &Config::Cluster::dial>(
         KeyType::kDial, "cluster.dial", "what this node dials for a member instead of its address"),
+    secret_row<&Config::cluster, &Config::Cluster::secret>(
+        "cluster.secret", "what a node has to know to talk to another one, if anything"),
+    optional_row<&Config::cluster, &Config::Cluster::secret_file>(
+        KeyType::kText, "cluster.secret_file", "a file with the secret instead"),
+    optional_row<&Config::peer_tls, &Config::PeerTls::cert_file>(
+        KeyType::kText, "peer_tls.cert_file", "this node's certificate for other nodes, PEM"),
+    optional_row<&Config::peer_tls, &Config::PeerTls::key_file>(KeyType::kText, "peer_tls.key_file",
+                                                                "its private key, PEM"),
+    optional_row<&Config::peer_tls, &Config::PeerTls::ca_file>(
+        KeyType::kText, "peer_tls.ca_file",
+        "who has to have signed other nodes' certificates, PEM"),
+    optional_row<&Config::peer_tls, &Config::PeerTls::server_name>(
+        KeyType::kText, "peer_tls.server_name",
+        "what nodes' certificates name, if not the host that is dialed"),
     integer<&Config::raft, &Config::Raft::heartbeat_interval_ms>(
         "raft.heartbeat_interval_ms", 1, kMaxMs, "ms", "how often a leader is heard of"),
     integer<&Config::raft, &Config::Raft::election_timeout_min_ms>(
@@ -406,6 +454,20 @@ inline constexpr auto kKeys = std::to_array<Key>({
     integer<&Config::client, &Config::Client::latency_monitor_threshold_ms>(
         "client.latency_monitor_threshold_ms", 0, kMaxMs, "ms",
         "what takes so long is a sample of LATENCY; 0: nothing"),
+    integer<&Config::client, &Config::Client::tls_port>(
+        "client.tls_port", 0, 65535, "", "a port for TLS at the host of client_addr; 0: none"),
+    row<&Config::client, &Config::Client::tls_only>(
+        KeyType::kBoolean, "client.tls_only", "serve clients by TLS alone: client_addr stays shut"),
+    optional_row<&Config::client, &Config::Client::tls_cert_file>(
+        KeyType::kText, "client.tls_cert_file", "this node's certificate for clients, PEM"),
+    optional_row<&Config::client, &Config::Client::tls_key_file>(
+        KeyType::kText, "client.tls_key_file", "its private key, PEM"),
+    optional_row<&Config::client, &Config::Client::tls_ca_file>(
+        KeyType::kText, "client.tls_ca_file", "who has to have signed clients' certificates, PEM"),
+    row<&Config::client, &Config::Client::tls_auth_clients>(
+        KeyType::kChoice, "client.tls_auth_clients", "whether clients need a certificate"),
+    integer<&Config::client, &Config::Client::tls_advertise_port>(
+        "client.tls_advertise_port", 0, 65535, "", "what MOVED names instead of tls_port; 0: that"),
     row<&Config::log, &Config::Log::level>(
         KeyType::kChoice, "log.level", "the least important lines that are written", "--log-level"),
     row<&Config::log, &Config::Log::format>(KeyType::kChoice, "log.format", "how a line looks"),

@@ -40,13 +40,17 @@ struct BrokenRule {
 // The paths of the keys that some source set; the others stand at their defaults.
 using GivenKeys = std::set<std::string, std::less<>>;
 
+// Why this can't be the secret of a cluster, if so. The value itself is not told.
+[[nodiscard]] std::optional<std::string> why_not_secret(std::string_view secret);
+
 // All that `config` breaks. Call it on values that passed `why_not`, before `fill_derived`.
 [[nodiscard]] std::vector<BrokenRule> broken_rules(const Config& config, const GivenKeys& given);
 
 // Fills what follows from other keys:
 //   bootstrap              false for a node that joins
 //   advertise_addr         what initial_members says for this node, else internal_addr
-//   advertise_client_addr  client_addr
+//   advertise_client_addr  client_addr; with client.tls_only, its host and the port for TLS
+//   tls_advertise_port     tls_port
 //   initial_members        this node alone, at advertise_addr (empty while peers are off); none for
 //                          a node that joins: the cluster tells it
 // A wildcard host becomes `host_name`, as nobody can dial 0.0.0.0.
@@ -90,6 +94,9 @@ class RuleCheck {
     check_joining();
     check_ports();
     check_door();
+    check_client_tls();
+    check_peer_tls();
+    check_secret();
     check_member_count();
     check_replication_factor();
     check_members_differ();
@@ -118,6 +125,10 @@ class RuleCheck {
   void check_joining();
   void check_ports();
   void check_door();
+  void check_client_tls();
+  void check_tls_port();
+  void check_peer_tls();
+  void check_secret();
   void check_member_count();
   void check_replication_factor();
   void check_members_differ();
@@ -195,10 +206,11 @@ inline void RuleCheck::check_ports() {
     add(Severity::kError, "node.internal_addr", "node.client_addr", shown,
         "must have another port than node.client_addr (" + config_.node.client_addr + ")");
   }
-  if (!is_loopback_host(peers->host)) {
+  if (!is_loopback_host(peers->host) && !config_.has_peer_tls() && !config_.has_secret()) {
     add(Severity::kWarning, "node.internal_addr", "", shown,
-        "peers are neither authenticated nor encrypted in this version: let only the cluster's "
-        "own network reach this port");
+        "whoever reaches this port can take part in the cluster: there is neither TLS between "
+        "nodes "
+        "(peer_tls) nor a secret (cluster.secret); let only the cluster's own network reach it");
   }
 }
 
@@ -207,12 +219,95 @@ inline void RuleCheck::check_door() {
   const auto clients = split_address(config_.node.client_addr);
   if (!clients || is_loopback_host(clients->host) || !config_.client.requirepass.empty()) return;
   const bool is_protected = config_.client.protected_mode;
+  const bool wants_certificate =
+      config_.client.tls_only && config_.client.tls_auth_clients == Config::TlsAuthClients::kYes;
+  if (wants_certificate && !is_protected) return;
   add(Severity::kWarning, "node.client_addr", "client.requirepass", show(config_.node.client_addr),
       is_protected
           ? "without a password only clients of this machine are served: set client.requirepass, "
             "or client.protected_mode = false in a network that you trust"
           : "whoever reaches this address may read and write everything: there is no password "
             "(client.requirepass)");
+}
+
+// A port, and what it takes.
+inline void RuleCheck::check_client_tls() {
+  const Config::Client& client = config_.client;
+  const std::string port_key = "client.tls_port";
+  if (client.tls_port == 0) {
+    if (client.tls_only) {
+      add(Severity::kError, "client.tls_only", port_key, "true",
+          "must be false while there is no port for TLS: set client.tls_port");
+    }
+    for (const char* key : {"client.tls_cert_file", "client.tls_key_file"}) {
+      if (!given_.contains(key)) continue;
+      add(Severity::kWarning, key, port_key, show(find_key(key)->get(config_)),
+          "is of no use while there is no port for TLS: set client.tls_port");
+    }
+    return;
+  }
+  check_tls_port();
+  const std::string why = ", for a port for TLS is set (client.tls_port)";
+  if (client.tls_cert_file.empty()) {
+    add(Severity::kError, "client.tls_cert_file", port_key, "\"\"",
+        "must name the certificate of this node" + why);
+  }
+  if (client.tls_key_file.empty()) {
+    add(Severity::kError, "client.tls_key_file", port_key, "\"\"",
+        "must name the private key of this node's certificate" + why);
+  }
+  if (client.tls_auth_clients != Config::TlsAuthClients::kNo && client.tls_ca_file.empty()) {
+    add(Severity::kError, "client.tls_ca_file", port_key, "\"\"",
+        "must name the authority that has signed clients' certificates; or let clients in without "
+        "one: client.tls_auth_clients = \"no\"");
+  }
+}
+
+inline void RuleCheck::check_tls_port() {
+  const std::uint64_t port = config_.client.tls_port;
+  const auto clients = split_address(config_.node.client_addr);
+  const auto peers = split_address(config_.node.internal_addr);
+  const auto add_taken = [&](const std::string& by, const std::string& addr) {
+    add(Severity::kError, "client.tls_port", by, std::to_string(port),
+        "must be another port than that of " + by + " (" + addr + ")");
+  };
+  if (clients && clients->port == port && !config_.client.tls_only) {
+    add_taken("node.client_addr", config_.node.client_addr);
+  }
+  if (clients && peers && peers->port == port &&
+      (clients->host == peers->host || is_wildcard_host(clients->host) ||
+       is_wildcard_host(peers->host))) {
+    add_taken("node.internal_addr", config_.node.internal_addr);
+  }
+}
+
+inline void RuleCheck::check_peer_tls() {
+  constexpr std::array kFiles = {"peer_tls.cert_file", "peer_tls.key_file", "peer_tls.ca_file"};
+  const auto is_set = [&](const std::string& key) {
+    return !std::get<std::string>(find_key(key)->get(config_)).empty();
+  };
+  std::string given = is_set("peer_tls.server_name") ? "peer_tls.server_name" : "";
+  for (const char* key : kFiles) {
+    if (is_set(key)) given = key;
+  }
+  if (given.empty()) return;
+  for (const char* key : kFiles) {
+    if (is_set(key)) continue;
+    add(Severity::kError, key, given, "\"\"",
+        "must be set, as TLS between nodes needs all three: cert_file, key_file and ca_file");
+  }
+}
+
+inline void RuleCheck::check_secret() {
+  const std::string& secret = config_.cluster.secret;
+  if (secret.empty()) return;
+  if (!config_.cluster.secret_file.empty()) {
+    add(Severity::kError, "cluster.secret", "cluster.secret_file", "",
+        "must not be set beside cluster.secret_file: one of the two says what the secret is");
+  }
+  if (const auto why = why_not_secret(secret)) {
+    add(Severity::kError, "cluster.secret", "", "", *why);
+  }
 }
 
 inline void RuleCheck::check_member_count() {
@@ -295,6 +390,15 @@ inline void RuleCheck::check_dial() {
 
 }  // namespace detail
 
+inline std::optional<std::string> why_not_secret(std::string_view secret) {
+  constexpr std::size_t kMinSizeBytes = 16;
+  constexpr std::size_t kMaxSizeBytes = 512;
+  if (secret.size() >= kMinSizeBytes && secret.size() <= kMaxSizeBytes) return std::nullopt;
+  return "must have " + std::to_string(kMinSizeBytes) + " to " + std::to_string(kMaxSizeBytes) +
+         " characters (" + std::to_string(secret.size()) +
+         " here); `openssl rand -hex 32` makes a good one";
+}
+
 inline std::vector<BrokenRule> broken_rules(const Config& config, const GivenKeys& given) {
   return detail::RuleCheck(config, given).run();
 }
@@ -319,8 +423,18 @@ inline void fill_derived(Config& config, std::string_view host_name) {
                               ? self->addr
                               : detail::diallable(node.internal_addr, host_name);
   }
+  if (config.client.tls_port == 0) {
+    config.client.tls_advertise_port = 0;
+  } else if (config.client.tls_advertise_port == 0) {
+    config.client.tls_advertise_port = config.client.tls_port;
+  }
   if (node.advertise_client_addr.empty()) {
     node.advertise_client_addr = detail::diallable(node.client_addr, host_name);
+    if (const auto parts = split_address(node.advertise_client_addr);
+        parts && config.client.tls_only) {
+      node.advertise_client_addr =
+          join_address(parts->host, static_cast<std::uint16_t>(config.client.tls_advertise_port));
+    }
   }
   if (config.joins()) {
     config.cluster.bootstrap = false;

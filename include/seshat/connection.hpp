@@ -95,6 +95,10 @@ class Connection {
   [[nodiscard]] const Session& session() const { return session_; }
   // The server's own word to a session: it is let in, or shall close.
   void let_in() { session_.authenticated = true; }
+  void turn_away(std::string_view error) {
+    reply_error(error);
+    closing_ = true;
+  }
   // A pause holds a request back, which is still in the input.
   [[nodiscard]] bool is_paused() const { return paused_; }
   // A pause has begun or ended: the request looks again.
@@ -604,7 +608,7 @@ inline void Connection::on_failed(Request& request, Refusal refusal) {
   }
   // What a read waited for has changed no key.
   if (request.is_read() && refusal == Refusal::kUnknown) refusal = Refusal::kNotLeader;
-  request.writer().error(host_.database().refusal_text(request.slot, refusal));
+  request.writer().error(host_.database().refusal_text(request.slot, refusal, session_.by_tls));
   answer(request);
 }
 

@@ -42,10 +42,11 @@ class Membership {
   struct Self {
     NodeId id;
     std::uint64_t incarnation = 0;
-    std::string cluster_id;     // as the data directory has it; empty: not known yet
-    std::string client_addr;    // what MOVED shall name
-    std::string addr;           // where peers shall dial it
-    bool new_at_start = false;  // the data directory had no log and no vote
+    std::string cluster_id;             // as the data directory has it; empty: not known yet
+    std::string client_addr;            // what MOVED shall name
+    std::string addr;                   // where peers shall dial it
+    bool new_at_start = false;          // the data directory had no log and no vote
+    std::uint16_t client_tls_port = 0;  // for clients that speak TLS; 0: none
   };
 
   // `addresses`: initial_members, this node among them; empty on a node that joins.
@@ -111,6 +112,8 @@ class Membership {
   // What peers dial, and what clients dial (empty: not known).
   [[nodiscard]] std::string addr(NodeId id) const;
   [[nodiscard]] std::string client_addr(NodeId id) const;
+  // Of the same host, for clients that speak TLS; 0: not known to have one.
+  [[nodiscard]] std::uint16_t client_tls_port(NodeId id) const;
   [[nodiscard]] const std::map<NodeId, std::string>& initial_members() const { return addresses_; }
   [[nodiscard]] const Self& self() const { return self_; }
   // 32 hex digits; empty: not known yet.
@@ -159,6 +162,7 @@ inline Hello Membership::hello(bool log_is_empty, bool voted_for_another) const 
   // not keep the other founders from voting.
   hello.empty = log_is_empty && !voted_for_another;
   hello.client_addr = self_.client_addr;
+  hello.client_tls_port = self_.client_tls_port;
   hello.addr = self_.addr;
   hello.membership_version = record_ ? record_->membership_version : 0;
   return hello;
@@ -264,6 +268,7 @@ inline std::optional<ClusterMembership> Membership::proposal(const std::string& 
     if (info.incarnation != 0 && info.incarnation != known.incarnation) continue;
     info.incarnation = known.incarnation;
     info.client_addr = known.client_addr;
+    info.client_tls_port = known.client_tls_port;
     if (!known.addr.empty()) info.addr = known.addr;  // version 0.1 doesn't say it
     info.max_record_version = known.max_record_version;
     info.max_operation_version = known.max_operation_version;
@@ -405,6 +410,7 @@ inline std::optional<ClusterMembership> Membership::joined(const Hello& hello,
   info.incarnation = hello.incarnation;
   info.addr = hello.addr;
   info.client_addr = hello.client_addr;
+  info.client_tls_port = hello.client_tls_port;
   info.state = MemberState::kJoining;
   info.joined_at_ms = time_ms;
   info.promoted_at_ms = 0;
@@ -484,6 +490,15 @@ inline std::string Membership::client_addr(NodeId id) const {
   if (!record_) return {};
   const auto member = record_->members.find(id);
   return member == record_->members.end() ? std::string() : member->second.client_addr;
+}
+
+inline std::uint16_t Membership::client_tls_port(NodeId id) const {
+  if (id == self_.id) return self_.client_tls_port;
+  const auto peer = peers_.find(id);
+  if (peer != peers_.end()) return peer->second.client_tls_port;
+  if (!record_) return 0;
+  const auto member = record_->members.find(id);
+  return member == record_->members.end() ? std::uint16_t{0} : member->second.client_tls_port;
 }
 
 }  // namespace seshat

@@ -66,6 +66,7 @@ class Node final : public Database,
   // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
   // something to do. An error: nothing was started.
   [[nodiscard]] static Result<std::unique_ptr<Node>> start(const Config& config,
+                                                           const PeerSecurity& security,
                                                            const Logger& logger,
                                                            std::function<void()> wake);
   ~Node() override;
@@ -94,7 +95,7 @@ class Node final : public Database,
     return membership_.all_know_operation_version(version);
   }
   void post(std::function<void()> work) override { mailbox_.push(std::move(work)); }
-  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal) const override;
+  [[nodiscard]] std::string refusal_text(Slot slot, Refusal refusal, bool by_tls) const override;
   // Less than min_free_disk_mb left on so many nodes that the rest is no majority.
   [[nodiscard]] bool disk_is_full() const override;
   void administer(AdminRequest request, std::function<void(CallReply)> done) override;
@@ -169,7 +170,7 @@ class Node final : public Database,
   Node(const Config& config, const Logger& logger, std::function<void()> wake,
        std::unique_ptr<Store> store, Membership membership);
   [[nodiscard]] Result<void> restore_machines(std::map<GroupId, raft::Restored>& restored);
-  [[nodiscard]] Result<void> start_peers();
+  [[nodiscard]] Result<void> start_peers(const PeerSecurity& security);
   // An entry is at most a request, with two bytes or more for each argument, and what is watched.
   [[nodiscard]] std::size_t max_operation_size_bytes() const {
     return 2 * config_.limits.max_request_size_bytes + (1U << 20);
@@ -244,7 +245,7 @@ class Node final : public Database,
   [[nodiscard]] Hello own_hello() const;
   [[nodiscard]] std::uint64_t stamp_ms();
   [[nodiscard]] bool leader_may_be_named(NodeId leader) const;
-  [[nodiscard]] std::string moved_text(Slot slot, NodeId leader) const;
+  [[nodiscard]] std::string moved_text(Slot slot, NodeId leader, bool by_tls) const;
   [[nodiscard]] ShardMap wanted_shard_map() const;
   [[nodiscard]] Replica& replica(GroupId group) { return *groups_.at(group).replica; }
   [[nodiscard]] const Replica& replica(GroupId group) const { return *groups_.at(group).replica; }
@@ -342,8 +343,8 @@ inline StoreOptions store_options(const Config& config) {
 
 }  // namespace node_detail
 
-inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Logger& logger,
-                                                 std::function<void()> wake) {
+inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const PeerSecurity& security,
+                                                 const Logger& logger, std::function<void()> wake) {
   Result<std::unique_ptr<Store>> store = Store::open(node_detail::store_options(config));
   if (!store) return store.error();
   Membership::Self self;
@@ -351,6 +352,7 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Log
   self.incarnation = (*store)->identity().incarnation;
   self.cluster_id = (*store)->identity().cluster_id;
   self.client_addr = config.node.advertise_client_addr;
+  self.client_tls_port = static_cast<std::uint16_t>(config.client.tls_advertise_port);
   self.addr = config.node.advertise_addr;
   self.new_at_start = (*store)->is_new();
   Membership membership(std::move(self), node_detail::member_addresses(config));
@@ -358,7 +360,7 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Log
       new Node(config, logger, std::move(wake), std::move(*store), std::move(membership)));
   std::map<GroupId, raft::Restored> restored;
   if (Result<void> done = node->restore_machines(restored); !done) return done.error();
-  if (Result<void> done = node->start_peers(); !done) return done.error();
+  if (Result<void> done = node->start_peers(security); !done) return done.error();
   node->make_replicas(std::move(restored));
   node->make_joining();
   node->store_->start(node->mailbox_);
@@ -403,11 +405,12 @@ inline Result<void> Node::restore_machines(std::map<GroupId, raft::Restored>& re
   return {};
 }
 
-inline Result<void> Node::start_peers() {
+inline Result<void> Node::start_peers(const PeerSecurity& security) {
   if (!config_.listens_for_peers()) return {};
   PeerOptions options;
   options.self = id();
   options.listen_addr = config_.node.internal_addr;
+  options.security = security;
   options.rpc_timeout_ms = config_.limits.raft_rpc_timeout_secs * 1000;
   options.limits.max_message_size_bytes = std::max<std::size_t>(
       options.limits.max_message_size_bytes, max_operation_size_bytes() + (1U << 16));
@@ -547,7 +550,7 @@ inline void Node::remove_expired() {
   if (!scan) return;
   key_values_->forget_given_times();  // those up to here are on disk when that is read
   store_->scan_disk(group, [this, scan = *scan](const OrderedMap& map) {
-    ExpiredKeys found = expired_keys(map, scan);
+    ExpiredKeys found = seshat::expired_keys(map, scan);
     mailbox_.push([this, scan, found = std::move(found)] { propose_removal(scan, found); });
   });
 }
@@ -972,7 +975,7 @@ inline bool Node::readable(GroupId group, WriteMark after, bool read_only) const
 inline bool Node::serves_stale(GroupId group, WriteMark after) const {
   if (config_.client.follower_reads != Config::FollowerReads::kStale) return false;
   const raft::Raft& raft = replica(group).raft();
-    const bool has_state = !failure_ && !joining_ && !exchange_->is_restoring(group);
+  const bool has_state = !failure_ && !joining_ && !exchange_->is_restoring(group);
   const bool forwarded = after.forwarded_id != 0;
   const Index written =
       std::max(after.index, forwarded ? forwarding_->answered_index(group) : Index{});
@@ -1027,14 +1030,18 @@ inline bool Node::leader_may_be_named(NodeId leader) const {
   return leader != NodeId{} && leader != id() && !membership_.client_addr(leader).empty();
 }
 
-inline std::string Node::moved_text(Slot slot, NodeId leader) const {
+inline std::string Node::moved_text(Slot slot, NodeId leader, bool by_tls) const {
   if (config_.client.moved == Config::Moved::kRedis) {
-    return "MOVED " + std::to_string(slot) + " " + membership_.client_addr(leader);
+    const std::string addr = membership_.client_addr(leader);
+    const std::uint16_t tls_port = by_tls ? membership_.client_tls_port(leader) : 0;
+    const std::string host = addr.substr(0, addr.rfind(':'));
+    return "MOVED " + std::to_string(slot) + " " +
+           (tls_port != 0 ? host + ":" + std::to_string(tls_port) : addr);
   }
   return "MOVED " + std::to_string(leader.value);
 }
 
-inline std::string Node::refusal_text(Slot slot, Refusal refusal) const {
+inline std::string Node::refusal_text(Slot slot, Refusal refusal, bool by_tls) const {
   switch (refusal) {
     case Refusal::kTimeout:
       return "ERR timeout";
@@ -1058,7 +1065,7 @@ inline std::string Node::refusal_text(Slot slot, Refusal refusal) const {
   }
   const std::optional<GroupId> group = group_of(slot);
   const NodeId leader = group ? replica(*group).raft().leader() : NodeId{};
-  if (leader_may_be_named(leader)) return moved_text(slot, leader);
+  if (leader_may_be_named(leader)) return moved_text(slot, leader, by_tls);
   if (group && exchange_->is_restoring(*group)) {
     return "LOADING this node is restoring a snapshot, and knows no leader to ask";
   }
@@ -1108,6 +1115,7 @@ inline Topology Node::topology() const {
     if (const auto client = split_address(membership_.client_addr(member))) {
       node.host = client->host;
       node.port = client->port;
+      node.tls_port = membership_.client_tls_port(member);
     }
     if (const auto peer = split_address(addr)) node.peer_port = peer->port;
     node.connected = is_connected(member);

@@ -25,6 +25,8 @@
 //           frame that can't be read end their stream with a status and a log line (one a second at
 //           most); a frame over the limit ends it as well. At most 16 streams may wait for their
 //           handshake: until then, each may make gRPC hold one frame of the largest size.
+// Secured:  TLS in both directions and a secret, if PeerOptions::security says so
+//           (peer_credentials.hpp): who has neither gets no stream, no call and no snapshot.
 // Threads:  send, send_status, set_peers and flush belong to one owner thread, all else is any's;
 //           only start and the destructor wait, and neither may be called from PeerEvents or a
 //           `done`. Encoding and part of gRPC's work (framing, a sendmsg that doesn't wait) happen
@@ -63,6 +65,7 @@
 
 #include "seshat/log.hpp"
 #include "seshat/peer_call.hpp"
+#include "seshat/peer_credentials.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_listener.hpp"
 #include "seshat/peer_snapshot_sender.hpp"
@@ -230,6 +233,7 @@ inline void dial_due_peers(Core& core) {
 
 inline void tick(Core& core) {
   core.now_ms += core.tick_ms;
+  for (const GrpcWord& word : take_grpc_words()) core.complain_rarely(word.text, word.from);
   for (const auto& stream : core.streams(core.incoming)) stream->tick();
   for (const auto& call : core.streams(core.calls)) call->tick();
   for (const auto& stream : core.streams(core.outgoing)) stream->tick();

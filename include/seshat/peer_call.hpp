@@ -16,10 +16,8 @@
 #define SESHAT_PEER_CALL_HPP
 
 #include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/client_callback.h>
 #include <grpcpp/support/server_callback.h>
@@ -34,7 +32,9 @@
 #include <utility>
 
 #include "seshat/peer_codec.hpp"
+#include "seshat/peer_credentials.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_security.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
@@ -82,9 +82,10 @@ inline void OutgoingCall::start(const CallRequest& request) {
   std::string bytes;
   codec::encode(request, bytes);
   request_ = to_buffer(std::move(bytes));
+  const PeerSecurity& security = core_->options.security;
   const auto channel =
-      grpc::CreateCustomChannel(addr_, grpc::InsecureChannelCredentials(),
-                                channel_arguments(kMaxCallSizeBytes, kMaxCallSizeBytes));
+      open_channel(addr_, security, channel_arguments(kMaxCallSizeBytes, kMaxCallSizeBytes));
+  say_secret(context_, security);
   context_.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms_));
   grpc::GenericStub(channel).PrepareUnaryCall(&context_, kCallMethod, {}, &request_, &reply_, this);
   order_.before_operation();
@@ -127,7 +128,7 @@ inline Result<CallReply> OutgoingCall::result_of(const grpc::Status& status) con
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     return failure("no answer within " + std::to_string(timeout_ms_) + " ms");
   }
-  if (!status.ok()) return failure(status.error_message());
+  if (!status.ok()) return failure(explained(status.error_message(), core_->options.security));
   Result<CallReply> reply = decoded(reply_, codec::decode_call_reply);
   if (!reply) return failure(reply.error().text);
   return reply;

@@ -429,6 +429,7 @@ inline seshat_proto_Hello to_proto(const Hello& hello) {
   out.membership_version = hello.membership_version;
   out.max_record_version = hello.max_record_version;
   out.max_operation_version = hello.max_operation_version;
+  out.client_tls_port = hello.client_tls_port;
   return out;
 }
 
@@ -447,6 +448,8 @@ inline Hello from_proto(const seshat_proto_Hello& in) {
   hello.membership_version = in.membership_version;
   hello.max_record_version = in.max_record_version;
   hello.max_operation_version = in.max_operation_version;
+  hello.client_tls_port =
+      in.client_tls_port > 65'535 ? 0 : static_cast<std::uint16_t>(in.client_tls_port);
   return hello;
 }
 

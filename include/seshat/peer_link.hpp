@@ -28,6 +28,7 @@
 #include <variant>
 #include <vector>
 
+#include "seshat/peer_security.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
@@ -70,6 +71,7 @@ struct PeerOptions {
   std::uint64_t rpc_timeout_ms = 5000;       // a handshake is answered within this, or ended
   std::uint64_t liveness_timeout_ms = 3000;  // a stream that is silent for this long is broken
   PeerQueueLimits limits;                    // of the queue to each peer
+  PeerSecurity security = {};
 };
 
 // What is answered to an offer. kGoOn needs a writer, and what follows its last_key() is sent then;

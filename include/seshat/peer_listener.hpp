@@ -10,7 +10,6 @@
 
 #include <grpc/grpc.h>
 #include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <grpcpp/support/byte_buffer.h>
@@ -30,6 +29,7 @@
 
 #include "seshat/log.hpp"
 #include "seshat/peer_call.hpp"
+#include "seshat/peer_credentials.hpp"
 #include "seshat/peer_incoming.hpp"
 #include "seshat/peer_link.hpp"
 #include "seshat/peer_snapshot_receiver.hpp"
@@ -243,7 +243,10 @@ inline void Incoming::OnDone() {
 // A stream that ends before it began.
 class TurnedAway final : public grpc::ServerGenericBidiReactor {
  public:
-  explicit TurnedAway(const char* why) { Finish({grpc::StatusCode::UNAVAILABLE, why}); }
+  explicit TurnedAway(const std::string& why,
+                      grpc::StatusCode code = grpc::StatusCode::UNAVAILABLE) {
+    Finish({code, why});
+  }
   void OnDone() override { delete this; }
 };
 
@@ -281,8 +284,9 @@ inline void keep_grpc() { [[maybe_unused]] static const bool kept = (grpc_init()
 inline bool Listener::start() {
   keep_grpc();
   const PeerOptions& options = core_->options;
+  keep_grpc_words(options.security);
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(options.listen_addr, grpc::InsecureServerCredentials(), &port_);
+  builder.AddListeningPort(options.listen_addr, server_credentials(options.security), &port_);
   builder.RegisterCallbackGenericService(this);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // or two nodes could share the port
   // Rids us of connections whose other end is gone; streams have their own, quicker check.
@@ -290,6 +294,7 @@ inline bool Listener::start() {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
                              kKeepaliveTimeMs / 2);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kServerHandshakeTimeoutMs);
   for (const auto& [name, value] : kFlowArguments) builder.AddChannelArgument(name, value);
   builder.SetMaxReceiveMessageSize(static_cast<int>(
       std::max(max_frame_size_bytes(options.limits), max_chunk_size_bytes(options.limits))));
@@ -304,6 +309,10 @@ inline void Listener::stop() {
 
 inline grpc::ServerGenericBidiReactor* Listener::CreateReactor(
     grpc::GenericCallbackServerContext* context) {
+  if (const auto why = why_not_let_in(context->client_metadata(), core_->options.security)) {
+    core_->complain_rarely("turned a node away: " + *why, context->peer());
+    return new TurnedAway(*why, grpc::StatusCode::UNAUTHENTICATED);
+  }
   const std::lock_guard lock(core_->mutex);
   if (core_->stopping()) return new TurnedAway("the node is stopping");
   if (context->method() == kMethod) return take_stream(context);

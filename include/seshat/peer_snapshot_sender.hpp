@@ -18,9 +18,7 @@
 #define SESHAT_PEER_SNAPSHOT_SENDER_HPP
 
 #include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/client_callback.h>
 #include <grpcpp/support/status.h>
@@ -38,7 +36,9 @@
 
 #include "seshat/fnv1a.hpp"
 #include "seshat/peer_codec.hpp"
+#include "seshat/peer_credentials.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_security.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
@@ -342,8 +342,10 @@ inline void OutgoingSnapshot::settle(Result<Index> result) {
 // ---- An attempt ---------------------------------------------------------------------------------
 
 inline void SnapshotStream::start(const std::string& addr, std::string offer) {
-  const auto channel = grpc::CreateCustomChannel(
-      addr, grpc::InsecureChannelCredentials(),
+  const PeerSecurity& security = core_->options.security;
+  say_secret(context_, security);
+  const auto channel = open_channel(
+      addr, security,
       channel_arguments(kMaxSnapshotReplySizeBytes, max_chunk_size_bytes(core_->options.limits)));
   grpc::GenericStub(channel).PrepareBidiStreamingCall(&context_, kSnapshotMethod, {}, this);
   out_ = to_buffer(std::move(offer));
@@ -489,7 +491,8 @@ inline void SnapshotStream::OnDone(const grpc::Status& status) {
   if (too_old) {
     settle("it takes no snapshots, its version of seshat is too old: update it", true);
   } else {
-    settle(status.error_message().empty() ? "it ended the stream" : status.error_message(), false);
+    const std::string& reason = status.error_message();
+    settle(reason.empty() ? "it ended the stream" : reason, false);
   }
   core_->let_go_of(*this);
 }

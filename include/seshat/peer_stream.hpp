@@ -23,9 +23,7 @@
 
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/client_callback.h>
@@ -50,7 +48,9 @@
 
 #include "seshat/log.hpp"
 #include "seshat/peer_codec.hpp"
+#include "seshat/peer_credentials.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_security.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
@@ -73,6 +73,7 @@ inline constexpr std::uint64_t kLongestCallMs = 60'000;
 inline constexpr std::size_t kMaxIncomingSnapshots = 8;
 inline constexpr std::size_t kSlowThreads = 2;
 inline constexpr int kConnectTimeoutMs = 1000;
+inline constexpr int kServerHandshakeTimeoutMs = 10'000;  // of gRPC, and TLS; 2 minutes by default
 inline constexpr int kKeepaliveTimeMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5000;
 inline constexpr std::uint64_t kShutdownMs = 500;
@@ -208,6 +209,7 @@ struct Core : std::enable_shared_from_this<Core> {
   std::map<NodeId, Incoming*> accepted;  // the newest of each peer
   std::optional<std::uint64_t> complained_at_ms;
   std::uint64_t complaints_withheld = 0;
+  std::map<std::string, std::uint64_t> complained_rarely_at_ms;
 
   [[nodiscard]] std::shared_ptr<const PeerMap> current_peers();
   [[nodiscard]] std::shared_ptr<Peer> peer(NodeId id);  // null: it is none of them
@@ -225,6 +227,9 @@ struct Core : std::enable_shared_from_this<Core> {
   [[nodiscard]] std::uint64_t chunk_patience_ms() const;
   // Logs what somebody outside did wrong, but one line a second at most.
   void complain(std::string_view what, NodeId peer, std::string_view from);
+  // The same for what somebody goes on to do, every second, until a person changes it: again after a
+  // minute, and at once if it comes from another host, or is something else.
+  void complain_rarely(std::string_view what, const std::string& from);
   // Only what `from` says itself, to this node, may stay.
   void drop_foreign(NodeId from, Frame& frame);
 
@@ -374,6 +379,22 @@ inline void Core::complain(std::string_view what, NodeId peer, std::string_view 
   });
 }
 
+inline void Core::complain_rarely(std::string_view what, const std::string& from) {
+  constexpr std::uint64_t kAgainMs = 60'000;
+  constexpr std::size_t kMaxKept = 64;
+  const std::string host = from.substr(0, from.rfind(':'));  // each call has another port
+  {
+    const std::lock_guard lock(mutex);
+    auto& told = complained_rarely_at_ms;
+    std::erase_if(told, [&](const auto& each) { return now_ms >= each.second + kAgainMs; });
+    if (told.size() >= kMaxKept) return;
+    if (!told.emplace(host + " " + std::string(what), now_ms).second) return;
+  }
+  tell([&](PeerEvents&, const Logger& log) {
+    from.empty() ? log.warn(what) : log.warn(what, {{"from", from}});
+  });
+}
+
 inline void Core::drop_foreign(NodeId from, Frame& frame) {
   const std::size_t dropped = std::erase_if(frame.messages, [&](const PeerMessage& message) {
     return message.message.from != from || message.message.to != options.self;
@@ -412,7 +433,8 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   void OnDone(const grpc::Status& status) override;
 
  private:
-  enum class State : std::uint8_t { kDialing, kUp, kRefused };
+  // Refused by the node; turned away before it was asked, for the secret.
+  enum class State : std::uint8_t { kDialing, kUp, kRefused, kTurnedAway };
 
   void on_reply(const HelloReply& reply);
   void lose();
@@ -471,8 +493,10 @@ inline grpc::ChannelArguments channel_arguments(std::size_t max_receive_size_byt
 
 inline void Outgoing::start(const Hello& hello) {
   const std::size_t max_frame = max_frame_size_bytes(core_->options.limits);
-  const auto channel = grpc::CreateCustomChannel(peer_.addr, grpc::InsecureChannelCredentials(),
-                                                 channel_arguments(kMaxHelloSizeBytes, max_frame));
+  const PeerSecurity& security = core_->options.security;
+  const auto channel =
+      open_channel(peer_.addr, security, channel_arguments(kMaxHelloSizeBytes, max_frame));
+  say_secret(context_, security);
   grpc::GenericStub(channel).PrepareBidiStreamingCall(&context_, kMethod, {}, this);
   Frame frame;
   frame.hello = hello;
@@ -622,7 +646,19 @@ inline void Outgoing::lose() {
 
 inline void Outgoing::OnDone(const grpc::Status& status) {
   order_.in_reaction();
-  settle(status.error_message().empty() ? "it ended the stream" : status.error_message());
+  bool dialing = false;
+  {
+    const std::lock_guard lock(peer_.mutex);
+    dialing = state_ == State::kDialing && !settled_;
+    const bool turned_away = status.error_code() == grpc::StatusCode::UNAUTHENTICATED;
+    if (dialing && turned_away) state_ = State::kTurnedAway;
+  }
+  const std::string& reason = status.error_message();
+  if (reason.empty()) {
+    settle("it ended the stream");
+  } else {
+    settle(dialing ? explained(reason, core_->options.security) : reason);
+  }
   core_->let_go_of(*this);
 }
 
@@ -639,8 +675,8 @@ inline void Outgoing::settle(const std::string& reason) {
   }
   core_->tell([&](PeerEvents& events, const Logger& log) {
     const char* what = state == State::kUp        ? "peer is down"
-                       : state == State::kRefused ? "peer refuses us, asking again each second"
-                                                  : "can't reach peer, trying on";
+                       : state == State::kDialing ? "can't reach peer, trying on"
+                                                  : "peer refuses us, asking again each second";
     if (log_it) log.warn(what, {{"peer", peer_.id}, {"addr", peer_.addr}, {"reason", reason_}});
     if (state == State::kUp) events.on_peer_down(peer_.id, reason_);
     if (state == State::kRefused) events.on_peer_refused(peer_.id, reason_, removed_);
@@ -654,7 +690,9 @@ inline bool Outgoing::account() {
   const std::uint64_t now_ms = core_->now_ms;
   bool log_it = true;
   if (state_ == State::kUp && !lost_) peer_.link.down(now_ms);
-  if (state_ == State::kRefused) log_it = peer_.link.refused(now_ms, reason_);
+  if (state_ == State::kRefused || state_ == State::kTurnedAway) {
+    log_it = peer_.link.refused(now_ms, reason_);
+  }
   if (state_ == State::kDialing) {
     log_it = peer_.link.failed(now_ms, core_->options.liveness_timeout_ms);
   }

@@ -116,6 +116,8 @@ struct NodeInfo {
   std::uint64_t promoted_at_ms = 0;  // since when it votes; 0: never, or since before this was kept
   std::uint32_t max_record_version = 0;
   std::uint32_t max_operation_version = 0;
+  // For clients that speak TLS, at the host of client_addr. 0: none, or a version that knows no TLS.
+  std::uint16_t client_tls_port = 0;
 
   friend bool operator==(const NodeInfo&, const NodeInfo&) = default;
 };
@@ -193,6 +195,7 @@ struct Hello {
   std::uint64_t membership_version = 0;  // of the record that it has; 0: none
   std::uint32_t max_record_version = kRecordVersion;
   std::uint32_t max_operation_version = kOperationVersion;
+  std::uint16_t client_tls_port = 0;  // as in NodeInfo
 
   friend bool operator==(const Hello&, const Hello&) = default;
 };

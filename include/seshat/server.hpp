@@ -12,11 +12,14 @@
 // them with N = 2, of all with more. A turn takes in what they have read, and ends with handing over
 // what they shall write.
 //
+// Clients come in by two ports, plain and TLS, of which either may be there alone; from then on there is
+// no difference but in client_io.hpp. Who does not finish its handshake in time has to go.
+//
 // Keeps:    client n+1 is told "max number of clients reached", and who may not come in why
 //           (door.hpp); no client's bytes wait in memory beyond its bounds (connection.hpp); who is
 //           idle for longer than client.timeout is disconnected; the longest turn is measured.
 // Threads:  run() makes the calling thread the loop, and everything here is that loop's.
-// Needs:    connection, client_io, node, live_settings; asio (standalone).
+// Needs:    connection, client_io, node, live_settings, credentials; asio (standalone).
 #ifndef SESHAT_SERVER_HPP
 #define SESHAT_SERVER_HPP
 
@@ -32,6 +35,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -40,6 +44,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #if __has_include(<sys/resource.h>)
@@ -53,6 +58,7 @@
 #include "seshat/config.hpp"
 #include "seshat/connection.hpp"
 #include "seshat/connection_commands.hpp"
+#include "seshat/credentials.hpp"
 #include "seshat/door.hpp"
 #include "seshat/kv.hpp"
 #include "seshat/live_settings.hpp"
@@ -62,6 +68,7 @@
 #include "seshat/node_info.hpp"
 #include "seshat/process_info.hpp"
 #include "seshat/result.hpp"
+#include "seshat/tls.hpp"
 #include "seshat/version.hpp"
 
 namespace seshat {
@@ -69,7 +76,9 @@ namespace seshat {
 class Server final : private ConnectionHost, private Site {
  public:
   // Opens the data directory, the peer port and the client port. An error: nothing runs.
+  // `credentials`: of this configuration.
   [[nodiscard]] static Result<std::unique_ptr<Server>> start(const Config& config,
+                                                             const Credentials& credentials,
                                                              const Logger& logger);
   ~Server() override;
   Server(const Server&) = delete;
@@ -99,18 +108,29 @@ class Server final : private ConnectionHost, private Site {
     bool writing = false;
     bool wants_attention = false;
     bool closed = false;
+    bool turned_away = false;  // hears why in place of its first reply
   };
   using ClientPtr = std::shared_ptr<Client>;
 
-  Server(const Config& config, const Logger& logger);
+  // Where clients come in.
+  struct Entrance {
+    explicit Entrance(asio::io_context& io) : acceptor(io) {}
+    Tcp::acceptor acceptor;
+    bool is_accepting = false;
+  };
+
+  Server(const Config& config, const Credentials& credentials, const Logger& logger);
   [[nodiscard]] Result<void> listen();
+  [[nodiscard]] Result<void> listen(Entrance& entrance, const std::string& host, std::uint64_t port,
+                                    const std::string& key);
   void start_io_loops();
   // For so many clients: how many there may be.
   [[nodiscard]] static std::size_t raise_file_limit(std::size_t clients);
 
   // The loop
-  void accept_next();
-  void accepted(Tcp::socket socket, IoLoop* home);
+  void announce();
+  void accept_next(Entrance& entrance);
+  void accepted(Tcp::socket socket, IoLoop* home, bool by_tls);
   [[nodiscard]] IoLoop* next_home() const;
   void schedule_tick();
   void tick();
@@ -138,7 +158,13 @@ class Server final : private ConnectionHost, private Site {
   void attend(const ClientPtr& client);
   void write_output(const ClientPtr& client);
   void was_written(const ClientPtr& client, const asio::error_code& error);
+  void lose(const ClientPtr& client);
   void close(const ClientPtr& client);
+
+  // TLS
+  void await_handshake(const ClientPtr& client);
+  void schedule_handshake_check();
+  void note_tls_problem(const Client& client, std::string_view what);
 
   // ConnectionHost
   [[nodiscard]] Database& database() override { return *node_; }
@@ -181,7 +207,9 @@ class Server final : private ConnectionHost, private Site {
   resp::Limits resp_limits_;
 
   asio::io_context io_{1};
-  Tcp::acceptor acceptor_{io_};
+  const std::shared_ptr<const tls::Context> tls_;  // null: no TLS
+  Entrance plain_entrance_{io_};
+  Entrance tls_entrance_{io_};
   std::uint64_t tick_interval_ms_ = 0;  // as the timer was set
   std::chrono::steady_clock::time_point ticked_at_ = std::chrono::steady_clock::now();
   asio::steady_timer timer_{io_};
@@ -203,10 +231,15 @@ class Server final : private ConnectionHost, private Site {
   asio::steady_timer pause_timer_{io_};
   asio::steady_timer idle_timer_{io_};
 
+  // In the order of their time.
+  std::deque<std::pair<std::uint64_t, std::weak_ptr<Client>>> handshakes_;
+  asio::steady_timer handshake_timer_{io_};
+  std::uint64_t complained_ms_ = 0;  // of TLS
+  std::uint64_t complaints_withheld_ = 0;
+
   std::uint64_t turn_ms_ = 0;  // the node's clock at the beginning of this turn
   std::uint64_t started_ms_ = 0;
   bool announced_ = false;
-  bool accepting_ = false;
   bool shutting_down_ = false;
   std::uint64_t shutdown_deadline_ms_ = 0;
 
@@ -214,6 +247,7 @@ class Server final : private ConnectionHost, private Site {
   std::uint64_t commands_processed_ = 0;
   std::uint64_t connections_received_ = 0;
   std::uint64_t connections_rejected_ = 0;
+  std::uint64_t tls_handshakes_failed_ = 0;
   std::uint64_t bytes_read_ = 0;
   std::uint64_t bytes_written_ = 0;
   std::uint64_t longest_turn_us_ = 0;
@@ -231,6 +265,8 @@ class Server final : private ConnectionHost, private Site {
 namespace server_detail {
 
 inline constexpr std::uint64_t kShutdownTimeoutMs = 5000;
+// From the connection to the end of the TLS handshake.
+inline constexpr std::uint64_t kHandshakeTimeoutMs = 10'000;
 // A loop that always finds something ready still comes to the end of its turn.
 inline constexpr int kMaxHandlersPerTurn = 256;
 // File descriptors beside clients: RocksDB's files, peers, the log.
@@ -261,13 +297,15 @@ inline std::uint64_t since_us(std::chrono::steady_clock::time_point start) {
 
 // ---- Start and stop --------------------------------------------------------------------------------
 
-inline Result<std::unique_ptr<Server>> Server::start(const Config& config, const Logger& logger) {
-  std::unique_ptr<Server> server(new Server(config, logger));
+inline Result<std::unique_ptr<Server>> Server::start(const Config& config,
+                                                     const Credentials& credentials,
+                                                     const Logger& logger) {
+  std::unique_ptr<Server> server(new Server(config, credentials, logger));
   if (Result<void> listening = server->listen(); !listening) return listening.error();
   // The mailbox wakes the loop by posting to it; it asks for one wake-up at a time.
   asio::io_context& io = server->io_;
   Server* self = server.get();
-  Result<std::unique_ptr<Node>> node = Node::start(config, logger, [&io, self] {
+  Result<std::unique_ptr<Node>> node = Node::start(config, credentials.peers, logger, [&io, self] {
     asio::post(io, [self] {
       if (!self->node_) return;
       self->begin_turn();
@@ -281,10 +319,11 @@ inline Result<std::unique_ptr<Server>> Server::start(const Config& config, const
   return server;
 }
 
-inline Server::Server(const Config& config, const Logger& logger)
+inline Server::Server(const Config& config, const Credentials& credentials, const Logger& logger)
     : config_(config),
       live_(config),
       logger_(logger.with({{"node", config.node.id}})),
+      tls_(credentials.clients),
       io_mailbox_([this] { asio::post(io_, [this] { drain_io_events(); }); }, 0),
       io_events_allowed_(server_detail::kMaxHandlersPerTurn) {
   limits_.max_key_size_bytes = config.limits.max_key_size_bytes;
@@ -313,23 +352,31 @@ inline Server::~Server() {
 
 inline Result<void> Server::listen() {
   const std::optional<HostPort> address = split_address(config_.node.client_addr);
-  const auto refuse = [&](const std::string& why) {
-    return Error{"can't listen for clients on node.client_addr " + config_.node.client_addr + ": " +
-                 why + "; choose another address or stop the program that has it"};
-  };
-  if (!address) return refuse("not an address");
+  if (!address) return Error{"node.client_addr " + config_.node.client_addr + " is not an address"};
+  if (!config_.client.tls_only) {
+    Result<void> done = listen(plain_entrance_, address->host, address->port, "node.client_addr");
+    if (!done) return done;
+  }
+  if (!tls_) return {};
+  return listen(tls_entrance_, address->host, config_.client.tls_port, "client.tls_port");
+}
+
+inline Result<void> Server::listen(Entrance& entrance, const std::string& host, std::uint64_t port,
+                                   const std::string& key) {
   asio::error_code error;
   Tcp::resolver resolver(io_);
-  const auto found =
-      resolver.resolve(address->host, std::to_string(address->port), Tcp::resolver::passive, error);
-  if (error || found.empty()) return refuse(error.message());
-  const Tcp::endpoint endpoint = found.begin()->endpoint();
-  acceptor_.open(endpoint.protocol(), error);
-  if (!error) acceptor_.set_option(Tcp::acceptor::reuse_address(true), error);
-  if (!error) acceptor_.bind(endpoint, error);
-  if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-  if (error) return refuse(error.message());
-  return {};
+  Tcp::acceptor& acceptor = entrance.acceptor;
+  const auto found = resolver.resolve(host, std::to_string(port), Tcp::resolver::passive, error);
+  if (!error && found.empty()) error = asio::error::host_not_found;
+  const Tcp::endpoint endpoint = error ? Tcp::endpoint() : found.begin()->endpoint();
+  if (!error) acceptor.open(endpoint.protocol(), error);
+  if (!error) acceptor.set_option(Tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor.bind(endpoint, error);
+  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+  if (!error) return {};
+  return Error{"can't listen for clients on " + key + " " +
+               join_address(host, static_cast<std::uint16_t>(port)) + ": " + error.message() +
+               "; choose another address or stop the program that has it"};
 }
 
 inline void Server::start_io_loops() {
@@ -417,12 +464,21 @@ inline void Server::tick() {
   const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;
   const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
   if (!announced_ && (!alone || waited || node_->has_leader())) {
-    announced_ = true;
-    logger_.info("ready for clients",
-                 {{"address", config_.node.client_addr}, {"data", config_.node.data_dir}});
+    announce();
   }
-  if (announced_ && !accepting_ && !shutting_down_) accept_next();
+  for (Entrance* entrance : {&plain_entrance_, &tls_entrance_}) {
+    if (!announced_ || entrance->is_accepting || !entrance->acceptor.is_open()) continue;
+    accept_next(*entrance);
+  }
   schedule_tick();
+}
+
+inline void Server::announce() {
+  announced_ = true;
+  const bool plain = plain_entrance_.acceptor.is_open();
+  logger_.info("ready for clients", {{"address", plain ? config_.node.client_addr : "none"},
+                                     {"tls_port", config_.client.tls_port},
+                                     {"data", config_.node.data_dir}});
 }
 
 inline void Server::begin_shutdown() {
@@ -431,7 +487,8 @@ inline void Server::begin_shutdown() {
   shutting_down_ = true;
   shutdown_deadline_ms_ = node_->clock().now_ms() + server_detail::kShutdownTimeoutMs;
   asio::error_code ignored;
-  acceptor_.close(ignored);
+  plain_entrance_.acceptor.close(ignored);
+  tls_entrance_.acceptor.close(ignored);
   idle_timer_.cancel();
   node_->begin_shutdown();
 }
@@ -481,22 +538,23 @@ inline void Server::wants_attention(std::uint64_t connection_id) {
   attention_.push_back(found->second);
 }
 
-inline void Server::accept_next() {
-  accepting_ = true;
+inline void Server::accept_next(Entrance& entrance) {
+  entrance.is_accepting = true;
   IoLoop* home = next_home();
   asio::io_context& context = home != nullptr ? home->context() : io_;
-  acceptor_.async_accept(context, [this, home](const asio::error_code& error, Tcp::socket socket) {
-    if (!acceptor_.is_open()) return;
-    begin_turn();
-    if (error) {
-      // Most likely out of file descriptors: the next tick is soon enough to try again.
-      logger_.warn("could not accept a client", {{"reason", error.message()}});
-      accepting_ = false;
-      return;
-    }
-    accepted(std::move(socket), home);
-    accept_next();
-  });
+  entrance.acceptor.async_accept(
+      context, [this, home, &entrance](const asio::error_code& error, Tcp::socket socket) {
+        if (!entrance.acceptor.is_open()) return;
+        begin_turn();
+        if (error) {
+          // Most likely out of file descriptors: the next tick is soon enough to try again.
+          logger_.warn("could not accept a client", {{"reason", error.message()}});
+          entrance.is_accepting = false;
+          return;
+        }
+        accepted(std::move(socket), home, &entrance == &tls_entrance_);
+        accept_next(entrance);
+      });
 }
 
 // The loop beside this one that has the fewest clients. Of two loops this one takes its half, or each
@@ -511,14 +569,15 @@ inline IoLoop* Server::next_home() const {
   return fewest->get();
 }
 
-inline void Server::accepted(Tcp::socket socket, IoLoop* home) {
+// What can't be said by TLS yet is not said: a client that is one too many just goes, as with Redis.
+inline void Server::accepted(Tcp::socket socket, IoLoop* home, bool by_tls) {
   asio::error_code error;
   ++connections_received_;
   socket.non_blocking(true, error);
   if (clients_.size() >= max_clients_) {
     ++connections_rejected_;
     static constexpr std::string_view kText = "-ERR max number of clients reached\r\n";
-    (void)socket.write_some(asio::buffer(kText), error);
+    if (!by_tls) (void)socket.write_some(asio::buffer(kText), error);
     return;  // closes
   }
   socket.set_option(Tcp::no_delay(true), error);
@@ -529,20 +588,24 @@ inline void Server::accepted(Tcp::socket socket, IoLoop* home) {
   session.local_address = server_detail::address_of(socket.local_endpoint(error));
   session.connected_at_ms = session.last_active_ms = turn_ms_;
   if (error) return;  // gone already
-  if (door_.refuses(session.address, session.local_address)) {
-    ++connections_rejected_;
+  const bool refused = door_.refuses(session.address, session.local_address);
+  if (refused) ++connections_rejected_;
+  if (refused && !by_tls) {
     const std::string text = "-" + std::string(kDeniedText) + "\r\n";
     (void)socket.write_some(asio::buffer(text), error);
     return;
   }
   session.authenticated = !door_.needs_password();
+  session.by_tls = by_tls;
   const std::uint64_t id = session.id;
   ConnectionHost& host = *this;
   auto client =
       std::make_shared<Client>(std::move(socket), home, host, resp_limits_, std::move(session));
   client->last_io_ms = turn_ms_;
+  client->turned_away = refused;
   clients_.emplace(id, client);
   if (home != nullptr) home->count_in();
+  if (by_tls) await_handshake(client);
   read_next(client);
 }
 
@@ -601,11 +664,11 @@ inline void Server::was_read(const ClientPtr& client, const asio::error_code& er
                              std::size_t size) {
   begin_turn();
   client->reading = false;
-  if (error) return close(client);
+  if (error) return lose(client);
   client->input_end += size;
   client->last_io_ms = turn_ms_;
   bytes_read_ += size;
-  consume(client);
+  client->turned_away ? client->connection.turn_away(kDeniedText) : consume(client);
   wants_attention(client->connection.session().id);
 }
 
@@ -641,7 +704,7 @@ inline void Server::write_output(const ClientPtr& client) {
   if (client->home != nullptr) return client->home->write(client);
   asio::error_code error;
   const bool all_sent = send_now(*client, error);
-  if (error) return close(client);
+  if (error) return lose(client);
   client->writing = !all_sent;
   if (all_sent) return;
   send_rest(client, [this](const ClientPtr& of, const asio::error_code& failure) {
@@ -653,8 +716,15 @@ inline void Server::write_output(const ClientPtr& client) {
 inline void Server::was_written(const ClientPtr& client, const asio::error_code& error) {
   begin_turn();
   client->writing = false;
-  if (error) return close(client);
+  if (error) return lose(client);
   wants_attention(client->connection.session().id);
+}
+
+// It broke; perhaps by breaking the rules of TLS.
+inline void Server::lose(const ClientPtr& client) {
+  const std::string problem = client->tls ? client->tls->problem() : std::string();
+  if (!client->closed && !problem.empty()) note_tls_problem(*client, problem);
+  close(client);
 }
 
 // The connection stays until those who hold its Waiters have answered.
@@ -668,6 +738,50 @@ inline void Server::close(const ClientPtr& client) {
     close_socket(*client);
   }
   if (client->connection.idle()) clients_.erase(client->connection.session().id);
+}
+
+// ---- TLS -------------------------------------------------------------------------------------------------
+
+// The first read has the handshake in it. Who is turned away has as long to ask, and to hear so.
+inline void Server::await_handshake(const ClientPtr& client) {
+  client->tls = std::make_unique<tls::Session>(*tls_);
+  handshakes_.emplace_back(turn_ms_ + server_detail::kHandshakeTimeoutMs, client);
+  if (handshakes_.size() == 1) schedule_handshake_check();
+}
+
+inline void Server::schedule_handshake_check() {
+  const std::uint64_t due_ms = handshakes_.front().first;
+  handshake_timer_.expires_after(std::chrono::milliseconds(due_ms - std::min(due_ms, turn_ms_)));
+  handshake_timer_.async_wait([this](const asio::error_code& error) {
+    if (error) return;
+    begin_turn();
+    while (!handshakes_.empty()) {
+      const auto& [due_ms, weak] = handshakes_.front();
+      const ClientPtr client = weak.lock();
+      const bool is_done =
+          !client || client->closed || (client->tls->is_established() && !client->turned_away);
+      if (!is_done && due_ms > turn_ms_) return schedule_handshake_check();
+      if (!is_done && !client->turned_away) note_tls_problem(*client, "it was not done in time");
+      if (!is_done) close(client);
+      handshakes_.pop_front();
+    }
+  });
+}
+
+// One line a second at most: anybody can do this as often as he likes.
+inline void Server::note_tls_problem(const Client& client, std::string_view what) {
+  const bool in_handshake = !client.tls->is_established();
+  if (in_handshake) ++tls_handshakes_failed_;
+  if (complained_ms_ != 0 && turn_ms_ < complained_ms_ + 1000) {
+    ++complaints_withheld_;
+    return;
+  }
+  complained_ms_ = turn_ms_;
+  logger_.warn(
+      in_handshake ? "a client's TLS handshake failed" : "a client broke its TLS connection",
+      {{"from", client.connection.session().address},
+       {"reason", what},
+       {"withheld", std::exchange(complaints_withheld_, 0)}});
 }
 
 // ---- Site ------------------------------------------------------------------------------------------------
@@ -714,6 +828,7 @@ inline std::size_t Server::kill_sessions(const std::function<bool(const Session&
 inline void Server::reset_statistics() {
   door_.reset_statistics();
   commands_processed_ = connections_received_ = connections_rejected_ = 0;
+  tls_handshakes_failed_ = 0;
   bytes_read_ = bytes_written_ = longest_turn_us_ = 0;
   command_rate_ = {};
 }
@@ -817,15 +932,22 @@ inline std::vector<std::pair<std::string, std::string>> Server::settings() const
       {"dir", config_.node.data_dir},
       {"maxmemory", "0"},
       {"maxmemory-policy", "noeviction"},
-      {"port", address ? std::to_string(address->port) : ""},
+      {"port", address && !config_.client.tls_only ? std::to_string(address->port) : "0"},
       {"proto-max-bulk-len", std::to_string(config_.limits.max_request_size_bytes)},
       {"save", ""},
+      {"tls-auth-clients",
+       std::get<std::string>(config::find_key("client.tls_auth_clients")->get(config_))},
+      {"tls-ca-cert-file", config_.client.tls_ca_file},
+      {"tls-cert-file", config_.client.tls_cert_file},
+      {"tls-key-file", config_.client.tls_key_file},
+      {"tls-port", std::to_string(config_.client.tls_port)},
+      {"tls-protocols", "TLSv1.2 TLSv1.3"},
   };
   for (const LiveSetting& setting : kLiveSettings) {
     settings.emplace_back(std::string(setting.name), show_live(setting, live_));
   }
   for (const config::Key& key : config::keys()) {
-    settings.emplace_back(std::string(key.path), config::show(key.get(live_)));
+    if (!key.is_secret) settings.emplace_back(std::string(key.path), config::show(key.get(live_)));
   }
   return settings;
 }
@@ -855,7 +977,9 @@ inline void Server::append_server_info(std::string& out) const {
 #if __has_include(<unistd.h>)
   line(out, "process_id", static_cast<std::uint64_t>(getpid()));
 #endif
-  line(out, "tcp_port", acceptor_.is_open() ? acceptor_.local_endpoint().port() : 0U);
+  const bool by_tls = !plain_entrance_.acceptor.is_open();
+  const Tcp::acceptor& acceptor = by_tls ? tls_entrance_.acceptor : plain_entrance_.acceptor;
+  line(out, "tcp_port", acceptor.is_open() ? acceptor.local_endpoint().port() : 0U);
   line(out, "server_time_usec", wall_us());
   const std::uint64_t uptime_secs = (turn_ms_ - started_ms_) / 1000;
   line(out, "uptime_in_seconds", uptime_secs);
@@ -877,6 +1001,7 @@ inline void Server::append_stats_info(std::string& out) const {
   using node_info::line;
   line(out, "total_connections_received", connections_received_);
   line(out, "rejected_connections", connections_rejected_);
+  line(out, "tls_handshakes_failed", tls_handshakes_failed_);
   line(out, "total_commands_processed", commands_processed_);
   line(out, "total_net_input_bytes", bytes_read_);
   line(out, "total_net_output_bytes", bytes_written_);

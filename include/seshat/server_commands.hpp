@@ -157,13 +157,15 @@ inline std::string slots_text(const ClusterShard& shard) {
 }
 
 // A line of CLUSTER NODES: id, ip:port@bus port, flags, its master, ping, pong, epoch, link, slots.
-inline std::string node_line(const Topology& topology, const ClusterNode& node) {
+inline std::string node_line(const Topology& topology, const ClusterNode& node,
+                             const Session& session) {
   const ClusterShard* shard = shard_of(topology, node.id);
   const bool leads = shard != nullptr && shard->leader == node.id;
   const bool self = node.id == topology.self;
   const bool up = self || node.connected;
   std::string line = cluster_node_name(node.id) + " " + node.host + ":" +
-                     std::to_string(node.port) + "@" + std::to_string(node.peer_port) + " ";
+                     std::to_string(node.port_for(session)) + "@" + std::to_string(node.peer_port) +
+                     " ";
   line += self ? "myself," : "";
   line += leads ? "master" : "slave";
   line += up ? " " : ",fail? ";
@@ -174,10 +176,10 @@ inline std::string node_line(const Topology& topology, const ClusterNode& node) 
   return line + (leads ? slots_text(*shard) : "") + "\n";
 }
 
-inline void slots_node(const ClusterNode& node, resp::Writer& reply) {
+inline void slots_node(const ClusterNode& node, const Session& session, resp::Writer& reply) {
   reply.array(4);
   reply.bulk(node.host);
-  reply.integer(node.port);
+  reply.integer(node.port_for(session));
   reply.bulk(cluster_node_name(node.id));
   reply.map(0);  // no other addresses
 }
@@ -201,11 +203,15 @@ inline std::vector<const ClusterNode*> reachable(const Topology& topology,
 }
 
 inline void shards_node(const ClusterNode& node, bool leads, bool up, resp::Writer& reply) {
-  reply.map(7);
+  reply.map(node.tls_port != 0 ? 8 : 7);
   reply.bulk("id");
   reply.bulk(cluster_node_name(node.id));
   reply.bulk("port");
   reply.integer(node.port);
+  if (node.tls_port != 0) {
+    reply.bulk("tls-port");
+    reply.integer(node.tls_port);
+  }
   reply.bulk("ip");
   reply.bulk(node.host);
   reply.bulk("endpoint");
@@ -224,7 +230,7 @@ inline void cluster_nodes(const Call& call) {
   const Topology topology = call.site.topology();
   std::string text;
   for (const ClusterNode& node : topology.nodes) {
-    if (!node.host.empty()) text += detail::node_line(topology, node);
+    if (!node.host.empty()) text += detail::node_line(topology, node, call.session);
   }
   call.reply().verbatim("txt", text);
 }
@@ -245,7 +251,7 @@ inline void cluster_slots(const Call& call) {
     reply.array(2 + nodes.size());
     reply.integer(range.first);
     reply.integer(range.last);
-    for (const ClusterNode* node : nodes) detail::slots_node(*node, reply);
+    for (const ClusterNode* node : nodes) detail::slots_node(*node, call.session, reply);
   }
 }
 

@@ -59,14 +59,17 @@
 #include "seshat/config.hpp"                  // settings from file, environment and flags (toml++)
 #include "seshat/config_keys.hpp"             // ... the table of all keys
 #include "seshat/config_rules.hpp"            // ... what must hold between them
+#include "seshat/credentials.hpp"             // certificates, keys and secrets, checked
 #include "seshat/data_dir.hpp"                // a data directory: whose it is, who has it open
 #include "seshat/durable_mark.hpp"            // what the disk has promised to keep
 #include "seshat/live_settings.hpp"           // settings that may change while a node runs
 #include "seshat/peer.hpp"                    // the channel between nodes (gRPC)
 #include "seshat/peer_call.hpp"               // ... a question and an answer, outside the streams
+#include "seshat/peer_credentials.hpp"        // ... TLS and the secret between nodes
 #include "seshat/peer_incoming.hpp"           // ... how streams to us end
 #include "seshat/peer_link.hpp"               // ... its queues and dialing, without gRPC
 #include "seshat/peer_listener.hpp"           // ... streams that come in
+#include "seshat/peer_security.hpp"           // ... what TLS and the secret are made of
 #include "seshat/peer_snapshot_receiver.hpp"  // ... snapshots that come in
 #include "seshat/peer_snapshot_sender.hpp"    // ... and those that go out
 #include "seshat/peer_stream.hpp"             // ... the stream that goes out
@@ -84,6 +87,7 @@
 #include "seshat/store_options.hpp"
 #include "seshat/store_snapshot.hpp"
 #include "seshat/store_writer.hpp"
+#include "seshat/tls.hpp"        // TLS between bytes and bytes (OpenSSL)
 #include "seshat/wal_check.hpp"  // damage in RocksDB's write-ahead log
 
 // Floor 4: one node.

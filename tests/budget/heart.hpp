@@ -85,7 +85,7 @@ class Member final : public Database,
   [[nodiscard]] const OrderedMap& cached(GroupId) const override { return map_; }
   void read_from_disk(GroupId, std::function<void(const OrderedMap&)>) override { std::abort(); }
   void post(std::function<void()>) override { std::abort(); }
-  [[nodiscard]] std::string refusal_text(Slot, Refusal) const override { return "REFUSED"; }
+  [[nodiscard]] std::string refusal_text(Slot, Refusal, bool) const override { return "REFUSED"; }
   [[nodiscard]] bool disk_is_full() const override { return false; }
   void administer(AdminRequest, std::function<void(CallReply)>) override { std::abort(); }
 

@@ -7,20 +7,24 @@
 #     SESHAT_PIDS          host:port=pid ..., for tests that kill a node
 #   stop_cluster         ends exactly the processes started here
 #
+# With $tls_dir, which certificates.sh has filled, each node has a port for TLS as well: ${tls_port[1]} to
+# ${tls_port[3]}. Clients there show a certificate of the authority ca.crt, such as client.crt.
+#
 # Needs: bash 4, redis-cli, and $python for a free port. The daemon is $SESHAT_BIN.
 
 node_count=3
 cluster_dir=
-declare -A node_pid client_port peer_port
+declare -A node_pid client_port peer_port tls_port
 
 start_cluster() {
   local node ports
   cluster_dir=$1
-  mapfile -t ports < <(free_ports $((2 * node_count)))
-  [ ${#ports[@]} = $((2 * node_count)) ] || { echo "found no free ports" >&2; return 1; }
+  mapfile -t ports < <(free_ports $((3 * node_count)))
+  [ ${#ports[@]} = $((3 * node_count)) ] || { echo "found no free ports" >&2; return 1; }
   for ((node = 1; node <= node_count; node++)); do
-    client_port[$node]=${ports[2 * node - 2]}
-    peer_port[$node]=${ports[2 * node - 1]}
+    client_port[$node]=${ports[3 * node - 3]}
+    peer_port[$node]=${ports[3 * node - 2]}
+    tls_port[$node]=${ports[3 * node - 1]}
   done
   for ((node = 1; node <= node_count; node++)); do start_node $node; done
 }
@@ -45,11 +49,15 @@ PY
 }
 
 start_node() {
-  local node=$1 member members=
+  local node=$1 member members= tls=()
   for ((member = 1; member <= node_count; member++)); do
     members+=${members:+,}$member=127.0.0.1:${peer_port[$member]}
   done
-  "$SESHAT_BIN" --id "$node" --data-dir "$cluster_dir/node-$node" \
+  if [ -n "${tls_dir:-}" ]; then
+    tls=(--client.tls_port "${tls_port[$node]}" --client.tls_ca_file "$tls_dir/ca.crt"
+      --client.tls_cert_file "$tls_dir/node.crt" --client.tls_key_file "$tls_dir/node.key")
+  fi
+  "$SESHAT_BIN" "${tls[@]}" --id "$node" --data-dir "$cluster_dir/node-$node" \
     --client-addr "127.0.0.1:${client_port[$node]}" \
     --internal-addr "127.0.0.1:${peer_port[$node]}" \
     --cluster.initial_members "$members" --limits.min_free_disk_mb 0 \

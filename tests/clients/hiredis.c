@@ -14,27 +14,28 @@
 
 static char host[64];
 static int leader_port;
-static redisContext *client;
+static redisContext* client;
 
 /* ---- Claims ------------------------------------------------------------------------------------ */
 
 static bool failed;
 
-static void fail(const char *claim, int line, const char *expected, const char *found) {
+static void fail(const char* claim, int line, const char* expected, const char* found) {
   if (!failed) printf("not ok %s: line %d: expected %s, found %s\n", claim, line, expected, found);
   failed = true;
 }
 
-static void end(const char *claim) {
+static void end(const char* claim) {
   if (!failed) printf("ok %s\n", claim);
   failed = false;
   fflush(stdout);
 }
 
 /* A reply as one line of text: OK, 2, (nil), [a b], ERR ... */
-static size_t append_text(char *text, size_t at, size_t size, const redisReply *reply) {
+static size_t append_text(char* text, size_t at, size_t size, const redisReply* reply) {
   if (at >= size) return at;
-  if (reply == NULL) return at + (size_t)snprintf(text + at, size - at, "(broken: %s)", client->errstr);
+  if (reply == NULL)
+    return at + (size_t)snprintf(text + at, size - at, "(broken: %s)", client->errstr);
   switch (reply->type) {
     case REDIS_REPLY_INTEGER:
       return at + (size_t)snprintf(text + at, size - at, "%lld", reply->integer);
@@ -55,42 +56,42 @@ static size_t append_text(char *text, size_t at, size_t size, const redisReply *
 /* Of the last command; good until the next. */
 static char text[4096];
 
-static const char *text_of(redisReply *reply) {
+static const char* text_of(redisReply* reply) {
   append_text(text, 0, sizeof text, reply);
   if (reply != NULL) freeReplyObject(reply);
   return text;
 }
 
-static const char *ask(const char *command) { return text_of(redisCommand(client, command)); }
+static const char* ask(const char* command) { return text_of(redisCommand(client, command)); }
 
-#define EXPECT(claim, found, expected)                                                     \
-  do {                                                                                     \
-    const char *found_text = (found);                                                      \
-    if (strcmp(found_text, expected) != 0) fail(claim, __LINE__, expected, found_text);    \
+#define EXPECT(claim, found, expected)                                                  \
+  do {                                                                                  \
+    const char* found_text = (found);                                                   \
+    if (strcmp(found_text, expected) != 0) fail(claim, __LINE__, expected, found_text); \
   } while (0)
 
-#define EXPECT_START(claim, found, expected)                                               \
-  do {                                                                                     \
-    const char *found_text = (found);                                                      \
-    if (strncmp(found_text, expected, strlen(expected)) != 0)                              \
-      fail(claim, __LINE__, expected, found_text);                                         \
+#define EXPECT_START(claim, found, expected)                  \
+  do {                                                        \
+    const char* found_text = (found);                         \
+    if (strncmp(found_text, expected, strlen(expected)) != 0) \
+      fail(claim, __LINE__, expected, found_text);            \
   } while (0)
 
-#define EXPECT_THAT(claim, condition)                                                      \
-  do {                                                                                     \
-    if (!(condition)) fail(claim, __LINE__, #condition, "that it is not so");              \
+#define EXPECT_THAT(claim, condition)                                         \
+  do {                                                                        \
+    if (!(condition)) fail(claim, __LINE__, #condition, "that it is not so"); \
   } while (0)
 
 /* ---- Connections ------------------------------------------------------------------------------- */
 
-static redisContext *connect_to(int port) {
+static redisContext* connect_to(int port) {
   const struct timeval timeout = {10, 0};
-  redisContext *context = redisConnectWithTimeout(host, port, timeout);
+  redisContext* context = redisConnectWithTimeout(host, port, timeout);
   if (context != NULL && context->err == 0) redisSetTimeout(context, timeout);
   return context;
 }
 
-static int port_of(const char *address) { return atoi(strrchr(address, ':') + 1); }
+static int port_of(const char* address) { return atoi(strrchr(address, ':') + 1); }
 
 static double seconds_now(void) {
   struct timespec now;
@@ -107,21 +108,22 @@ static void sleep_ms(long ms) {
 static int pid_at(int port) {
   char wanted[16];
   snprintf(wanted, sizeof wanted, ":%d=", port);
-  const char *found = strstr(getenv("SESHAT_PIDS"), wanted);
+  const char* found = strstr(getenv("SESHAT_PIDS"), wanted);
   return found == NULL ? 0 : atoi(found + strlen(wanted));
 }
 
 /* Asks any node, follows its MOVED, and tries again until somebody serves it. */
-static const char *ask_cluster(const int *ports, int count, const char *command) {
+static const char* ask_cluster(const int* ports, int count, const char* command) {
   const double deadline = seconds_now() + 20;
   for (int at = 0; seconds_now() < deadline; ++at) {
     redisFree(client);
     client = connect_to(ports[at % count]);
     for (int moves = 0; client->err == 0 && moves < 3; ++moves) {
-      const char *reply = ask(command);
+      const char* reply = ask(command);
       if (client->err != 0) break;
       if (strncmp(reply, "MOVED ", 6) != 0) {
-        if (strncmp(reply, "CLUSTERDOWN", 11) != 0 && strncmp(reply, "NOQUORUM", 8) != 0) return reply;
+        if (strncmp(reply, "CLUSTERDOWN", 11) != 0 && strncmp(reply, "NOQUORUM", 8) != 0)
+          return reply;
         break;
       }
       const int port = port_of(reply);
@@ -136,7 +138,7 @@ static const char *ask_cluster(const int *ports, int count, const char *command)
 /* ---- What is claimed --------------------------------------------------------------------------- */
 
 static void strings(void) {
-  const char *claim = "strings: SET with its options, counters, ranges, several keys";
+  const char* claim = "strings: SET with its options, counters, ranges, several keys";
   EXPECT(claim, ask("SET hi:a 1"), "OK");
   EXPECT(claim, ask("GET hi:a"), "1");
   EXPECT(claim, ask("SET hi:a 2 NX"), "(nil)");
@@ -154,15 +156,15 @@ static void strings(void) {
 }
 
 static void binary(void) {
-  const char *claim = "any bytes as a value, and the largest value";
+  const char* claim = "any bytes as a value, and the largest value";
   char bytes[256];
   for (int i = 0; i < 256; ++i) bytes[i] = (char)i;
   EXPECT(claim, text_of(redisCommand(client, "SET hi:bytes %b", bytes, sizeof bytes)), "OK");
-  redisReply *reply = redisCommand(client, "GET hi:bytes");
+  redisReply* reply = redisCommand(client, "GET hi:bytes");
   EXPECT_THAT(claim, reply != NULL && reply->len == sizeof bytes);
   EXPECT_THAT(claim, reply != NULL && memcmp(reply->str, bytes, sizeof bytes) == 0);
   freeReplyObject(reply);
-  char *large = malloc(65537);
+  char* large = malloc(65537);
   memset(large, 'v', 65537);
   EXPECT(claim, text_of(redisCommand(client, "SET hi:large %b", large, (size_t)65536)), "OK");
   EXPECT(claim, ask("STRLEN hi:large"), "65536");
@@ -173,7 +175,7 @@ static void binary(void) {
 }
 
 static void keys(void) {
-  const char *claim = "keys: names, times to live, and looking for them";
+  const char* claim = "keys: names, times to live, and looking for them";
   ask("DEL hi:k hi:l");
   EXPECT(claim, ask("SET hi:k v EX 100"), "OK");
   EXPECT(claim, ask("EXPIRE hi:k 200 NX"), "0");
@@ -194,7 +196,7 @@ static void keys(void) {
   int seen = 0;
   for (int i = 0; i < 100; ++i) freeReplyObject(redisCommand(client, "SET hi:scan:%d %d", i, i));
   do {
-    redisReply *reply = redisCommand(client, "SCAN %lld MATCH hi:scan:* COUNT 9", cursor);
+    redisReply* reply = redisCommand(client, "SCAN %lld MATCH hi:scan:* COUNT 9", cursor);
     EXPECT_THAT(claim, reply != NULL && reply->elements == 2);
     if (failed) break;
     cursor = atoll(reply->element[0]->str);
@@ -206,15 +208,15 @@ static void keys(void) {
 }
 
 static void pipeline(void) {
-  const char *claim = "a pipeline of 1,000 commands keeps the order";
+  const char* claim = "a pipeline of 1,000 commands keeps the order";
   char expected[16];
   for (int i = 0; i < 500; ++i) {
     redisAppendCommand(client, "SET hi:p %d", i);
     redisAppendCommand(client, "GET hi:p");
   }
   for (int i = 0; i < 1000; ++i) {
-    redisReply *reply = NULL;
-    EXPECT_THAT(claim, redisGetReply(client, (void **)&reply) == REDIS_OK);
+    redisReply* reply = NULL;
+    EXPECT_THAT(claim, redisGetReply(client, (void**)&reply) == REDIS_OK);
     snprintf(expected, sizeof expected, "%d", i / 2);
     EXPECT(claim, text_of(reply), i % 2 == 0 ? "OK" : expected);
   }
@@ -222,8 +224,8 @@ static void pipeline(void) {
 }
 
 static void transactions(void) {
-  const char *claim = "MULTI, EXEC, WATCH: all or nothing";
-  redisContext *other = connect_to(leader_port);
+  const char* claim = "MULTI, EXEC, WATCH: all or nothing";
+  redisContext* other = connect_to(leader_port);
   EXPECT(claim, ask("SET hi:m 1"), "OK");
   EXPECT(claim, ask("WATCH hi:m"), "OK");
   EXPECT(claim, ask("MULTI"), "OK");
@@ -244,7 +246,7 @@ static void transactions(void) {
 }
 
 static void server(void) {
-  const char *claim = "CLIENT, COMMAND, INFO, CLUSTER, errors: what hiredis makes of them";
+  const char* claim = "CLIENT, COMMAND, INFO, CLUSTER, errors: what hiredis makes of them";
   EXPECT(claim, ask("CLIENT SETNAME hi-test"), "OK");
   EXPECT(claim, ask("CLIENT GETNAME"), "hi-test");
   EXPECT(claim, ask("COMMAND GETKEYS DEL a b"), "[a b]");
@@ -256,11 +258,11 @@ static void server(void) {
 }
 
 static void followers(int follower_port) {
-  const char *claim = "a follower says MOVED with the leader's address, and reads after READONLY";
+  const char* claim = "a follower says MOVED with the leader's address, and reads after READONLY";
   char expected[96];
   snprintf(expected, sizeof expected, "MOVED 12182 %s:%d", host, leader_port);
   EXPECT(claim, ask("SET foo bar"), "OK");
-  redisContext *leader = client;
+  redisContext* leader = client;
   client = connect_to(follower_port);
   EXPECT(claim, ask("GET foo"), expected);
   EXPECT(claim, ask("READONLY"), "OK");
@@ -270,8 +272,9 @@ static void followers(int follower_port) {
   end(claim);
 }
 
-static void leader_dies(const int *ports, int count) {
-  const char *claim = "after kill -9 of the leader redisReconnect fails, and the next leader has it all";
+static void leader_dies(const int* ports, int count) {
+  const char* claim =
+      "after kill -9 of the leader redisReconnect fails, and the next leader has it all";
   EXPECT(claim, ask("SET hi:kept 1"), "OK");
   kill((pid_t)pid_at(leader_port), SIGKILL);
   EXPECT_START(claim, ask("GET hi:kept"), "(broken");
@@ -285,8 +288,8 @@ static void leader_dies(const int *ports, int count) {
 }
 
 int main(void) {
-  const char *leader = getenv("SESHAT_LEADER");
-  const char *list = getenv("SESHAT_FOLLOWERS");
+  const char* leader = getenv("SESHAT_LEADER");
+  const char* list = getenv("SESHAT_FOLLOWERS");
   if (leader == NULL || list == NULL || getenv("SESHAT_PIDS") == NULL) {
     fprintf(stderr, "SESHAT_LEADER, SESHAT_FOLLOWERS and SESHAT_PIDS say where the nodes are\n");
     return 2;
@@ -295,8 +298,9 @@ int main(void) {
   leader_port = port_of(leader);
   int ports[16];
   int count = 0;
-  char *followers_list = strdup(list);
-  for (char *one = strtok(followers_list, " "); one != NULL && count < 16; one = strtok(NULL, " ")) {
+  char* followers_list = strdup(list);
+  for (char* one = strtok(followers_list, " "); one != NULL && count < 16;
+       one = strtok(NULL, " ")) {
     ports[count++] = port_of(one);
   }
   free(followers_list);

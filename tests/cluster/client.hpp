@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -18,6 +19,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <random>
@@ -71,6 +73,9 @@ class ReservedPort {
   Port number_ = 0;
 };
 
+// An IPv4 address of this machine that is none of loopback.
+[[nodiscard]] std::optional<sockaddr_in> own_address();
+
 [[nodiscard]] std::string text_of(const resp::Value& reply);
 [[nodiscard]] inline bool is_error(std::string_view reply) { return reply.starts_with('-'); }
 
@@ -80,6 +85,8 @@ class Client {
   static constexpr Milliseconds kTimeout = 10s;
 
   explicit Client(Port port, Milliseconds timeout = kTimeout);
+  // From this address: for the node, another machine.
+  Client(Port port, sockaddr_in from);
 
   // A request and its reply.
   template <class... Args>
@@ -93,6 +100,10 @@ class Client {
   void send_raw(std::string_view bytes);
   [[nodiscard]] std::string receive() { return text_of(receive_value()); }
   [[nodiscard]] resp::Value receive_value();
+
+  // What comes next, as it is. Where the connection ends: throws, or returns nothing.
+  enum class AtEnd : std::uint8_t { kThrow, kStop };
+  [[nodiscard]] std::string receive_bytes(AtEnd at_end = AtEnd::kThrow);
 
   // Sends requests and receives their replies at the same time, however many there are.
   [[nodiscard]] std::vector<std::string> pipeline(const std::vector<Arguments>& requests);
@@ -207,6 +218,21 @@ inline ReservedPort::ReservedPort() {
   throw std::runtime_error("no free port between 10000 and 30000");
 }
 
+inline std::optional<sockaddr_in> own_address() {
+  ifaddrs* all = nullptr;
+  if (::getifaddrs(&all) != 0) return std::nullopt;
+  std::optional<sockaddr_in> found;
+  for (const ifaddrs* each = all; each != nullptr && !found; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr || each->ifa_addr->sa_family != AF_INET) continue;
+    sockaddr_in address{};
+    std::memcpy(&address, each->ifa_addr, sizeof address);
+    const bool is_loopback = (ntohl(address.sin_addr.s_addr) >> 24) == 127;
+    if (!is_loopback) found = address;
+  }
+  ::freeifaddrs(all);
+  return found;
+}
+
 inline std::string text_of(const resp::Value& reply) {
   switch (reply.kind) {
     case resp::Kind::kSimpleString:
@@ -245,6 +271,17 @@ inline Client::Client(Port port, Milliseconds timeout)
   }
   const int on = 1;
   (void)::setsockopt(socket_.fd(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+inline Client::Client(Port port, sockaddr_in from)
+    : socket_(client_detail::make_socket()), timeout_(kTimeout) {
+  from.sin_port = 0;
+  const sockaddr_in to = client_detail::loopback(port);
+  if (::bind(socket_.fd(), reinterpret_cast<const sockaddr*>(&from), sizeof from) != 0 ||
+      ::connect(socket_.fd(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) {
+    throw ConnectionError("can't connect from an own address");
+  }
+  (void)::fcntl(socket_.fd(), F_SETFL, O_NONBLOCK);
 }
 
 inline std::string Client::encoded(const Arguments& arguments) {
@@ -307,6 +344,19 @@ inline resp::Value Client::receive_value() {
     if (std::optional<resp::Value> value = next_value()) return std::move(*value);
     read_more(deadline);
   }
+}
+
+inline std::string Client::receive_bytes(AtEnd at_end) {
+  const auto deadline = SteadyClock::now() + timeout_;
+  try {
+    while (input_begin_ == input_.size()) read_more(deadline);
+  } catch (const ConnectionError& error) {
+    const bool ended = std::string_view(error.what()) == "the node closed the connection";
+    if (!ended || at_end == AtEnd::kThrow) throw;
+  }
+  std::string bytes = input_.substr(input_begin_);
+  input_begin_ = input_.size();
+  return bytes;
 }
 
 inline std::vector<std::string> Client::pipeline(const std::vector<Arguments>& requests) {

@@ -1,7 +1,5 @@
 // The door of a node, with real processes: passwords, idle clients, kills, pauses, settings, and the
 // end by SHUTDOWN.
-#include <ifaddrs.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -107,23 +105,7 @@ TEST_CASE("a node that other machines can reach without a password says what tha
   CHECK(client_of(cluster).ask("PING") == "+PONG");
 }
 
-// An IPv4 address of this machine that is none of loopback.
-std::optional<sockaddr_in> own_address() {
-  ifaddrs* all = nullptr;
-  if (::getifaddrs(&all) != 0) return std::nullopt;
-  std::optional<sockaddr_in> found;
-  for (const ifaddrs* each = all; each != nullptr && !found; each = each->ifa_next) {
-    if (each->ifa_addr == nullptr || each->ifa_addr->sa_family != AF_INET) continue;
-    sockaddr_in address{};
-    std::memcpy(&address, each->ifa_addr, sizeof address);
-    const bool is_loopback = (ntohl(address.sin_addr.s_addr) >> 24) == 127;
-    if (!is_loopback) found = address;
-  }
-  ::freeifaddrs(all);
-  return found;
-}
-
-// A connection from that address to the node's on loopback: for the node, a machine that is not its
+// A connection from own_address() to the node's on loopback: for the node, a machine that is not its
 // own. What it answers to `request`, or says without one; up to its end, if it is closed then.
 std::string answer_to_elsewhere(sockaddr_in from, Port port, std::string_view request) {
   const Socket socket = client_detail::make_socket();

@@ -123,7 +123,7 @@ class Node final : public Database {
     disk_reads_.emplace_back(id, std::move(work));
   }
   void post(std::function<void()> work) override { posted_.push_back(std::move(work)); }
-  [[nodiscard]] std::string refusal_text(Slot slot, Refusal) const override {
+  [[nodiscard]] std::string refusal_text(Slot slot, Refusal, bool) const override {
     return "REFUSED " + std::to_string(slot);
   }
   [[nodiscard]] bool disk_is_full() const override { return options_.tight && chance_.one_in(8); }
