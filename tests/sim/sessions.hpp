@@ -140,7 +140,7 @@ class Sessions final : private ConnectionHost, private Database {
     return host_.read_times();
   }
   void post(std::function<void()> work) override { host_.post_work(std::move(work)); }
-  [[nodiscard]] std::string refusal_text(Slot, Refusal refusal) const override;
+  [[nodiscard]] std::string refusal_text(Slot, Refusal refusal, bool /*by_tls*/) const override;
   [[nodiscard]] bool disk_is_full() const override { return false; }
   void administer(AdminRequest, std::function<void(CallReply)> done) override { done({}); }
 
@@ -153,7 +153,7 @@ class Sessions final : private ConnectionHost, private Database {
 };
 
 // The words that node.hpp finds.
-inline std::string Sessions::refusal_text(Slot, Refusal refusal) const {
+inline std::string Sessions::refusal_text(Slot, Refusal refusal, bool /*by_tls*/) const {
   switch (refusal) {
     case Refusal::kTimeout:
       return "ERR timeout";
