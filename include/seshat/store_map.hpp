@@ -71,8 +71,8 @@ class StoreMap final : public OrderedMap {
   }
   // At most kMaxAtOnce keys as they are in the snapshot; `lookups` and `values` have room for each.
   static constexpr std::size_t kMaxAtOnce = 32;
-  void get_all(std::span<const std::string_view> keys, const rocksdb::Snapshot& snapshot,
-               Lookup* lookups, rocksdb::PinnableSlice* values) const {
+  void get_some(std::span<const std::string_view> keys, const rocksdb::Snapshot& snapshot,
+                Lookup* lookups, rocksdb::PinnableSlice* values) const {
     std::array<rocksdb::Slice, kMaxAtOnce> slices;
     std::array<rocksdb::Status, kMaxAtOnce> statuses;
     std::transform(keys.begin(), keys.end(), slices.begin(), slice);
@@ -218,7 +218,7 @@ inline Lookup BufferedMap::get_all_of_disk(std::span<const std::string> keys,
     for (const std::string& key : some) {
       if (!buffered_at(key).lookup) below[count++] = key;
     }
-    if (count > 0) below_.get_all({below.data(), count}, *snapshot, lookups.data(), values.data());
+    if (count > 0) below_.get_some({below.data(), count}, *snapshot, lookups.data(), values.data());
     std::size_t next = 0;
     for (const std::string& key : some) {
       const StoreBuffer::Found& found = buffered_at(key);

@@ -2,6 +2,8 @@
 // prints `ok <claim>` or `not ok <claim>: reason`, which `run` counts; and where the cluster is.
 'use strict';
 
+const { readFileSync } = require('node:fs');
+const { join } = require('node:path');
 const { isDeepStrictEqual, inspect } = require('node:util');
 
 const port = (address) => Number(address.split(':').pop());
@@ -11,6 +13,18 @@ const pids = new Map(process.env.SESHAT_PIDS.split(' ').map((entry) => {
   const [address, pid] = entry.split('=');
   return [port(address), Number(pid)];
 }));
+
+// A node of its own, which asks for a password and has a port for TLS.
+const certificate = (name) => readFileSync(join(process.env.SESHAT_CERTIFICATES, name));
+const guarded = {
+  port: port(process.env.SESHAT_GUARDED),
+  tlsPort: port(process.env.SESHAT_GUARDED_TLS),
+  password: process.env.SESHAT_PASSWORD,
+  tls: () => ({
+    ca: certificate('ca.crt'), cert: certificate('client.crt'), key: certificate('client.key'),
+  }),
+  otherAuthority: () => certificate('other.crt'),
+};
 
 const kTakeoverMs = 10000; // 2 s is what the cluster needs; clients retry at their own pace
 
@@ -86,6 +100,7 @@ module.exports = {
   check,
   equal,
   followers,
+  guarded,
   keys,
   kill,
   leader,

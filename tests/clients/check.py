@@ -17,6 +17,16 @@ def port_of(address):
 LEADER = port_of(os.environ["SESHAT_LEADER"])
 FOLLOWERS = [port_of(address) for address in os.environ["SESHAT_FOLLOWERS"].split()]
 NODES = [LEADER, *FOLLOWERS]
+# A node of its own, which asks for a password and has a port for TLS.
+GUARDED = port_of(os.environ["SESHAT_GUARDED"])
+GUARDED_TLS = port_of(os.environ["SESHAT_GUARDED_TLS"])
+PASSWORD = os.environ["SESHAT_PASSWORD"]
+
+
+def certificate(name):
+    return os.path.join(os.environ["SESHAT_CERTIFICATES"], name)
+
+
 _PIDS = dict(entry.split("=") for entry in os.environ["SESHAT_PIDS"].split())
 
 

@@ -5,6 +5,11 @@
 #     SESHAT_LEADER        host:port of the leader
 #     SESHAT_FOLLOWERS     host:port host:port
 #     SESHAT_PIDS          host:port=pid ..., for tests that kill a node
+#   start_guarded DIR    a node of its own that asks for a password, and has a port for TLS, and exports:
+#     SESHAT_GUARDED       host:port
+#     SESHAT_GUARDED_TLS   host:port
+#     SESHAT_PASSWORD
+#     SESHAT_CERTIFICATES  a directory: ca.crt, and client.crt with client.key; other.crt is of another one
 #   stop_cluster         ends exactly the processes started here
 #
 # With $tls_dir, which certificates.sh has filled, each node has a port for TLS as well: ${tls_port[1]} to
@@ -64,6 +69,32 @@ start_node() {
     </dev/null >>"$cluster_dir/node-$node.log" 2>&1 &
   node_pid[$node]=$!
   disown $! # bash need not report that a test killed it
+}
+
+start_guarded() {
+  local ports dir=$1
+  mapfile -t ports < <(free_ports 2)
+  "$(dirname "${BASH_SOURCE[0]}")/certificates.sh" "$dir/certificates" || return 1
+  "$(dirname "${BASH_SOURCE[0]}")/certificates.sh" "$dir/others" || return 1
+  cp "$dir/others/ca.crt" "$dir/certificates/other.crt"
+  export SESHAT_GUARDED=127.0.0.1:${ports[0]} SESHAT_GUARDED_TLS=127.0.0.1:${ports[1]}
+  export SESHAT_PASSWORD='a password of the tests' SESHAT_CERTIFICATES=$dir/certificates
+  SESHAT_CLIENT_REQUIREPASS=$SESHAT_PASSWORD "$SESHAT_BIN" --data-dir "$dir/guarded" \
+    --client-addr "$SESHAT_GUARDED" --limits.min_free_disk_mb 0 --client.tls_port "${ports[1]}" \
+    --client.tls_ca_file "$dir/certificates/ca.crt" \
+    --client.tls_cert_file "$dir/certificates/node.crt" \
+    --client.tls_key_file "$dir/certificates/node.key" </dev/null >>"$dir/guarded.log" 2>&1 &
+  node_pid[guarded]=$!
+  disown $!
+  local deadline=$((SECONDS + 20))
+  while [ $SECONDS -lt $deadline ]; do
+    if [ "$(REDISCLI_AUTH=$SESHAT_PASSWORD redis-cli -p "${ports[0]}" SET guarded yes 2>/dev/null)" = OK ]; then
+      return 0
+    fi
+    sleep 0.05
+  done
+  echo "the guarded node did not serve within 20 s" >&2
+  return 1
 }
 
 # All nodes connected, one of them leads, and the three tell the same of it.

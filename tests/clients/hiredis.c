@@ -272,6 +272,19 @@ static void followers(int follower_port) {
   end(claim);
 }
 
+static void password(void) {
+  const char *claim = "a password: nothing without it, everything with it";
+  redisContext *leader = client;
+  client = connect_to(port_of(getenv("SESHAT_GUARDED")));
+  EXPECT(claim, ask("GET guarded"), "NOAUTH Authentication required.");
+  EXPECT_START(claim, ask("AUTH wrong"), "WRONGPASS");
+  EXPECT(claim, text_of(redisCommand(client, "AUTH %s", getenv("SESHAT_PASSWORD"))), "OK");
+  EXPECT(claim, ask("GET guarded"), "yes");
+  redisFree(client);
+  client = leader;
+  end(claim);
+}
+
 static void leader_dies(const int* ports, int count) {
   const char* claim =
       "after kill -9 of the leader redisReconnect fails, and the next leader has it all";
@@ -290,8 +303,9 @@ static void leader_dies(const int* ports, int count) {
 int main(void) {
   const char* leader = getenv("SESHAT_LEADER");
   const char* list = getenv("SESHAT_FOLLOWERS");
-  if (leader == NULL || list == NULL || getenv("SESHAT_PIDS") == NULL) {
-    fprintf(stderr, "SESHAT_LEADER, SESHAT_FOLLOWERS and SESHAT_PIDS say where the nodes are\n");
+  if (leader == NULL || list == NULL || getenv("SESHAT_PIDS") == NULL ||
+      getenv("SESHAT_GUARDED") == NULL || getenv("SESHAT_PASSWORD") == NULL) {
+    fprintf(stderr, "what cluster.sh exports is not in the environment\n");
     return 2;
   }
   snprintf(host, sizeof host, "%.*s", (int)(strrchr(leader, ':') - leader), leader);
@@ -316,6 +330,7 @@ int main(void) {
   transactions();
   server();
   followers(ports[0]);
+  password();
   leader_dies(ports, count);
   redisFree(client);
   return 0;

@@ -2,7 +2,7 @@
 'use strict';
 
 const Redis = require('ioredis');
-const { check, equal, followers, leader, rejects } = require('./check.js');
+const { check, equal, followers, guarded, leader, rejects } = require('./check.js');
 
 const troubles = [];
 const client = new Redis(leader, '127.0.0.1', { connectionName: 'js-test' });
@@ -107,6 +107,35 @@ async function main() {
     equal(await old.set('js:a', '2'), 'OK');
     equal(/ resp=(\d)/.exec(await old.client('INFO'))[1], '2');
     old.disconnect();
+  });
+
+  await check('a password, and TLS: only with the right ones', async () => {
+    const { password, port, tlsPort } = guarded;
+    const options = { lazyConnect: true, retryStrategy: null, maxRetriesPerRequest: 0 };
+    const connected = async (to, more, then) => {
+      const redis = new Redis(to, '127.0.0.1', { ...options, ...more });
+      const troubles = [];
+      redis.on('error', (error) => troubles.push(error.message));
+      try {
+        await redis.connect().catch(() => {});
+        await then(redis, troubles);
+      } finally {
+        redis.disconnect();
+      }
+    };
+    await connected(port, {}, (redis) => rejects(redis.get('guarded'), 'NOAUTH'));
+    await connected(port, { password }, async (redis) => equal(await redis.get('guarded'), 'yes'));
+    await connected(tlsPort, { password, tls: guarded.tls() }, async (redis) => {
+      const pipeline = redis.pipeline();
+      for (let i = 0; i < 500; i += 1) pipeline.set(`js:${i}`, i).get(`js:${i}`);
+      const replies = (await pipeline.exec()).map(([, reply]) => reply);
+      equal(replies, Array.from({ length: 1000 }, (_, i) => (i % 2 ? String((i - 1) / 2) : 'OK')));
+    });
+    const strange = { ...guarded.tls(), ca: guarded.otherAuthority() };
+    await connected(tlsPort, { password, tls: strange }, async (redis, said) => {
+      await rejects(redis.get('guarded'), '');
+      equal(said.some((text) => /certificate/.test(text)), true);
+    });
   });
 
   await check('one connection for all of this, and QUIT ends it', async () => {

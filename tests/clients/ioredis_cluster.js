@@ -3,7 +3,7 @@
 
 const Redis = require('ioredis');
 const {
-  check, equal, followers, keys, kill, leader, nodes, pause, paused, rejects, untilDone,
+  check, equal, followers, guarded, keys, kill, leader, nodes, pause, paused, rejects, untilDone,
 } = require('./check.js');
 
 // A check with a cluster that starts from `port`; troubles are what ioredis reports on the side.
@@ -68,6 +68,17 @@ async function main() {
   await checkCluster(followers[1], 'a transaction', async (cluster) => {
     const replies = await cluster.multi().set('jsc:{t}:a', '1').incr('jsc:{t}:a').exec();
     equal(replies, [[null, 'OK'], [null, 2]]);
+  });
+
+  await check('a password and TLS, by the address that the cluster names for it', async () => {
+    const redisOptions = { password: guarded.password, tls: guarded.tls() };
+    const cluster = new Redis.Cluster([{ host: '127.0.0.1', port: guarded.tlsPort }], { redisOptions });
+    try {
+      equal(await cluster.get('guarded'), 'yes');
+      equal(cluster.nodes().map((node) => node.options.port), [guarded.tlsPort]);
+    } finally {
+      cluster.disconnect();
+    }
   });
 
   const standStill = 'nothing is acknowledged while two nodes stand still; then the client goes on';

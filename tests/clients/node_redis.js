@@ -2,7 +2,7 @@
 'use strict';
 
 const { createClient, createCluster } = require('@redis/client');
-const { check, equal, keys, kill, leader, nodes, rejects, untilDone } = require('./check.js');
+const { check, equal, guarded, keys, kill, leader, nodes, rejects, untilDone } = require('./check.js');
 
 const url = (port) => `redis://127.0.0.1:${port}`;
 
@@ -88,6 +88,44 @@ async function main() {
       equal(troubles, []);
     });
   }
+
+  const { password, tlsPort } = guarded;
+  await check('a password: nothing is served without it', async () => {
+    const stranger = createClient({ url: url(guarded.port), socket: { reconnectStrategy: false } });
+    stranger.on('error', () => {});
+    const asked = stranger.connect().then(() => stranger.get('guarded'));
+    const error = await asked.then(() => null, (reason) => reason);
+    stranger.destroy();
+    equal(/NOAUTH/.test(String(error)), true);
+  });
+  const known = createClient({ url: url(guarded.port), password, RESP: 3 });
+  await checkWith(known, 'a password: with it all is served', async (client) => {
+    equal(await client.get('guarded'), 'yes');
+  });
+  const throughTls = (tls) => createClient({
+    RESP: 3, password,
+    socket: { host: '127.0.0.1', port: tlsPort, tls: true, reconnectStrategy: false, ...tls },
+  });
+  await checkWith(throughTls(guarded.tls()), 'TLS: 1,000 commands at once', async (client) => {
+    const mine = keys('nr:tls', 500);
+    equal(await Promise.all(mine.map((key) => client.set(key, key))), mine.map(() => 'OK'));
+    equal(await Promise.all(mine.map((key) => client.get(key))), mine);
+  });
+  await check('TLS: a node of another authority is refused', async () => {
+    const client = throughTls({ ...guarded.tls(), ca: guarded.otherAuthority() });
+    client.on('error', () => {});
+    const error = await client.connect().then(() => null, (reason) => reason);
+    client.destroy();
+    equal(/certificate/.test(String(error)), true);
+  });
+  const guardedCluster = createCluster({
+    rootNodes: [{ socket: { host: '127.0.0.1', port: tlsPort, tls: true, ...guarded.tls() } }],
+    defaults: { password, socket: { tls: true, ...guarded.tls() } },
+    RESP: 3,
+  });
+  await checkWith(guardedCluster, 'cluster: a password and TLS', async (cluster) => {
+    equal(await cluster.get('guarded'), 'yes');
+  });
 
   // Unlike ioredis it reads the topology again from its root nodes only: one of them has to live.
   const killed = 'cluster: after kill -9 of the leader the same client goes on';

@@ -3,7 +3,9 @@ it wants more than one master."""
 
 import re
 
-from check import FOLLOWERS, HOST, LEADER, Finished, check, contains, equal
+from check import (
+    FOLLOWERS, GUARDED, GUARDED_TLS, HOST, LEADER, PASSWORD, Finished, certificate, check, contains, equal,
+)
 
 
 def benchmark(*arguments, port=LEADER):
@@ -62,3 +64,13 @@ def _():
     contains(done.err, f"{HOST}:{LEADER}")
     done = benchmark("--cluster", "-q", "-n", "10", "-t", "set")
     contains(done.err, "Invalid cluster: 1 node(s).")
+
+
+@check("with a password, and through TLS")
+def _():
+    done = benchmark("-q", "-n", "500", "-t", "set,get", "-a", PASSWORD, port=GUARDED)
+    equal(measured(done), ["SET", "GET"])
+    done = benchmark("-q", "-n", "500", "-t", "set,get", "-a", PASSWORD, "--tls", "--cacert",
+                     certificate("ca.crt"), "--cert", certificate("client.crt"), "--key",
+                     certificate("client.key"), port=GUARDED_TLS)
+    equal(measured(done), ["SET", "GET"])

@@ -9,7 +9,9 @@ import struct
 import termios
 import time
 
-from check import FOLLOWERS, HOST, LEADER, NODES, Finished, check, contains, equal
+from check import (
+    FOLLOWERS, GUARDED, GUARDED_TLS, HOST, LEADER, NODES, PASSWORD, Finished, certificate, check, contains, equal,
+)
 
 # No history and no settings of whoever runs this.
 os.environ.update(REDISCLI_HISTFILE="/dev/null", REDISCLI_RCFILE="/dev/null", TERM="xterm")
@@ -220,3 +222,36 @@ def _():
     terminal.expect(f"{HOST}:{LEADER}> ")
     terminal.type("\x04")  # Ctrl-D
     equal(terminal.end(), 0)
+
+
+def guarded(*arguments, port=GUARDED, **environment):
+    done = Finished("redis-cli", "-h", HOST, "-p", str(port), *arguments, **environment)
+    return done.out + done.err
+
+
+TLS = ("--tls", "--cert", certificate("client.crt"), "--key", certificate("client.key"))
+
+
+@check("a password: nothing without it, everything with it, in three ways")
+def _():
+    equal(guarded("GET", "guarded"), "NOAUTH Authentication required.\n\n")
+    contains(guarded("-a", "wrong", "--no-auth-warning", "GET", "guarded"), "WRONGPASS")
+    equal(guarded("-a", PASSWORD, "--no-auth-warning", "GET", "guarded"), "yes\n")
+    equal(guarded("--user", "default", "--pass", PASSWORD, "--no-auth-warning", "GET", "guarded"), "yes\n")
+    os.environ["REDISCLI_AUTH"] = PASSWORD
+    try:
+        equal(guarded("GET", "guarded"), "yes\n")
+    finally:
+        del os.environ["REDISCLI_AUTH"]
+
+
+@check("TLS: with a certificate of the authority, and only with one, on both sides")
+def _():
+    known = ("--cacert", certificate("ca.crt"))
+    password = ("-a", PASSWORD, "--no-auth-warning")
+    equal(guarded(*TLS, *known, *password, "GET", "guarded", port=GUARDED_TLS), "yes\n")
+    equal(guarded(*TLS, *known, *password, "-c", "GET", "guarded", port=GUARDED_TLS), "yes\n")
+    strange = ("--cacert", certificate("other.crt"))
+    contains(guarded(*TLS, *strange, *password, "GET", "guarded", port=GUARDED_TLS), "certificate verify failed")
+    nameless = guarded("--tls", *known, *password, "GET", "guarded", port=GUARDED_TLS)
+    assert "yes" not in nameless, nameless

@@ -4,7 +4,9 @@ import os
 import time
 
 import redis
-from check import FOLLOWERS, HOST, LEADER, check, contains, equal, raises
+from check import (
+    FOLLOWERS, GUARDED, GUARDED_TLS, HOST, LEADER, PASSWORD, certificate, check, contains, equal, raises,
+)
 from redis.exceptions import ResponseError
 
 client = redis.Redis(host=HOST, port=LEADER, socket_timeout=10)
@@ -195,3 +197,37 @@ def _():
     primary = nodes[f"{HOST}:{LEADER}"]["node_id"]
     equal(client.execute_command("CLUSTER MYID").decode(), primary)
     equal({nodes[f"{HOST}:{port}"]["master_id"] for port in FOLLOWERS}, {primary})
+
+
+@check("a password: AuthenticationError without it or with another, everything with it")
+def _():
+    with redis.Redis(host=HOST, port=GUARDED) as stranger:
+        with raises(redis.AuthenticationError, "Authentication required"):
+            stranger.get("guarded")
+    with redis.Redis(host=HOST, port=GUARDED, password="wrong") as guessing:
+        with raises(redis.AuthenticationError, "WRONGPASS"):
+            guessing.get("guarded")
+    for user in (None, "default"):
+        with redis.Redis(host=HOST, port=GUARDED, username=user, password=PASSWORD) as known:
+            equal(known.get("guarded"), b"yes")
+
+
+def through_tls(authority):
+    return redis.Redis(
+        host=HOST, port=GUARDED_TLS, password=PASSWORD, ssl=True, ssl_ca_certs=certificate(authority),
+        ssl_certfile=certificate("client.crt"), ssl_keyfile=certificate("client.key"),
+    )
+
+
+@check("TLS: 1,000 commands and the largest value; a node of another authority is refused")
+def _():
+    with through_tls("ca.crt") as client:
+        pipeline = client.pipeline(transaction=False)
+        for i in range(500):
+            pipeline.set(f"py:{i}", i).get(f"py:{i}")
+        equal(pipeline.execute(), [reply for i in range(500) for reply in (True, b"%d" % i)])
+        large = os.urandom(65536)
+        client.set("py:large", large)
+        equal(client.get("py:large"), large)
+    with through_tls("other.crt") as client, raises(redis.ConnectionError, "Error 1 connecting"):
+        client.get("guarded")

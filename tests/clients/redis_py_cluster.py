@@ -5,7 +5,9 @@ import logging
 import time
 
 import redis
-from check import FOLLOWERS, HOST, LEADER, NODES, check, equal, kill, paused, raises
+from check import (
+    FOLLOWERS, GUARDED_TLS, HOST, LEADER, NODES, PASSWORD, certificate, check, equal, kill, paused, raises,
+)
 from redis.cluster import RedisCluster
 from redis.exceptions import ClusterDownError, ConnectionError, ResponseError, TimeoutError
 
@@ -125,3 +127,14 @@ def _():
             assert set_until_done(cluster, f"pyc:kill:{i}", i)
         equal([cluster.get(f"pyc:kill:{i}") for i in range(200)], [b"%d" % i for i in range(200)])
         assert cluster.get_node_from_key("pyc:kill:0").port != leader
+
+
+@check("a password and TLS, and the address that the cluster names is that of TLS")
+def _():
+    options = {
+        "password": PASSWORD, "ssl": True, "ssl_ca_certs": certificate("ca.crt"),
+        "ssl_certfile": certificate("client.crt"), "ssl_keyfile": certificate("client.key"),
+    }
+    with cluster_from(GUARDED_TLS, **options) as cluster:
+        equal(cluster.get("guarded"), b"yes")
+        equal([node.port for node in cluster.get_nodes()], [GUARDED_TLS])
