@@ -397,7 +397,7 @@ TEST_CASE("types that nobody knows are refused", "[codec]") {
 
 TEST_CASE("a Raft message of an unknown type is skipped, and those around it are taken",
           "[codec]") {
-  const std::string known = encoded(Frame{{}, {}, {message(raft::TimeoutNow{})}, {}});
+  const std::string known = encoded(Frame{{}, {}, {message(raft::TimeoutNow{})}, {}, {}, {}});
   const std::string unknown = bytes_of({0x1a, 2, 0x08, 7});
   const auto frame = codec::decode_frame(known + unknown + known);
   REQUIRE(frame);
