@@ -619,7 +619,8 @@ inline bool is_proposable_transaction(const Operation& operation, const Limits& 
   };
   const auto runnable = [&](const auto& args) {
     const Command* command = applicable(args, limits);
-    return command != nullptr && (command->flags & kNoMulti) == 0;
+    return command != nullptr && (command->flags & kNoMulti) == 0 &&
+           command->read != &key_commands::watch;
   };
   return std::ranges::all_of(transaction->watched, watchable) &&
          std::ranges::all_of(transaction->commands, runnable);

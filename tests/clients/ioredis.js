@@ -123,7 +123,10 @@ async function main() {
         redis.disconnect();
       }
     };
-    await connected(port, {}, (redis) => rejects(redis.get('guarded'), 'NOAUTH'));
+    await connected(port, {}, async (redis, said) => {
+      await rejects(redis.get('guarded'), '');
+      equal(said.some((text) => text.startsWith('NOAUTH')), true);
+    });
     await connected(port, { password }, async (redis) => equal(await redis.get('guarded'), 'yes'));
     await connected(tlsPort, { password, tls: guarded.tls() }, async (redis) => {
       const pipeline = redis.pipeline();
