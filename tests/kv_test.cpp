@@ -671,8 +671,7 @@ TEST_CASE("an operation of another node is taken if a client could have asked fo
   CHECK(taken(OperationType::kSet, {"key", "value"}));
   CHECK(taken(OperationType::kDelete, {"key", "other"}));
   CHECK(taken(OperationType::kCommand, {"INCRBY", "key", "1"}));
-  CHECK(
-      taken(OperationType::kCommand, {"set", "key", "v", "NOSUCH"}));  // it answers an error
+  CHECK(taken(OperationType::kCommand, {"set", "key", "v", "NOSUCH"}));  // it answers an error
   CHECK(taken(OperationType::kTime, {}));
   CHECK_FALSE(taken(OperationType::kSet, {"key"}));
   CHECK_FALSE(taken(OperationType::kSet, {"key", "value", "PX"}));

@@ -273,8 +273,8 @@ static void followers(int follower_port) {
 }
 
 static void password(void) {
-  const char *claim = "a password: nothing without it, everything with it";
-  redisContext *leader = client;
+  const char* claim = "a password: nothing without it, everything with it";
+  redisContext* leader = client;
   client = connect_to(port_of(getenv("SESHAT_GUARDED")));
   EXPECT(claim, ask("GET guarded"), "NOAUTH Authentication required.");
   EXPECT_START(claim, ask("AUTH wrong"), "WRONGPASS");
