@@ -198,7 +198,7 @@ TEST_CASE("what breaks TLS ends it, with a reason for people", "[tls]") {
     const Context of_client = context(dir.other_files(), Role::kClient, Verify::kYes);
     Side client(of_client);
     talk(client, server);
-    CHECK(server.session.problem() == "its certificate is not accepted: self-signed certificate");
+    CHECK_THAT(server.session.problem(), StartsWith("its certificate is not accepted: self"));
   }
   SECTION("another host") {
     const Context of_client = context(dir.files(), Role::kClient, Verify::kYes);

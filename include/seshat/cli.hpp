@@ -370,7 +370,7 @@ inline std::optional<std::string> Parser::choose_tls() {
   const CommandLine line = parse_command_line(from, environment_);
   const Config::Client& client = line.config.client;
   const bool has_address = config_file_.empty() || !addr_.empty();
-  if (!has_address && client.tls_only) by_tls_ = true;
+  if (client.tls_only) by_tls_ = true;
   if (!by_tls_) return std::nullopt;
   if (!line.problems.empty()) return line.problems.front().text();
   if (!tls::kIsAvailable) return "--tls: " + std::string(tls::kNotAvailable);

@@ -222,12 +222,14 @@ inline void send_last_words(ClientSocket& client) {
 template <class Client, class Done>
 void was_read_sealed(const std::shared_ptr<Client>& client, std::size_t size, Done done) {
   using Status = tls::Session::Status;
+  const bool was_established = client->tls->is_established();
   std::size_t end = client->input_end;
   const std::string_view sealed(client->input.data() + end, size);
   const Status status = client->tls->open(sealed, client->input, end);
   const std::size_t opened = end - client->input_end;
   if (opened > 0) return done(client, asio::error_code(), opened);
-  if (status == Status::kOpen && client->tls->is_established()) return read_some(client, done);
+  if (status == Status::kOpen && was_established) return read_some(client, done);
+  // Also where this was its end: in TLS 1.2 the last word of it is ours.
   if (status == Status::kOpen) return answer_handshake(client, done);
   const asio::error_code broken = asio::error::invalid_argument;
   const asio::error_code ended = asio::error::eof;
@@ -238,6 +240,10 @@ void was_read_sealed(const std::shared_ptr<Client>& client, std::size_t size, Do
 
 template <class Client, class Done>
 void read_some(const std::shared_ptr<Client>& client, Done done) {
+  if (client->tls && client->tls->has_ended()) {  // with the bytes that were handed on before
+    return asio::post(client->socket.get_executor(),
+                      [client, done] { done(client, asio::error::eof, 0); });
+  }
   client->socket.async_read_some(
       asio::buffer(client->input.data() + client->input_end,
                    client->input.size() - client->input_end),
@@ -250,6 +256,7 @@ void read_some(const std::shared_ptr<Client>& client, Done done) {
 inline bool send_now(ClientSocket& client, asio::error_code& error) {
   if (client.tls && !client.tls->seal(client.sending)) {
     error = asio::error::invalid_argument;
+    client.sent = client.sending.size();  // none of it is on its way
     return false;
   }
   client.sent = client.socket.write_some(asio::buffer(client.sending), error);

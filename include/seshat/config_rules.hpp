@@ -393,6 +393,9 @@ inline void RuleCheck::check_dial() {
 inline std::optional<std::string> why_not_secret(std::string_view secret) {
   constexpr std::size_t kMinSizeBytes = 16;
   constexpr std::size_t kMaxSizeBytes = 512;
+  if (secret.find(' ') != std::string_view::npos) {
+    return "must have no blanks; `openssl rand -hex 32` makes a good one";
+  }
   if (secret.size() >= kMinSizeBytes && secret.size() <= kMaxSizeBytes) return std::nullopt;
   return "must have " + std::to_string(kMinSizeBytes) + " to " + std::to_string(kMaxSizeBytes) +
          " characters (" + std::to_string(secret.size()) +

@@ -11,7 +11,6 @@
 #ifndef SESHAT_PEER_CREDENTIALS_HPP
 #define SESHAT_PEER_CREDENTIALS_HPP
 
-#include <grpc/support/log.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/create_channel.h>
@@ -19,6 +18,13 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/string_ref.h>
+#include <grpcpp/version_info.h>
+
+// What gRPC says goes elsewhere in newer versions, and is left where it goes.
+#if GRPC_CPP_VERSION_MAJOR == 1 && GRPC_CPP_VERSION_MINOR < 65
+#define SESHAT_GRPC_HAS_LOG_FUNCTION
+#include <grpc/support/log.h>
+#endif
 
 #include <array>
 #include <compare>
@@ -208,6 +214,8 @@ inline GrpcWord word_of_handshake(std::string_view text) {
           quoted_behind(text, "target_address:\"")};
 }
 
+#ifdef SESHAT_GRPC_HAS_LOG_FUNCTION
+
 inline void keep_grpc_line(gpr_log_func_args* said) {
   const std::string_view file = said->file;
   const std::string_view text = said->message;
@@ -228,6 +236,13 @@ inline void keep_grpc_words(const PeerSecurity& security) {
   gpr_set_log_function(&keep_grpc_line);
   if (security.has_tls()) gpr_set_log_verbosity(GPR_LOG_SEVERITY_DEBUG);
 }
+
+#else
+
+inline void keep_grpc_words(const PeerSecurity&) {}
+
+#endif
+#undef SESHAT_GRPC_HAS_LOG_FUNCTION
 
 inline std::vector<GrpcWord> take_grpc_words() {
   GrpcWords& kept = grpc_words();

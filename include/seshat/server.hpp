@@ -232,7 +232,7 @@ class Server final : private ConnectionHost, private Site {
   asio::steady_timer idle_timer_{io_};
 
   // In the order of their time.
-  std::deque<std::pair<std::uint64_t, std::weak_ptr<Client>>> handshakes_;
+  std::deque<std::pair<std::uint64_t, std::uint64_t>> handshakes_;  // when due, whose
   asio::steady_timer handshake_timer_{io_};
   std::uint64_t complained_ms_ = 0;  // of TLS
   std::uint64_t complaints_withheld_ = 0;
@@ -267,6 +267,7 @@ namespace server_detail {
 inline constexpr std::uint64_t kShutdownTimeoutMs = 5000;
 // From the connection to the end of the TLS handshake.
 inline constexpr std::uint64_t kHandshakeTimeoutMs = 10'000;
+inline constexpr std::size_t kMaxHandshakesOfRefused = 64;
 // A loop that always finds something ready still comes to the end of its turn.
 inline constexpr int kMaxHandlersPerTurn = 256;
 // File descriptors beside clients: RocksDB's files, peers, the log.
@@ -595,6 +596,8 @@ inline void Server::accepted(Tcp::socket socket, IoLoop* home, bool by_tls) {
     (void)socket.write_some(asio::buffer(text), error);
     return;
   }
+  // Who is to hear of it by TLS takes the place of a client meanwhile: few may.
+  if (refused && handshakes_.size() >= server_detail::kMaxHandshakesOfRefused) return;
   session.authenticated = !door_.needs_password();
   session.by_tls = by_tls;
   const std::uint64_t id = session.id;
@@ -745,7 +748,8 @@ inline void Server::close(const ClientPtr& client) {
 // The first read has the handshake in it. Who is turned away has as long to ask, and to hear so.
 inline void Server::await_handshake(const ClientPtr& client) {
   client->tls = std::make_unique<tls::Session>(*tls_);
-  handshakes_.emplace_back(turn_ms_ + server_detail::kHandshakeTimeoutMs, client);
+  handshakes_.emplace_back(turn_ms_ + server_detail::kHandshakeTimeoutMs,
+                           client->connection.session().id);
   if (handshakes_.size() == 1) schedule_handshake_check();
 }
 
@@ -756,8 +760,9 @@ inline void Server::schedule_handshake_check() {
     if (error) return;
     begin_turn();
     while (!handshakes_.empty()) {
-      const auto& [due_ms, weak] = handshakes_.front();
-      const ClientPtr client = weak.lock();
+      const auto [due_ms, id] = handshakes_.front();
+      const auto found = clients_.find(id);
+      const ClientPtr client = found == clients_.end() ? nullptr : found->second;
       const bool is_done =
           !client || client->closed || (client->tls->is_established() && !client->turned_away);
       if (!is_done && due_ms > turn_ms_) return schedule_handshake_check();

@@ -135,6 +135,8 @@ class Session {
 
   // Any thread.
   [[nodiscard]] bool is_established() const { return established_; }
+  // Nothing more comes of what it is fed.
+  [[nodiscard]] bool has_ended() const { return closed_ || failed_; }
   // Empty: it has not failed.
   [[nodiscard]] std::string problem() const {
     return failed_.load(std::memory_order_acquire) ? problem_ : std::string();
@@ -143,13 +145,14 @@ class Session {
  private:
   [[nodiscard]] bool shake_hands();
   void note_problem();
+  void fail(std::string problem);
 
   std::unique_ptr<NativeSession, void (*)(NativeSession*)> native_;
   std::string fed_;  // came, and was not taken
   [[maybe_unused]] std::size_t fed_begin_ = 0;
   std::string output_;
   std::atomic<bool> established_{false};
-  [[maybe_unused]] bool closed_ = false;
+  std::atomic<bool> closed_{false};
   std::atomic<bool> failed_{false};
   std::string problem_;  // written once, before failed_
 
@@ -220,6 +223,10 @@ inline std::optional<Fault> Context::load(const Files& files, Role role, Verify 
   native_.reset(SSL_CTX_new(role == Role::kServer ? TLS_server_method() : TLS_client_method()),
                 SSL_CTX_free);
   SSL_CTX* context = native_.get();
+  if (context == nullptr) {
+    return Fault{files.certificate.key, files.certificate.path,
+                 "OpenSSL can't begin: " + detail::last_words()};
+  }
   SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
   SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET |
                                    SSL_OP_CIPHER_SERVER_PREFERENCE);
@@ -350,7 +357,11 @@ struct Wires {
 inline Session::Session(const Context& context, const std::string& host)
     : native_(SSL_new(context.native()), SSL_free) {
   SSL* ssl = native_.get();
-  BIO* bio = BIO_new(Wires::method());
+  BIO* bio = ssl == nullptr ? nullptr : BIO_new(Wires::method());
+  if (bio == nullptr) {
+    fail("OpenSSL has no memory for it");
+    return;
+  }
   BIO_set_data(bio, this);
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl, bio, bio);  // takes it over
@@ -362,7 +373,7 @@ inline Session::Session(const Context& context, const std::string& host)
   if (host.empty()) return;
   // An address is no name, and stands elsewhere in a certificate.
   if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host.c_str()) == 1) return;
-  SSL_set1_host(ssl, host.c_str());
+  if (SSL_set1_host(ssl, host.c_str()) != 1) fail("the name " + host + " can't be checked");
   SSL_set_tlsext_host_name(ssl, host.c_str());
 }
 
@@ -373,7 +384,8 @@ inline Session::Status Session::open(std::string_view sealed, std::string& plain
   if (failed_) return Status::kFailed;
   fed_.assign(sealed);
   fed_begin_ = 0;
-  bool goes_on = is_established() || shake_hands();
+  const bool was_established = is_established();
+  bool goes_on = was_established || shake_hands();
   while (goes_on && is_established()) {
     if (end == plain.size()) plain.resize(end + kRecordSizeBytes);
     std::size_t size = 0;
@@ -391,6 +403,11 @@ inline Session::Status Session::open(std::string_view sealed, std::string& plain
   }
   // OpenSSL has a partial record in a buffer of its own: nothing is left here.
   if (fed_.capacity() > kKeptSizeBytes) std::string().swap(fed_);
+  // What OpenSSL answers by itself goes with what is sent next. Much of it nobody needs.
+  if (goes_on && was_established && output_.size() > kKeptSizeBytes) {
+    fail("it asks again and again for another handshake, or for new keys");
+    goes_on = false;
+  }
   if (!goes_on) return Status::kFailed;
   return closed_ ? Status::kClosed : Status::kOpen;
 }
@@ -467,9 +484,13 @@ inline std::string explain(int reason, long verdict) {
 }  // namespace detail
 
 inline void Session::note_problem() {
-  if (failed_) return;
   const int reason = ERR_GET_REASON(ERR_peek_last_error());
-  problem_ = detail::explain(reason, SSL_get_verify_result(native_.get()));
+  fail(detail::explain(reason, SSL_get_verify_result(native_.get())));
+}
+
+inline void Session::fail(std::string problem) {
+  if (failed_) return;
+  problem_ = std::move(problem);
   failed_.store(true, std::memory_order_release);
 }
 

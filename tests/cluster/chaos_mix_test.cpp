@@ -15,8 +15,8 @@ namespace {
 
 class Mix {
  public:
-  // Without `disks`, no fault needs one.
-  Mix(std::uint64_t seed, bool disks);
+  // Without `disks`, no fault needs one. With `forwards`, clients stay with any node, leader or not.
+  Mix(std::uint64_t seed, bool disks, bool forwards);
 
   void run(Milliseconds length);
 
@@ -95,7 +95,7 @@ class Mix {
   std::mt19937_64 random_;
   TempDir switches_;
   std::map<int, std::unique_ptr<LoopDisk>> disks_;  // outlive the nodes
-  Chaos chaos_{{.started = false}};
+  Chaos chaos_;
   Clocks clocks_{chaos_.cluster};
   std::vector<Active> active_;
   std::set<int> struck_;
@@ -133,7 +133,14 @@ const std::vector<Mix::Kind>& Mix::kinds() {
   return kinds;
 }
 
-Mix::Mix(std::uint64_t seed, bool disks) : random_(seed), max_jump_(seed % 2 == 0 ? 3600 : 1) {
+ClusterOptions options_of(bool forwards) {
+  ClusterOptions options{.started = false};
+  if (forwards) options.settings["client.on_follower"] = "\"forward\"";
+  return options;
+}
+
+Mix::Mix(std::uint64_t seed, bool disks, bool forwards)
+    : random_(seed), chaos_(options_of(forwards)), max_jump_(seed % 2 == 0 ? 3600 : 1) {
   Cluster& cluster = chaos_.cluster;
   for (const int node : cluster.nodes()) {
     if (disks)
@@ -390,13 +397,20 @@ void Mix::cut_all_power(int /*node*/) {
   }
 }
 
-TEST_CASE("chaos, a mix of all at random", "[chaos][mix]") {
+void run_mix(bool forwards) {
   const Milliseconds length(1000 * variable_or("CHAOS_SECONDS", 20));
   const std::uint64_t seed = variable_or("CHAOS_SEED", std::random_device{}());
   report("CHAOS_SECONDS=", length.count() / 1000, " CHAOS_SEED=", seed,
          no_disks_because() ? "; without faults of real disks: " + *no_disks_because() : "");
-  Mix mix(seed, !no_disks_because());
+  Mix mix(seed, !no_disks_because(), forwards);
   mix.run(length);
+}
+
+TEST_CASE("chaos, a mix of all at random", "[chaos][mix]") { run_mix(false); }
+
+TEST_CASE("chaos, the mix where clients stay with any node, which asks the leader for them",
+          "[chaos][mix]") {
+  run_mix(true);
 }
 
 }  // namespace
