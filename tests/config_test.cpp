@@ -699,6 +699,8 @@ TEST_CASE("a cluster's secret is long enough, stands in one place, and is never 
              StartsWith("--cluster.secret: cluster.secret: must have 16 to 512 characters "
                         "(15 here)"));
   CHECK(is_short.find("0123") == std::string::npos);
+  CHECK_THAT(refusal_of_flags({"--cluster.secret=not a good one at all"}),
+             StartsWith("--cluster.secret: cluster.secret: must have no blanks"));
   const TemporaryDirectory dir;
   const std::string file = dir.file("seshat.toml", "[cluster]\nsecret = 12345678901234567\n");
   const CommandLine line = seshat::parse_command_line({"--config", file}, {});
@@ -963,11 +965,13 @@ TEST_CASE("what seshat.toml.example has commented out is right too, but for join
     uncommented += (is_key || goes_on ? rest : line) + "\n";
   }
   const CommandLine all = load(uncommented);
-  // The file shows both ways to begin, and both places for a secret: no node can have both.
-  REQUIRE(all.problems.size() == 3);
+  // The file shows both ways to begin, and both places for a secret: no node can have both. And the
+  // secret that it shows is none.
+  REQUIRE(all.problems.size() == 4);
   CHECK(all.problems[0].key == "cluster.bootstrap");
   CHECK(all.problems[1].key == "cluster.initial_members");
   CHECK(all.problems[2].key == "cluster.secret");
+  CHECK(all.problems[3].key == "cluster.secret");
   CHECK(all.config.cluster.initial_members.size() == 3);
   CHECK(all.config.cluster.dial.size() == 1);
 }
