@@ -188,7 +188,7 @@ inline void check_history(TransactionLoad& load, const Cluster& cluster) {
                                                        " transactions, " +
                                                        std::to_string(load.watches_refused()) +
                                                        " not done for a watched key, ");
-  CHECK(load.transactions() > 20);
+  CHECK(load.transactions() > 5);
 }
 
 inline void check_served(Chaos& chaos, SteadyClock::time_point begin, Milliseconds bound,

@@ -53,6 +53,7 @@ std::string role(Chaos& chaos, int node) {
 
 TEST_CASE("chaos 1, leader failure: a new leader within 2 s, the old one joins it", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   for (int round = 0; round < 3; ++round) {
     const int leader = chaos.cluster.leader();
     chaos.fault("leader killed");
@@ -68,6 +69,7 @@ TEST_CASE("chaos 1, leader failure: a new leader within 2 s, the old one joins i
 
 TEST_CASE("chaos 2, follower failure: two of three go on as if nothing were", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   for (const int follower : chaos.cluster.followers()) {
     chaos.fault("follower killed");
     Unnoticed unnoticed(chaos);
@@ -83,6 +85,7 @@ TEST_CASE("chaos 2, follower failure: two of three go on as if nothing were", "[
 
 TEST_CASE("chaos 3, partition 2-1: the majority goes on, the minority refuses", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   chaos.fault("the leader on one side, both followers on the other");
   const auto begin = SteadyClock::now();
@@ -103,6 +106,7 @@ TEST_CASE("chaos 3, partition 2-1: the majority goes on, the minority refuses", 
 
 TEST_CASE("chaos 4, asymmetric partition: a leader that hears nobody steps down", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   chaos.fault("leader deaf: its heartbeats arrive, no answer comes back");
   const auto begin = SteadyClock::now();
@@ -115,6 +119,7 @@ TEST_CASE("chaos 4, asymmetric partition: a leader that hears nobody steps down"
 
 TEST_CASE("chaos 4, asymmetric partition: a leader that nobody hears is replaced", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   chaos.fault("leader mute");
   const auto begin = SteadyClock::now();
@@ -126,6 +131,7 @@ TEST_CASE("chaos 4, asymmetric partition: a leader that nobody hears is replaced
 
 TEST_CASE("chaos 4, partial partition: with one follower out of reach writes go on", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   const std::vector<int> followers = chaos.cluster.others(leader);
   Unnoticed unnoticed(chaos);
@@ -148,6 +154,7 @@ TEST_CASE("chaos 4, partial partition: with one follower out of reach writes go 
 
 TEST_CASE("chaos 5, leader isolation: nothing commits there, another leads elsewhere", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   Client client = chaos.cluster.client(leader);
   chaos.fault("leader isolated");
@@ -171,6 +178,7 @@ TEST_CASE("chaos 5, leader isolation: nothing commits there, another leads elsew
 
 TEST_CASE("chaos 6, cascading failures: two gone means NOQUORUM, back means service", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const int first = chaos.cluster.leader();
   chaos.fault("leader killed");
   auto begin = SteadyClock::now();
@@ -191,6 +199,7 @@ TEST_CASE("chaos 6, cascading failures: two gone means NOQUORUM, back means serv
 TEST_CASE("chaos 7, leader killed during writes: every node agrees on what became of each",
           "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   for (int round = 0; round < 4; ++round) {
     const int leader = chaos.cluster.leader();
     REQUIRE(chaos.load->await_writes(200));
@@ -218,6 +227,7 @@ TEST_CASE("chaos 7, leader killed during writes: every node agrees on what becam
 
 TEST_CASE("chaos 8, full restart: all killed -9 at once under load, all data there", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   for (int round = 0; round < 2; ++round) {
     REQUIRE(chaos.load->await_writes(300));
     chaos.fault("all nodes killed");
@@ -232,6 +242,7 @@ TEST_CASE("chaos 8, full restart: all killed -9 at once under load, all data the
 
 TEST_CASE("chaos 9, 100 ms network latency: available, and a leader can be replaced", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   chaos.fault("every message takes 100 ms");
   Unnoticed unnoticed(chaos);
@@ -250,6 +261,7 @@ TEST_CASE("chaos 9, 100 ms network latency: available, and a leader can be repla
 
 TEST_CASE("chaos 9, a network that loses packets: slower, available", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   chaos.fault("one read of a socket in ten has to be sent again");
   const auto begin = SteadyClock::now();
   chaos.network.set_all({.delay = 5ms, .loss_permille = 100});
