@@ -76,7 +76,8 @@ void make_room(ClientSocket& client);
 template <class Client, class Done>
 void read_some(const std::shared_ptr<Client>& client, Done done);
 
-// Sends what goes at once of `sending`, which is sealed first where there is TLS. Whether that was all; `error` is set when the client is gone.
+// Sends what goes at once of `sending`, which is sealed first where there is TLS. Whether that was all;
+// `error` is set when the client is gone.
 [[nodiscard]] bool send_now(ClientSocket& client, asio::error_code& error);
 
 // Sends the rest as the client takes it, and then calls done(client, error).

@@ -223,6 +223,12 @@ class Node final : public Database,
 
   [[nodiscard]] bool serves_forwarded() const override { return !stopping_ && !failure_; }
 
+  [[nodiscard]] bool forwards() const {
+    return config_.client.on_follower == Config::OnFollower::kForward;
+  }
+  [[nodiscard]] bool reads_stale() const {
+    return config_.client.follower_reads == Config::FollowerReads::kStale;
+  }
   // This node does not lead the group, and reads what it has of it for who wants no more.
   [[nodiscard]] bool serves_stale(GroupId group, WriteMark after) const;
   // This node does not lead the group, and may ask who does.
@@ -911,8 +917,7 @@ inline std::uint64_t Node::stamp_ms() {
 
 // A read that waits for the time may wait for it on any node (Connection::wait_for_time).
 inline WriteMark Node::propose(GroupId group, Operation operation, Waiter& waiter) {
-  const bool forwards = config_.client.on_follower == Config::OnFollower::kForward;
-  if (!stopping_ && (forwards || operation.type == OperationType::kTime) && may_forward(group)) {
+  if (!stopping_ && (forwards() || operation.type == OperationType::kTime) && may_forward(group)) {
     return {{}, forwarding_->propose(group, codec::encode(operation), waiter)};
   }
   return {propose_here(group, std::move(operation), waiter)};
@@ -973,7 +978,7 @@ inline bool Node::readable(GroupId group, WriteMark after, bool read_only) const
 
 // What the connection itself wrote is there, or the leader is asked after all.
 inline bool Node::serves_stale(GroupId group, WriteMark after) const {
-  if (config_.client.follower_reads != Config::FollowerReads::kStale) return false;
+  if (!reads_stale()) return false;
   const raft::Raft& raft = replica(group).raft();
   const bool has_state = !failure_ && !joining_ && !exchange_->is_restoring(group);
   const bool forwarded = after.forwarded_id != 0;
@@ -985,8 +990,7 @@ inline bool Node::serves_stale(GroupId group, WriteMark after) const {
 
 inline void Node::read(GroupId group, WriteMark after, bool read_only, Waiter& waiter) {
   const bool here = read_only && config_.client.follower_reads != Config::FollowerReads::kOff;
-  const bool forwards = config_.client.on_follower == Config::OnFollower::kForward;
-  if (!stopping_ && (here || forwards) && may_forward(group)) {
+  if (!stopping_ && (here || forwards()) && may_forward(group)) {
     return forwarding_->read(group, after.forwarded_id, waiter);
   }
   replica(group).read(after.index, waiter);
@@ -1005,7 +1009,7 @@ inline ReadTimes Node::times(GroupId group, bool read_only) const {
   const std::uint64_t state_ms = key_values_->time_ms();
   const raft::Raft& raft = replica(group).raft();
   if (!raft.is_leader()) {
-    const bool stale = read_only && config_.client.follower_reads == Config::FollowerReads::kStale;
+    const bool stale = read_only && reads_stale();
     return {state_ms, stale ? state_ms : forwarding_->heard_time_ms(group)};
   }
   return {state_ms, leader_clock_.stamp_ms(raft.current_term(), clock_.now_ms(), state_ms)};

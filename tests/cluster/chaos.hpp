@@ -64,6 +64,9 @@ class Chaos {
   int faults = 0;
 };
 
+// That a TransactionLoad has done before it is judged; its faults are over then.
+inline constexpr std::size_t kTransactionsAtLeast = 20;
+
 // What the load saw and what the leader holds go together; prints the figures, with `more` among them.
 void check_history(RecordedLoad& load, const Cluster& cluster, const std::string& more = "");
 void check_history(TransactionLoad& load, const Cluster& cluster);
@@ -153,7 +156,10 @@ inline void Chaos::finish() {
     if (cluster.running(node)) cluster.resume(node);
   }
   CHECK(load->await_writes(100, 15s));
-  if (transactions) transactions->stop();
+  if (transactions) {
+    CHECK(eventually(15s, [&] { return transactions->transactions() > kTransactionsAtLeast; }));
+    transactions->stop();
+  }
   load->stop();
   CHECK(cluster.caught_up());
   const Milliseconds worst = load->worst_unavailability(load_began_);
@@ -188,7 +194,7 @@ inline void check_history(TransactionLoad& load, const Cluster& cluster) {
                                                        " transactions, " +
                                                        std::to_string(load.watches_refused()) +
                                                        " not done for a watched key, ");
-  CHECK(load.transactions() > 5);
+  CHECK(load.transactions() > kTransactionsAtLeast);
 }
 
 inline void check_served(Chaos& chaos, SteadyClock::time_point begin, Milliseconds bound,

@@ -423,7 +423,8 @@ TEST_CASE("what is wrong with a certificate or a key is said at the start, with 
   made.certificate("old", {.days = -1});
   made.certificate("stranger", {.by = "other"});
   write_text(made.path("text.crt"), "no certificate\n");
-  write_text(made.path("short"), "too short\n");
+  write_text(made.path("short"), "too-short\n");
+  write_text(made.path("blanks"), "a secret of several words\n");
   const std::string file = made.path("seshat.toml");
   const auto refused = [&](const Settings& settings) {
     std::string text = "node.data_dir = " + quoted(made.path("data")) + "\n";
@@ -463,7 +464,10 @@ TEST_CASE("what is wrong with a certificate or a key is said at the start, with 
                                              ContainsSubstring("no other node would accept it"));
   CHECK_THAT(refused({{"cluster.secret_file", quoted(made.path("short"))}}),
              ContainsSubstring("cluster.secret_file") && ContainsSubstring("must have 16 to 512") &&
-                 !ContainsSubstring("too short"));
+                 !ContainsSubstring("too-short"));
+  CHECK_THAT(refused({{"cluster.secret_file", quoted(made.path("blanks"))}}),
+             ContainsSubstring("cluster.secret_file") && ContainsSubstring("must have no blanks") &&
+                 !ContainsSubstring("several"));
 }
 
 // ---- Between nodes ---------------------------------------------------------------------------------
@@ -552,7 +556,7 @@ TEST_CASE("nodes by TLS check names: the host that is dialed, or peer_tls.server
 }
 
 TEST_CASE("a node that does not say the cluster's secret is turned away, and both sides say why") {
-  const std::string secret = "the secret of this cluster";
+  const std::string secret = "the-secret-of-this-cluster";
   const TempDir dir;
   const std::string file = (dir.path() / "secret").string();
   write_text(file, secret + "\n");
@@ -565,7 +569,7 @@ TEST_CASE("a node that does not say the cluster's secret is turned away, and bot
   const int leader = cluster.leader();
   CHECK(cluster.settled());
   CHECK(cluster.client(leader).ask("SET", "k", "v") == "+OK");
-  cluster.set_settings(4, {{"cluster.secret", "\"some other secret, wrong\""}});
+  cluster.set_settings(4, {{"cluster.secret", "\"some-other-secret,wrong\""}});
   check_cannot_join(cluster, 4, "says another secret than the node that is called");
   CHECK(cluster.log_says(1, "turned a node away: the node that calls says another secret"));
   check_cannot_join(cluster, 5, "says no secret, and this cluster has one");

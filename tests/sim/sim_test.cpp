@@ -34,8 +34,7 @@ void run_seeds(std::uint64_t from, std::uint64_t to) {
   }
   std::signal(SIGABRT, next_handler);
   // Neither seeds that do nothing nor a checker that gives up would show anything.
-  // (Families of keys may be too much for it now and then.)
-  CHECK(sum.undecided <= (to - from) / 100);
+  CHECK(sum.undecided == 0);
   CHECK(sum.elections > 2 * (to - from));
   CHECK(sum.operations > 100 * (to - from));
   CHECK(sum.faults > 5 * (to - from));

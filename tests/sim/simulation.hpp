@@ -274,7 +274,7 @@ inline void Simulation::read_until_answered(const std::shared_ptr<test::HistoryO
 }
 
 inline void Simulation::check_end() {
-  const test::LinearizabilityChecker checker(2'000'000, leader_time_);
+  const test::LinearizabilityChecker checker(20'000'000, leader_time_);
   test::History history = clients_.history();
   const test::History& transactions = transactors_.history();
   history.insert(history.end(), transactions.begin(), transactions.end());
