@@ -271,6 +271,7 @@ class MemoryDisk final : public rocksdb::FileSystem {
   struct Patch {
     std::size_t offset;
     std::string bytes;
+    bool cuts = false;  // what lies behind
   };
   struct File {
     std::string data;     // as everybody sees it
@@ -478,10 +479,11 @@ class MemoryDisk final : public rocksdb::FileSystem {
         return Status::OK();
       });
     }
-    Status append(const rocksdb::Slice& bytes) const {
+    Status truncate(std::uint64_t size) const {
       return state->change(DiskOperation::kWrite, path, [&] {
-        file->unsynced.push_back({file->data.size(), bytes.ToString()});
-        file->data.append(bytes.data(), bytes.size());
+        file->data.resize(size);
+        // Its sync covers what was written before; until then the old end may come back.
+        file->unsynced.push_back({size, "", true});
         return Status::OK();
       });
     }
@@ -557,23 +559,26 @@ class MemoryDisk final : public rocksdb::FileSystem {
     WritableFile(StatePtr state, std::string path, FilePtr file,
                  const rocksdb::FileOptions& options)
         : rocksdb::FSWritableFile(options),
-          handle_{std::move(state), std::move(path), std::move(file)} {}
+          handle_{std::move(state), std::move(path), std::move(file)},
+          offset_(handle_.file->data.size()) {}
     using rocksdb::FSWritableFile::Append;
     Status Append(const rocksdb::Slice& bytes, const Options&, Debug*) override {
-      return handle_.append(bytes);
+      const Status status = handle_.write(offset_, bytes);
+      if (status.ok()) offset_ += bytes.size();
+      return status;
     }
-    Status Truncate(std::uint64_t, const Options&, Debug*) override { return Status::OK(); }
+    Status Truncate(std::uint64_t size, const Options&, Debug*) override {
+      return handle_.truncate(size);
+    }
     Status Close(const Options&, Debug*) override { return Status::OK(); }
     Status Flush(const Options&, Debug*) override { return Status::OK(); }
     Status Sync(const Options&, Debug*) override { return handle_.sync(); }
     bool IsSyncThreadSafe() const override { return true; }
-    std::uint64_t GetFileSize(const Options&, Debug*) override {
-      const std::lock_guard lock(handle_.state->mutex);
-      return handle_.file->data.size();
-    }
+    std::uint64_t GetFileSize(const Options&, Debug*) override { return offset_; }
 
    private:
     Handle handle_;
+    std::uint64_t offset_;  // where the next append goes, as with a file of the system
   };
 
   class Directory final : public rocksdb::FSDirectory {
@@ -603,7 +608,8 @@ class MemoryDisk final : public rocksdb::FileSystem {
   }
 
   static void put(std::string& content, const Patch& patch) {
-    content.resize(std::max(content.size(), patch.offset + patch.bytes.size()));
+    const std::size_t end = patch.offset + patch.bytes.size();
+    content.resize(patch.cuts ? end : std::max(content.size(), end));
     content.replace(patch.offset, patch.bytes.size(), patch.bytes);
   }
   static std::string clean(const std::string& path) {

@@ -370,7 +370,10 @@ class SyncedLog {
   void append_record(std::size_t size_bytes) {
     append(entries(1, last_ + 1, last_ + 1, size_bytes - overhead_bytes_));
   }
-  [[nodiscard]] std::size_t size() const { return disk_.content(wal_of(disk_)).size(); }
+  // Without the room ahead.
+  [[nodiscard]] std::size_t size() const {
+    return disk_.content(wal_of(disk_)).find_last_not_of('\0') + 1;
+  }
 
   MemoryDisk disk_;
   std::unique_ptr<rocksdb::Env> env_;

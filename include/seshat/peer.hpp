@@ -75,6 +75,7 @@
 #include "seshat/replica.hpp"
 #include "seshat/result.hpp"
 #include "seshat/snapshot.hpp"
+#include "seshat/thread_name.hpp"
 #include "seshat/work_pool.hpp"
 
 namespace seshat {
@@ -144,12 +145,13 @@ class Peers final : public Transport {
   explicit Peers(std::shared_ptr<peer_detail::Core> core);
   void drop(peer_detail::Peer& peer, const std::string& reason);
   void end_incoming(NodeId id, const std::string& reason);
-  void end_timer();
+  void end_reactions();
   void end_slow_work();
 
   const std::shared_ptr<peer_detail::Core> core_;
   const std::unique_ptr<peer_detail::Listener> listener_;
   std::thread timer_;
+  std::thread reactions_;
 
   // The owner's.
   std::shared_ptr<const peer_detail::PeerMap> peers_;  // what Core has
@@ -197,7 +199,7 @@ namespace peer_detail {
   return why;
 }
 
-// ---- The timer's thread: ticks, dials, and destroys our streams ---------------------------------
+// ---- The timer's thread: ticks and dials --------------------------------------------------------
 
 inline void dial(Core& core, const std::shared_ptr<Peer>& peer, const Hello& hello) {
   std::shared_ptr<Outgoing> stream;
@@ -241,21 +243,16 @@ inline void tick(Core& core) {
   for (const auto& stream : core.streams(core.receiving)) stream->tick();
 }
 
-// Returns when the channel is stopping and no stream of ours is left. Streams end here because the
-// last channel of a process to go joins gRPC's callback threads (1.51): it must not go on one.
+// Returns when the channel is stopping.
 inline void run_timer(Core& core) {
   using SteadyClock = std::chrono::steady_clock;
   const std::chrono::milliseconds interval(core.tick_ms);
   auto next = SteadyClock::now() + interval;
   std::unique_lock lock(core.mutex);
-  while (!core.stopping() || !core.outgoing.empty() || !core.finished.empty()) {
-    core.changed.wait_until(lock, next, [&] {
-      return core.dial_now || !core.finished.empty() || (core.stopping() && core.outgoing.empty());
-    });
+  while (!core.stopping()) {
+    core.changed.wait_until(lock, next, [&] { return core.dial_now || core.stopping(); });
     core.dial_now = false;
-    std::vector<std::shared_ptr<Dialed>> gone = std::exchange(core.finished, {});
     lock.unlock();
-    gone.clear();
     if (const auto now = SteadyClock::now(); now >= next) {
       next = now + interval;  // a late tick counts once
       if (!core.stopping()) tick(core);
@@ -263,6 +260,14 @@ inline void run_timer(Core& core) {
     if (!core.stopping()) dial_due_peers(core);
     lock.lock();
   }
+}
+
+// ---- The reactions' thread ----------------------------------------------------------------------
+
+inline void run_reactions(Core& core) {
+  name_this_thread("seshat-peers");
+  core.reactions->run();
+  const std::lock_guard lock(core.mutex);
   core.ended = true;
   core.changed.notify_all();
 }
@@ -287,6 +292,7 @@ inline Result<std::unique_ptr<Peers>> Peers::start(PeerOptions options, PeerEven
   std::unique_ptr<Peers> peers(
       new Peers(std::make_shared<peer_detail::Core>(std::move(options), events, log)));
   if (!peers->listener_->start()) return Error{failure + "gRPC gives no reason"};
+  peers->reactions_ = std::thread([core = peers->core_] { peer_detail::run_reactions(*core); });
   peers->core_->slow->start(peer_detail::kSlowThreads, "peer-slow");
   peers->timer_ = std::thread([core = peers->core_] { peer_detail::run_timer(*core); });
   return peers;
@@ -297,8 +303,8 @@ inline Peers::~Peers() {
   for (const auto& transfer : core_->streams(core_->sending)) {
     transfer->give_up("this node is stopping");
   }
+  if (timer_.joinable()) timer_.join();
   for (const auto& begun : core_->streams(core_->outgoing)) begun->break_off("stopped");
-  if (timer_.joinable()) end_timer();
   for (const auto& stream : core_->streams(core_->incoming)) {
     stream->end("the node is stopping", grpc::StatusCode::UNAVAILABLE);
   }
@@ -311,6 +317,7 @@ inline Peers::~Peers() {
   end_slow_work();
   listener_->stop();
   core_->wait_told();
+  if (reactions_.joinable()) end_reactions();
 }
 
 // After this no reader or writer is called or held any more.
@@ -323,14 +330,15 @@ inline void Peers::end_slow_work() {
   if (slow) slow->stop();
 }
 
-// A call that gRPC can't get rid of, because its connection takes nothing, is left to the timer's
+// A call that gRPC can't get rid of, because its connection takes nothing, is left to the reactions'
 // thread, which then ends by itself and touches nothing but Core.
-inline void Peers::end_timer() {
+inline void Peers::end_reactions() {
+  core_->reactions->close();
   std::unique_lock lock(core_->mutex);
   const std::chrono::milliseconds patience(peer_detail::kShutdownMs);
   const bool ended = core_->changed.wait_for(lock, patience, [&] { return core_->ended; });
   lock.unlock();
-  ended ? timer_.join() : timer_.detach();
+  ended ? reactions_.join() : reactions_.detach();
 }
 
 inline void Peers::set_hello(Hello hello) {

@@ -15,12 +15,7 @@
 #ifndef SESHAT_PEER_CALL_HPP
 #define SESHAT_PEER_CALL_HPP
 
-#include <grpcpp/client_context.h>
-#include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/client_callback.h>
-#include <grpcpp/support/server_callback.h>
 #include <grpcpp/support/status.h>
 
 #include <chrono>
@@ -34,6 +29,7 @@
 #include "seshat/peer_codec.hpp"
 #include "seshat/peer_credentials.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_reactor.hpp"
 #include "seshat/peer_security.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/records.hpp"
@@ -45,11 +41,12 @@ namespace seshat::peer_detail {
 
 using CallDone = std::function<void(Result<CallReply>)>;
 
-class OutgoingCall final : public grpc::ClientUnaryReactor, public Dialed {
+class OutgoingCall final : public DialedQuestion, public Dialed {
  public:
   OutgoingCall(std::shared_ptr<Core> core, std::string addr, std::uint64_t timeout_ms,
                CallDone done)
-      : core_(std::move(core)),
+      : DialedQuestion(core->reactions),
+        core_(std::move(core)),
         addr_(std::move(addr)),
         timeout_ms_(timeout_ms),
         began_at_ms_(core_->now_ms),
@@ -58,9 +55,8 @@ class OutgoingCall final : public grpc::ClientUnaryReactor, public Dialed {
   void start(const CallRequest& request);
   void tick() override;
   void break_off(std::string reason) override;  // done hears of it at once
-  void OnDone(const grpc::Status& status) override;
-
  private:
+  void on_done(const grpc::Status& status) override;
   void settle(Result<CallReply> result);
   [[nodiscard]] Result<CallReply> result_of(const grpc::Status& status) const;
   [[nodiscard]] Error failure(const std::string& reason) const;
@@ -69,10 +65,7 @@ class OutgoingCall final : public grpc::ClientUnaryReactor, public Dialed {
   const std::string addr_;
   const std::uint64_t timeout_ms_;
   const std::uint64_t began_at_ms_;
-  Order order_;
-  grpc::ClientContext context_;
   grpc::ByteBuffer request_;
-  grpc::ByteBuffer reply_;
 
   std::mutex mutex_;
   CallDone done_;  // until it was called
@@ -87,9 +80,7 @@ inline void OutgoingCall::start(const CallRequest& request) {
       open_channel(addr_, security, channel_arguments(kMaxCallSizeBytes, kMaxCallSizeBytes));
   say_secret(context_, security);
   context_.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms_));
-  grpc::GenericStub(channel).PrepareUnaryCall(&context_, kCallMethod, {}, &request_, &reply_, this);
-  order_.before_operation();
-  StartCall();
+  ask(channel, kCallMethod, request_);
 }
 
 // gRPC's own deadline comes first; but it may sit on a call whose connection takes nothing.
@@ -104,8 +95,7 @@ inline void OutgoingCall::break_off(std::string reason) {
   settle(failure(reason));
 }
 
-inline void OutgoingCall::OnDone(const grpc::Status& status) {
-  order_.in_reaction();
+inline void OutgoingCall::on_done(const grpc::Status& status) {
   settle(result_of(status));
   core_->let_go_of(*this);
 }
@@ -129,7 +119,7 @@ inline Result<CallReply> OutgoingCall::result_of(const grpc::Status& status) con
     return failure("no answer within " + std::to_string(timeout_ms_) + " ms");
   }
   if (!status.ok()) return failure(explained(status.error_message(), core_->options.security));
-  Result<CallReply> reply = decoded(reply_, codec::decode_call_reply);
+  Result<CallReply> reply = decoded(answer_, codec::decode_call_reply);
   if (!reply) return failure(reply.error().text);
   return reply;
 }
@@ -142,21 +132,23 @@ inline Error OutgoingCall::failure(const std::string& reason) const {
 
 // Reads one message, writes one. After the read begins there is one more operation, the end of the
 // call with the answer or without: whoever sets finished_ does it.
-class IncomingCall final : public grpc::ServerGenericBidiReactor,
+class IncomingCall final : public AcceptedStream,
                            public std::enable_shared_from_this<IncomingCall> {
  public:
-  IncomingCall(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
-      : core_(std::move(core)), from_(context->peer()), began_at_ms_(core_->now_ms) {}
+  IncomingCall(std::shared_ptr<Core> core, std::unique_ptr<Arrival> arrival)
+      : AcceptedStream(core->reactions, std::move(arrival)),
+        core_(std::move(core)),
+        from_(context().peer()),
+        began_at_ms_(core_->now_ms) {}
 
   void start();  // reads
   void tick();
   void end(const std::string& reason, grpc::StatusCode code);  // any thread
 
-  void OnReadDone(bool ok) override;
-  void OnCancel() override { end("the caller is gone", grpc::StatusCode::CANCELLED); }
-  void OnDone() override;
-
  private:
+  void on_read(bool ok) override;
+  void on_cancelled() override { end("the caller is gone", grpc::StatusCode::CANCELLED); }
+  void on_done() override;
   [[nodiscard]] Result<CallRequest> request() const;
   void answer(const CallReply& reply);
   [[nodiscard]] bool finish_once();
@@ -164,7 +156,6 @@ class IncomingCall final : public grpc::ServerGenericBidiReactor,
   const std::shared_ptr<Core> core_;
   const std::string from_;
   const std::uint64_t began_at_ms_;
-  Order order_;
   grpc::ByteBuffer in_;
   grpc::ByteBuffer out_;  // belongs to whoever set finished_
 
@@ -173,10 +164,7 @@ class IncomingCall final : public grpc::ServerGenericBidiReactor,
   bool finished_ = false;
 };
 
-inline void IncomingCall::start() {
-  order_.before_operation();
-  StartRead(&in_);
-}
+inline void IncomingCall::start() { read(in_); }
 
 inline void IncomingCall::tick() {
   bool asked = false;
@@ -198,8 +186,7 @@ inline bool IncomingCall::finish_once() {
 
 inline void IncomingCall::end(const std::string& reason, grpc::StatusCode code) {
   if (!finish_once()) return;
-  order_.before_operation();
-  Finish({code, reason});
+  finish({code, reason});
 }
 
 inline Result<CallRequest> IncomingCall::request() const {
@@ -207,8 +194,7 @@ inline Result<CallRequest> IncomingCall::request() const {
   return decoded(in_, codec::decode_call_request);
 }
 
-inline void IncomingCall::OnReadDone(bool ok) {
-  order_.in_reaction();
+inline void IncomingCall::on_read(bool ok) {
   if (!ok) return end("no request came", grpc::StatusCode::INVALID_ARGUMENT);
   Result<CallRequest> asked = request();
   in_.Clear();
@@ -232,12 +218,10 @@ inline void IncomingCall::answer(const CallReply& reply) {
   codec::encode(reply, bytes);
   if (!finish_once()) return;
   out_ = to_buffer(std::move(bytes));
-  order_.before_operation();
-  StartWriteAndFinish(&out_, {}, grpc::Status::OK);
+  write_and_finish(out_);
 }
 
-inline void IncomingCall::OnDone() {
-  order_.in_reaction();
+inline void IncomingCall::on_done() {
   const std::shared_ptr<Core> core = core_;
   std::shared_ptr<IncomingCall> self;
   const std::lock_guard lock(core->mutex);

@@ -8,9 +8,7 @@
 #ifndef SESHAT_PEER_INCOMING_HPP
 #define SESHAT_PEER_INCOMING_HPP
 
-#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
 #include <grpcpp/support/status.h>
 
 #include <cstdint>
@@ -19,21 +17,22 @@
 #include <string>
 #include <utility>
 
+#include "seshat/peer_reactor.hpp"
 #include "seshat/peer_stream.hpp"
 
 namespace seshat::peer_detail {
 
-class IncomingStream : public grpc::ServerGenericBidiReactor {
+class IncomingStream : public AcceptedStream {
  public:
   void start();  // reads
   // Any thread. The first reason stays.
   void end(std::string reason, grpc::StatusCode code);
 
  protected:
-  IncomingStream(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
-      : core_(std::move(core)),
-        context_(context),
-        from_(context->peer()),
+  IncomingStream(std::shared_ptr<Core> core, std::unique_ptr<Arrival> arrival)
+      : AcceptedStream(core->reactions, std::move(arrival)),
+        core_(std::move(core)),
+        from_(context().peer()),
         began_at_ms_(core_->now_ms) {}
 
   // It is ending, and Finish may follow when this returns.
@@ -45,9 +44,7 @@ class IncomingStream : public grpc::ServerGenericBidiReactor {
   void cancel(std::string reason);
 
   const std::shared_ptr<Core> core_;
-  grpc::GenericCallbackServerContext* const context_;  // valid with a claim
   const std::string from_;
-  Order order_;
   grpc::ByteBuffer in_;   // the outstanding read's
   grpc::ByteBuffer out_;  // belongs to whoever set writing_
 
@@ -67,10 +64,7 @@ class IncomingStream : public grpc::ServerGenericBidiReactor {
 // Bodies
 // =================================================================================================
 
-inline void IncomingStream::start() {
-  order_.before_operation();
-  StartRead(&in_);
-}
+inline void IncomingStream::start() { read(in_); }
 
 inline bool IncomingStream::claim() {
   const std::lock_guard lock(mutex_);
@@ -87,8 +81,7 @@ inline void IncomingStream::give_back() {
     finished_ = true;
     if (code_ != grpc::StatusCode::OK) status = {code_, reason_};
   }
-  order_.before_operation();
-  Finish(std::move(status));
+  finish(status);
 }
 
 inline void IncomingStream::end(std::string reason, grpc::StatusCode code) {
@@ -106,7 +99,7 @@ inline void IncomingStream::end(std::string reason, grpc::StatusCode code) {
 
 inline void IncomingStream::cancel(std::string reason) {
   if (!claim()) return;
-  context_->TryCancel();
+  context().TryCancel();
   end(std::move(reason), grpc::StatusCode::CANCELLED);
   give_back();
 }

@@ -12,8 +12,6 @@
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
 #include <grpcpp/support/status.h>
 
 #include <algorithm>
@@ -32,6 +30,7 @@
 #include "seshat/peer_credentials.hpp"
 #include "seshat/peer_incoming.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_reactor.hpp"
 #include "seshat/peer_snapshot_receiver.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/raft.hpp"
@@ -43,28 +42,27 @@ namespace seshat::peer_detail {
 // ---- A peer's stream to us ----------------------------------------------------------------------
 
 //   silent ── Hello ──> asking ── answer ──> accepted ───────┐
-//                          └──────────> refused, reply sent ─┴──> ending ──> Finish ──> OnDone
+//                          └──────────> refused, reply sent ─┴──> ending ──> finish ──> on_done
 class Incoming final : public IncomingStream, public std::enable_shared_from_this<Incoming> {
  public:
-  Incoming(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
-      : IncomingStream(std::move(core), context) {}
+  Incoming(std::shared_ptr<Core> core, std::unique_ptr<Arrival> arrival)
+      : IncomingStream(std::move(core), std::move(arrival)) {}
 
   void tick();
-
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnDone() override;
 
  private:
   enum class State : std::uint8_t { kSilent, kAsking, kAccepted, kRefused };
 
+  void on_read(bool ok) override;
+  void on_written(bool ok) override;
+  void on_done() override;
   // These return what is wrong with what was read, if something is.
   [[nodiscard]] std::optional<std::string> receive();
   [[nodiscard]] std::optional<std::string> receive_hello(Frame frame);
   void count_received(std::size_t size_bytes);
   void answer(HelloReply reply);
   void enter();
-  void write(const Frame& frame);
+  void send(const Frame& frame);
 
   // Where what it sends is counted, if we dial it; looked up when the peers have changed. Of
   // whoever reacts to a read.
@@ -97,18 +95,16 @@ inline void Incoming::tick() {
       ++claims_;
     }
   }
-  broken != nullptr ? cancel(broken) : write({});
+  broken != nullptr ? cancel(broken) : send({});
 }
 
-// With a claim, and writing_ set: OnWriteDone gives both back.
-inline void Incoming::write(const Frame& frame) {
+// With a claim, and writing_ set: on_written gives both back.
+inline void Incoming::send(const Frame& frame) {
   out_ = to_buffer(encoded(frame));
-  order_.before_operation();
-  StartWrite(&out_);
+  write(out_);
 }
 
-inline void Incoming::OnWriteDone(bool) {  // of a failed one the read hears as well
-  order_.in_reaction();
+inline void Incoming::on_written(bool) {  // of a failed one the read hears as well
   {
     const std::lock_guard lock(mutex_);
     writing_ = false;
@@ -117,8 +113,7 @@ inline void Incoming::OnWriteDone(bool) {  // of a failed one the read hears as 
   give_back();
 }
 
-inline void Incoming::OnReadDone(bool ok) {
-  order_.in_reaction();
+inline void Incoming::on_read(bool ok) {
   if (!ok) return end("the stream ended", grpc::StatusCode::CANCELLED);
   if (const std::optional<std::string> fault = receive()) {
     core_->complain("ended a stream from a peer: " + *fault, peer_, from_);
@@ -194,7 +189,7 @@ inline void Incoming::answer(HelloReply reply) {
   if (reply.self.node_id == NodeId{}) reply.self = core_->current_hello().value_or(Hello{});
   Frame frame;
   frame.hello_reply = std::move(reply);
-  write(frame);
+  send(frame);
 }
 
 // Takes the place of an older stream of the same peer, and has the peer dialed: it is there.
@@ -216,8 +211,7 @@ inline void Incoming::enter() {
   core_->wake_dialer();
 }
 
-inline void Incoming::OnDone() {
-  order_.in_reaction();
+inline void Incoming::on_done() {
   const std::shared_ptr<Core> core = core_;
   std::shared_ptr<Incoming> self;
   bool was_up = false;
@@ -241,39 +235,48 @@ inline void Incoming::OnDone() {
 // ---- Where peers' streams arrive ----------------------------------------------------------------
 
 // A stream that ends before it began.
-class TurnedAway final : public grpc::ServerGenericBidiReactor {
+class TurnedAway final : public AcceptedStream {
  public:
-  explicit TurnedAway(const std::string& why,
-                      grpc::StatusCode code = grpc::StatusCode::UNAVAILABLE) {
-    Finish({code, why});
+  TurnedAway(std::shared_ptr<Reactions> reactions, std::unique_ptr<Arrival> arrival,
+             const grpc::Status& why)
+      : AcceptedStream(std::move(reactions), std::move(arrival)) {
+    finish(why);
   }
-  void OnDone() override { delete this; }
+
+ private:
+  void on_done() override { delete this; }
 };
 
-class Listener final : public grpc::CallbackGenericService {
+class Listener final {
  public:
   explicit Listener(std::shared_ptr<Core> core) : core_(std::move(core)) {}
 
-  // False: can't listen there.
+  // Sets Core's reactions. False: can't listen there.
   [[nodiscard]] bool start();
-  // Ends all streams and connections; returns when gRPC is done with the streams.
+  // Ends all streams and connections; returns when gRPC is done with the streams, and nothing comes
+  // here any more.
   void stop();
   [[nodiscard]] int port() const { return port_; }
 
-  grpc::ServerGenericBidiReactor* CreateReactor(
-      grpc::GenericCallbackServerContext* context) override;
-
  private:
-  // With Core's lock.
-  [[nodiscard]] grpc::ServerGenericBidiReactor* take_stream(
-      grpc::GenericCallbackServerContext* context);
-  [[nodiscard]] grpc::ServerGenericBidiReactor* take_call(
-      grpc::GenericCallbackServerContext* context);
-  [[nodiscard]] grpc::ServerGenericBidiReactor* take_snapshot(
-      grpc::GenericCallbackServerContext* context);
+  struct Room {
+    std::size_t most;
+    const char* full;  // what is said then
+  };
+
+  void accept();
+  void take_next(bool ok);
+  void end_accepting();
+  template <class Stream>
+  void take(std::unique_ptr<Arrival> arrival, std::map<Stream*, std::shared_ptr<Stream>>& kept,
+            Room room);
+  void turn_away(std::unique_ptr<Arrival> arrival, const grpc::Status& why);
+  [[nodiscard]] std::size_t accepted() const;
 
   const std::shared_ptr<Core> core_;
+  grpc::AsyncGenericService service_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Arrival> next_;  // of the reactions' thread, once there is one
   int port_ = 0;
 };
 
@@ -287,7 +290,8 @@ inline bool Listener::start() {
   keep_grpc_words(options.security);
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.listen_addr, server_credentials(options.security), &port_);
-  builder.RegisterCallbackGenericService(this);
+  builder.RegisterAsyncGenericService(&service_);
+  core_->reactions = std::make_shared<Reactions>(builder.AddCompletionQueue());
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // or two nodes could share the port
   // Rids us of connections whose other end is gone; streams have their own, quicker check.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
@@ -299,57 +303,87 @@ inline bool Listener::start() {
   builder.SetMaxReceiveMessageSize(static_cast<int>(
       std::max(max_frame_size_bytes(options.limits), max_chunk_size_bytes(options.limits))));
   server_ = builder.BuildAndStart();
-  return server_ != nullptr && port_ != 0;
+  if (server_ == nullptr || port_ == 0) {
+    core_->reactions->close();
+    core_->reactions->run();
+    return false;
+  }
+  core_->accepting = true;
+  core_->reactions->enter();
+  accept();
+  return true;
 }
 
 inline void Listener::stop() {
   if (!server_) return;
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(kShutdownMs));
+  std::unique_lock lock(core_->mutex);
+  core_->changed.wait(lock, [&] { return !core_->accepting; });
 }
 
-inline grpc::ServerGenericBidiReactor* Listener::CreateReactor(
-    grpc::GenericCallbackServerContext* context) {
-  if (const auto why = why_not_let_in(context->client_metadata(), core_->options.security)) {
-    core_->complain_rarely("turned a node away: " + *why, context->peer());
-    return new TurnedAway(*why, grpc::StatusCode::UNAUTHENTICATED);
+// With an entry to the reactions, which the call that comes takes over.
+inline void Listener::accept() {
+  next_ = std::make_unique<Arrival>([this](bool ok) { take_next(ok); });
+  grpc::ServerCompletionQueue* queue = core_->reactions->queue();
+  service_.RequestCall(&next_->context, &next_->stream, queue, queue, next_->come.tag());
+}
+
+inline void Listener::take_next(bool ok) {
+  std::unique_ptr<Arrival> arrival = std::move(next_);
+  if (!ok) return end_accepting();
+  core_->reactions->enter();
+  accept();
+  const grpc::GenericServerContext& context = arrival->context;
+  if (const auto why = why_not_let_in(context.client_metadata(), core_->options.security)) {
+    core_->complain_rarely("turned a node away: " + *why, context.peer());
+    turn_away(std::move(arrival), {grpc::StatusCode::UNAUTHENTICATED, *why});
+  } else if (context.method() == kMethod) {
+    take(std::move(arrival), core_->incoming,
+         {accepted() + kMaxStrangers, "too many streams wait for a handshake"});
+  } else if (context.method() == kCallMethod) {
+    take(std::move(arrival), core_->calls, {kMaxCalls, "too many calls are under way there"});
+  } else if (context.method() == kSnapshotMethod) {
+    take(std::move(arrival), core_->receiving,
+         {kMaxIncomingSnapshots, "too many snapshots are being received there"});
+  } else {
+    turn_away(std::move(arrival), {grpc::StatusCode::UNIMPLEMENTED, ""});
   }
+}
+
+inline void Listener::end_accepting() {
+  core_->reactions->leave();
   const std::lock_guard lock(core_->mutex);
-  if (core_->stopping()) return new TurnedAway("the node is stopping");
-  if (context->method() == kMethod) return take_stream(context);
-  if (context->method() == kCallMethod) return take_call(context);
-  if (context->method() == kSnapshotMethod) return take_snapshot(context);
-  return CallbackGenericService::CreateReactor(context);
+  core_->accepting = false;
+  core_->changed.notify_all();
 }
 
-inline grpc::ServerGenericBidiReactor* Listener::take_stream(
-    grpc::GenericCallbackServerContext* context) {
-  if (core_->incoming.size() >= core_->accepted.size() + kMaxStrangers) {
-    return new TurnedAway("too many streams wait for a handshake");
+inline void Listener::turn_away(std::unique_ptr<Arrival> arrival, const grpc::Status& why) {
+  new TurnedAway(core_->reactions, std::move(arrival), why);  // deletes itself
+}
+
+inline std::size_t Listener::accepted() const {
+  const std::lock_guard lock(core_->mutex);
+  return core_->accepted.size();
+}
+
+template <class Stream>
+void Listener::take(std::unique_ptr<Arrival> arrival,
+                    std::map<Stream*, std::shared_ptr<Stream>>& kept, Room room) {
+  std::shared_ptr<Stream> stream;
+  const char* refusal = nullptr;
+  {
+    const std::lock_guard lock(core_->mutex);
+    if (core_->stopping()) {
+      refusal = "the node is stopping";
+    } else if (kept.size() >= room.most) {
+      refusal = room.full;
+    } else {
+      stream = std::make_shared<Stream>(core_, std::move(arrival));
+      kept.emplace(stream.get(), stream);
+    }
   }
-  const auto stream = std::make_shared<Incoming>(core_, context);
-  core_->incoming.emplace(stream.get(), stream);
-  stream->start();  // begins when gRPC has taken what is returned
-  return stream.get();
-}
-
-inline grpc::ServerGenericBidiReactor* Listener::take_call(
-    grpc::GenericCallbackServerContext* context) {
-  if (core_->calls.size() >= kMaxCalls) return new TurnedAway("too many calls are under way there");
-  const auto call = std::make_shared<IncomingCall>(core_, context);
-  core_->calls.emplace(call.get(), call);
-  call->start();
-  return call.get();
-}
-
-inline grpc::ServerGenericBidiReactor* Listener::take_snapshot(
-    grpc::GenericCallbackServerContext* context) {
-  if (core_->receiving.size() >= kMaxIncomingSnapshots) {
-    return new TurnedAway("too many snapshots are being received there");
-  }
-  const auto stream = std::make_shared<IncomingSnapshotStream>(core_, context);
-  core_->receiving.emplace(stream.get(), stream);
+  if (!stream) return turn_away(std::move(arrival), {grpc::StatusCode::UNAVAILABLE, refusal});
   stream->start();
-  return stream.get();
 }
 
 }  // namespace seshat::peer_detail

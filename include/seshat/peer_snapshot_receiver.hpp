@@ -15,9 +15,7 @@
 #ifndef SESHAT_PEER_SNAPSHOT_RECEIVER_HPP
 #define SESHAT_PEER_SNAPSHOT_RECEIVER_HPP
 
-#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
 #include <grpcpp/support/status.h>
 
 #include <cstddef>
@@ -34,6 +32,7 @@
 #include "seshat/peer_codec.hpp"
 #include "seshat/peer_incoming.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_reactor.hpp"
 #include "seshat/peer_stream.hpp"
 #include "seshat/records.hpp"
 #include "seshat/result.hpp"
@@ -46,19 +45,18 @@ inline constexpr std::size_t kMaxOfferSizeBytes = 1 << 20;  // it holds the memb
 class IncomingSnapshotStream final : public IncomingStream,
                                      public std::enable_shared_from_this<IncomingSnapshotStream> {
  public:
-  IncomingSnapshotStream(std::shared_ptr<Core> core, grpc::GenericCallbackServerContext* context)
-      : IncomingStream(std::move(core), context) {}
+  IncomingSnapshotStream(std::shared_ptr<Core> core, std::unique_ptr<Arrival> arrival)
+      : IncomingStream(std::move(core), std::move(arrival)) {}
 
   void tick();
   // Ends in favour of a newer stream with the same writer: nobody is told.
   void hand_over();
 
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override { end("the sender is gone", grpc::StatusCode::CANCELLED); }
-  void OnDone() override;
-
  private:
+  void on_read(bool ok) override;
+  void on_written(bool ok) override;
+  void on_cancelled() override { end("the sender is gone", grpc::StatusCode::CANCELLED); }
+  void on_done() override;
   enum class State : std::uint8_t { kSilent, kAsking, kWaiting, kTaking, kFinishing, kComplete };
 
   void on_ending() override { let_go(); }
@@ -76,7 +74,7 @@ class IncomingSnapshotStream final : public IncomingStream,
   void spend(const std::shared_ptr<SnapshotWriter>& writer);  // it is complete, or has failed
 
   // On a slow thread, with a claim and working_ set.
-  void write(const SnapshotChunk& chunk);
+  void take_in(const SnapshotChunk& chunk);
   [[nodiscard]] bool write_rows(const SnapshotChunk& chunk);
   void go_on(std::uint64_t number);
   void finish();
@@ -150,8 +148,7 @@ inline void IncomingSnapshotStream::tick() {
   waiting ? begin() : write_next();
 }
 
-inline void IncomingSnapshotStream::OnReadDone(bool ok) {
-  order_.in_reaction();
+inline void IncomingSnapshotStream::on_read(bool ok) {
   if (!ok) return end("the stream ended", grpc::StatusCode::CANCELLED);
   bool offered = false;
   {
@@ -168,8 +165,7 @@ inline void IncomingSnapshotStream::break_rule(const std::string& fault) {
   refuse(fault);
 }
 
-inline void IncomingSnapshotStream::OnDone() {
-  order_.in_reaction();
+inline void IncomingSnapshotStream::on_done() {
   const std::shared_ptr<Core> core = core_;
   std::shared_ptr<IncomingSnapshotStream> self;
   const std::lock_guard lock(core->mutex);
@@ -208,12 +204,10 @@ inline void IncomingSnapshotStream::write_next() {
     ++claims_;
   }
   out_ = to_buffer(std::move(bytes));
-  order_.before_operation();
-  StartWrite(&out_);
+  write(out_);
 }
 
-inline void IncomingSnapshotStream::OnWriteDone(bool) {  // of a failed one OnCancel hears
-  order_.in_reaction();
+inline void IncomingSnapshotStream::on_written(bool) {  // of a failed one on_cancelled hears
   {
     const std::lock_guard lock(mutex_);
     writing_ = false;
@@ -347,14 +341,14 @@ inline std::optional<std::string> IncomingSnapshotStream::receive_chunk() {
     ++claims_;
   }
   const bool posted = core_->post_slow(
-      [self = shared_from_this(), chunk = std::move(*chunk)] { self->write(chunk); });
+      [self = shared_from_this(), chunk = std::move(*chunk)] { self->take_in(chunk); });
   if (posted) return std::nullopt;
   stop_working();
   give_back();
   return std::nullopt;
 }
 
-inline void IncomingSnapshotStream::write(const SnapshotChunk& chunk) {
+inline void IncomingSnapshotStream::take_in(const SnapshotChunk& chunk) {
   const bool written = write_rows(chunk);
   if (written && chunk.last) finish();
   stop_working();

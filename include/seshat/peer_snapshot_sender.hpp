@@ -106,11 +106,13 @@ class OutgoingSnapshot final : public SnapshotTransfer,
 };
 
 // One attempt. Its end is noticed and handled as that of Outgoing (peer_stream.hpp).
-class SnapshotStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
-                             public Dialed {
+class SnapshotStream final : public DialedStream, public Dialed {
  public:
   SnapshotStream(std::shared_ptr<Core> core, std::shared_ptr<OutgoingSnapshot> transfer)
-      : core_(std::move(core)), transfer_(std::move(transfer)), began_at_ms_(core_->now_ms) {}
+      : DialedStream(core->reactions),
+        core_(std::move(core)),
+        transfer_(std::move(transfer)),
+        began_at_ms_(core_->now_ms) {}
 
   void start(const std::string& addr, std::string offer);
   void tick() override;
@@ -120,11 +122,10 @@ class SnapshotStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, gr
   [[nodiscard]] std::optional<std::string> wanted_after() const;
   void push(SnapshotRows rows, std::uint64_t checksum);
 
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnDone(const grpc::Status& status) override;
-
  private:
+  void on_read(bool ok) override;
+  void on_written(bool ok) override;
+  void on_done(const grpc::Status& status) override;
   void write_next();
   void take(const SnapshotReply& reply);
   [[nodiscard]] bool go_on(const SnapshotReply& reply);
@@ -134,8 +135,6 @@ class SnapshotStream final : public grpc::ClientBidiReactor<grpc::ByteBuffer, gr
 
   const std::shared_ptr<Core> core_;
   const std::shared_ptr<OutgoingSnapshot> transfer_;
-  Order order_;
-  grpc::ClientContext context_;
   grpc::ByteBuffer in_;   // the outstanding read's
   grpc::ByteBuffer out_;  // belongs to whoever set writing_
 
@@ -347,13 +346,9 @@ inline void SnapshotStream::start(const std::string& addr, std::string offer) {
   const auto channel = open_channel(
       addr, security,
       channel_arguments(kMaxSnapshotReplySizeBytes, max_chunk_size_bytes(core_->options.limits)));
-  grpc::GenericStub(channel).PrepareBidiStreamingCall(&context_, kSnapshotMethod, {}, this);
   out_ = to_buffer(std::move(offer));
-  AddHold();  // for writes that begin on other threads; lose() or OnWriteDone() removes it
-  order_.before_operation();
-  StartWrite(&out_);
-  StartRead(&in_);
-  StartCall();
+  hold();  // for writes that begin on other threads; lose() or on_written() removes it
+  begin(channel, kSnapshotMethod, out_, in_);
 }
 
 inline void SnapshotStream::tick() {
@@ -420,28 +415,24 @@ inline void SnapshotStream::write_next() {
   codec::encode(chunk, bytes);
   transfer_->count_sent(bytes.size());
   out_ = to_buffer(std::move(bytes));
-  order_.before_operation();
-  StartWrite(&out_);
+  write(out_);
 }
 
-inline void SnapshotStream::OnWriteDone(bool) {  // of a failed one the read hears as well
-  order_.in_reaction();
+inline void SnapshotStream::on_written(bool) {  // of a failed one the read hears as well
   bool last = false;
   {
     const std::lock_guard lock(mutex_);
     writing_ = false;
     last = lost_;
   }
-  last ? RemoveHold() : write_next();
+  last ? release() : write_next();
 }
 
-inline void SnapshotStream::OnReadDone(bool ok) {
-  order_.in_reaction();
+inline void SnapshotStream::on_read(bool ok) {
   if (!ok) return lose();
   Result<SnapshotReply> reply = decoded(in_, codec::decode_snapshot_reply);
   reply ? take(*reply) : break_off(reply.error().text);
-  order_.before_operation();
-  StartRead(&in_);  // fails at once when the stream was broken off
+  read(in_);  // fails at once when the stream was broken off
 }
 
 inline void SnapshotStream::take(const SnapshotReply& reply) {
@@ -482,11 +473,10 @@ inline void SnapshotStream::lose() {
     idle = !writing_;
   }
   context_.TryCancel();  // so that a write that is still out comes back
-  if (idle) RemoveHold();
+  if (idle) release();
 }
 
-inline void SnapshotStream::OnDone(const grpc::Status& status) {
-  order_.in_reaction();
+inline void SnapshotStream::on_done(const grpc::Status& status) {
   const bool too_old = status.error_code() == grpc::StatusCode::UNIMPLEMENTED;
   if (too_old) {
     settle("it takes no snapshots, its version of seshat is too old: update it", true);

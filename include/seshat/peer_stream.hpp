@@ -6,27 +6,22 @@
 //         ── Frame{messages} ────────────> on_frame       one frame a write: all that gathered
 //         <──────────── Frame{} ──────────                a sign of life
 //
-// gRPC's generic callback API carries the bytes of peer_codec.hpp: no generated code, no protobuf class.
-// A call object (a "reactor") belongs to gRPC until its OnDone; Core keeps it alive until then, and
-// Core outlives every one of them.
+// gRPC's generic API carries the bytes of peer_codec.hpp: no generated code, no protobuf class. A call
+// object (a "reactor", peer_reactor.hpp) belongs to gRPC until its on_done; Core keeps it alive until
+// then, and Core outlives every one of them.
 //
-// Keeps:    one write at a time on a stream; its bytes live until OnWriteDone. No lock is held
+// Keeps:    one write at a time on a stream; its bytes live until on_written. No lock is held
 //           while a call on a stream or of PeerEvents is made, or while a frame is encoded.
 // Dialing:  every attempt has a channel, a connection and a name lookup of its own. None of gRPC's
 //           backoff (up to 120 s) outlives it, and a new stream never lands on a dead connection.
 // Liveness: time is counted in ticks, and a late tick counts once: a process that was stopped for a
 //           while doesn't take its own pause for the silence of others.
-// Threads:  as peer.hpp says. Needs: peer_codec.hpp, log.hpp, peer_link.hpp; libgrpc++.
-//           Beside peer_listener.hpp the only header that includes gRPC.
+// Threads:  as peer.hpp says. Needs: peer_codec.hpp, log.hpp, peer_link.hpp, peer_reactor.hpp; libgrpc++.
 #ifndef SESHAT_PEER_STREAM_HPP
 #define SESHAT_PEER_STREAM_HPP
 
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/channel_arguments.h>
-#include <grpcpp/support/client_callback.h>
 #include <grpcpp/support/slice.h>
 #include <grpcpp/support/status.h>
 
@@ -50,6 +45,7 @@
 #include "seshat/peer_codec.hpp"
 #include "seshat/peer_credentials.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_reactor.hpp"
 #include "seshat/peer_security.hpp"
 #include "seshat/raft.hpp"
 #include "seshat/records.hpp"
@@ -108,18 +104,6 @@ auto decoded(const grpc::ByteBuffer& buffer, Decode decode) -> decltype(decode("
 inline Result<Frame> to_frame(const grpc::ByteBuffer& buffer) {
   return decoded(buffer, codec::decode_frame);
 }
-
-// gRPC runs a reaction after the operation that it answers, often on another thread. It keeps that
-// order in its own way, which a tool that doesn't see into gRPC (ThreadSanitizer) misses. This says
-// it again, at the cost of one atomic addition.
-class Order {
- public:
-  void before_operation() { turns_.fetch_add(1, std::memory_order_release); }
-  void in_reaction() const { static_cast<void>(turns_.load(std::memory_order_acquire)); }
-
- private:
-  std::atomic<std::uint64_t> turns_ = 0;
-};
 
 inline std::size_t max_frame_size_bytes(const PeerQueueLimits& limits) {
   const std::size_t size_bytes = limits.max_message_size_bytes + limits.frame_size_bytes;
@@ -188,18 +172,20 @@ struct Core : std::enable_shared_from_this<Core> {
   const std::uint64_t sign_of_life_ms;  // for how long a direction may be quiet
   // Grows with each change of `peers`, so that a stream knows when to look again.
   std::atomic<std::uint64_t> peers_version = 1;
+  // Since the listener started; outlives the channel if gRPC holds on to a call.
+  std::shared_ptr<Reactions> reactions;
   // Moves on by tick_ms with each turn of the timer, so it stands still while the process does.
   std::atomic<std::uint64_t> now_ms = 0;
 
   std::mutex mutex;  // guards all below; never held together with a peer's or a stream's
   std::condition_variable changed;
   bool dial_now = false;
-  bool ended = false;  // the timer's thread is done
+  bool accepting = false;  // gRPC has an Arrival, for the next call to us
+  bool ended = false;      // the reactions' thread is done
   std::optional<Hello> hello;
   std::shared_ptr<const PeerMap> peers;  // never changed, but replaced
   // What gRPC is not done with; this keeps it alive.
   std::map<Dialed*, std::shared_ptr<Dialed>> outgoing;
-  std::vector<std::shared_ptr<Dialed>> finished;  // for the timer's thread to let go of
   std::map<Incoming*, std::shared_ptr<Incoming>> incoming;
   std::map<IncomingCall*, std::shared_ptr<IncomingCall>> calls;
   std::map<OutgoingSnapshot*, std::shared_ptr<OutgoingSnapshot>> sending;
@@ -217,7 +203,7 @@ struct Core : std::enable_shared_from_this<Core> {
   void wake_dialer();
   // False: too late for something new.
   [[nodiscard]] bool keep(const std::shared_ptr<Dialed>& begun);
-  void let_go_of(Dialed& ended);  // gRPC is done with it; the timer's thread destroys it
+  void let_go_of(Dialed& ended);  // gRPC is done with it, and it is destroyed
   // For work that waits for the disk. False: too late.
   [[nodiscard]] bool post_slow(WorkPool::Work work);
   // Lets go of something whose destructor may wait for the disk.
@@ -328,9 +314,12 @@ inline bool Core::keep(const std::shared_ptr<Dialed>& begun) {
 
 inline void Core::let_go_of(Dialed& ended) {
   const std::shared_ptr<Core> self = shared_from_this();  // `ended` may be what keeps this
+  std::shared_ptr<Dialed> last;
   const std::lock_guard lock(mutex);
-  finished.push_back(std::move(outgoing.at(&ended)));
-  outgoing.erase(&ended);
+  const auto place = outgoing.find(&ended);
+  last = std::move(place->second);
+  outgoing.erase(place);
+  dial_now = true;
   changed.notify_all();
 }
 
@@ -405,17 +394,17 @@ inline void Core::drop_foreign(NodeId from, Frame& frame) {
 // ---- Our stream to a peer -----------------------------------------------------------------------
 
 //   start ──> dialing ── accepted ──> up ──┐
-//                └── refused, silent ──────┴──> lost: a read failed ──> OnDone: settled
+//                └── refused, silent ──────┴──> lost: a read failed ──> on_done: settled
 //
 // A read is always outstanding until one fails, so that is how every end is noticed; break_off()
 // just cancels. A cancelled call may yet stay for long, when the connection takes nothing and gRPC
 // holds a write that it has begun: so what doesn't end soon is settled without it, and left behind
 // until TCP gives up.
-class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
-                       public Dialed {
+class Outgoing final : public DialedStream, public Dialed {
  public:
   Outgoing(std::shared_ptr<Core> core, std::shared_ptr<Peer> peer)
-      : core_(std::move(core)),
+      : DialedStream(core->reactions),
+        core_(std::move(core)),
         kept_peer_(std::move(peer)),
         peer_(*kept_peer_),
         began_at_ms_(core_->now_ms) {}
@@ -428,11 +417,11 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   void send_away(std::string reason);
   [[nodiscard]] bool occupies(NodeId peer) const override;
 
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnDone(const grpc::Status& status) override;
-
  private:
+  void on_read(bool ok) override;
+  void on_written(bool ok) override;
+  void on_done(const grpc::Status& status) override;
+
   // Refused by the node; turned away before it was asked, for the secret.
   enum class State : std::uint8_t { kDialing, kUp, kRefused, kTurnedAway };
 
@@ -444,8 +433,6 @@ class Outgoing final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::By
   const std::shared_ptr<Core> core_;
   const std::shared_ptr<Peer> kept_peer_;
   Peer& peer_;
-  Order order_;
-  grpc::ClientContext context_;
   grpc::ByteBuffer in_;   // the outstanding read's
   grpc::ByteBuffer out_;  // belongs to whoever set writing_
 
@@ -497,15 +484,11 @@ inline void Outgoing::start(const Hello& hello) {
   const auto channel =
       open_channel(peer_.addr, security, channel_arguments(kMaxHelloSizeBytes, max_frame));
   say_secret(context_, security);
-  grpc::GenericStub(channel).PrepareBidiStreamingCall(&context_, kMethod, {}, this);
   Frame frame;
   frame.hello = hello;
   out_ = to_buffer(encoded(frame));
-  AddHold();  // for writes that begin on other threads; lose() or OnWriteDone() removes it
-  order_.before_operation();
-  StartWrite(&out_);
-  StartRead(&in_);
-  StartCall();
+  hold();  // for writes that begin on other threads; lose() or on_written() removes it
+  begin(channel, kMethod, out_, in_);
 }
 
 inline void Outgoing::write_next() {
@@ -525,19 +508,17 @@ inline void Outgoing::write_next() {
     peer_.link.count_sent(frame->messages.size(), bytes.size());
   }
   out_ = to_buffer(std::move(bytes));
-  order_.before_operation();
-  StartWrite(&out_);
+  write(out_);
 }
 
-inline void Outgoing::OnWriteDone(bool) {  // of a failed one the read hears as well
-  order_.in_reaction();
+inline void Outgoing::on_written(bool) {  // of a failed one the read hears as well
   bool last = false;
   {
     const std::lock_guard lock(peer_.mutex);
     writing_ = false;
     last = lost_;
   }
-  last ? RemoveHold() : write_next();
+  last ? release() : write_next();
 }
 
 inline void Outgoing::tick() {
@@ -585,8 +566,7 @@ inline bool Outgoing::occupies(NodeId peer) const {
   return peer_.id == peer && peer_.current().get() == this;
 }
 
-inline void Outgoing::OnReadDone(bool ok) {
-  order_.in_reaction();
+inline void Outgoing::on_read(bool ok) {
   if (!ok) return lose();
   State state{};
   {
@@ -603,8 +583,7 @@ inline void Outgoing::OnReadDone(bool ok) {
   } else if (frame->hello_reply) {
     on_reply(*frame->hello_reply);
   }
-  order_.before_operation();
-  StartRead(&in_);  // fails at once when the stream was broken off
+  read(in_);  // fails at once when the stream was broken off
 }
 
 inline void Outgoing::on_reply(const HelloReply& reply) {
@@ -641,11 +620,10 @@ inline void Outgoing::lose() {
     idle = !writing_;
   }
   context_.TryCancel();  // so that a write that is still out comes back
-  if (idle) RemoveHold();
+  if (idle) release();
 }
 
-inline void Outgoing::OnDone(const grpc::Status& status) {
-  order_.in_reaction();
+inline void Outgoing::on_done(const grpc::Status& status) {
   bool dialing = false;
   {
     const std::lock_guard lock(peer_.mutex);

@@ -7,8 +7,8 @@
 // Keeps:   what is refused stays as it is. An Error says what is wrong and what to do.
 // Threads: open() and the destructor: one owner. After open() nothing here changes but through
 //          RocksDB, which may be called from any thread; mark() to one at a time.
-// Needs:   data_dir.hpp, durable_mark.hpp, wal_check.hpp, store_generation.hpp, store_log_cut.hpp,
-//          codec.hpp; RocksDB.
+// Needs:   data_dir.hpp, durable_mark.hpp, wal_check.hpp, wal_room.hpp, store_generation.hpp,
+//          store_log_cut.hpp, codec.hpp; RocksDB.
 #ifndef SESHAT_STORE_DATABASE_HPP
 #define SESHAT_STORE_DATABASE_HPP
 
@@ -40,7 +40,9 @@
 #include "seshat/store_generation.hpp"
 #include "seshat/store_log_cut.hpp"
 #include "seshat/store_options.hpp"
+#include "seshat/thread_name.hpp"
 #include "seshat/wal_check.hpp"
+#include "seshat/wal_room.hpp"
 
 namespace seshat {
 
@@ -117,9 +119,16 @@ class StoreDatabase {
   [[nodiscard]] static std::string rebuild_advice(const std::string& path);
 
  private:
-  class FailureListener final : public rocksdb::EventListener {
+  class Listener final : public rocksdb::EventListener {
    public:
-    explicit FailureListener(OnFailure on_failure) : on_failure_(std::move(on_failure)) {}
+    explicit Listener(OnFailure on_failure) : on_failure_(std::move(on_failure)) {}
+    // On RocksDB's own threads, the same ones each time.
+    void OnFlushBegin(rocksdb::DB*, const rocksdb::FlushJobInfo&) override {
+      let_others_go_first();
+    }
+    void OnCompactionBegin(rocksdb::DB*, const rocksdb::CompactionJobInfo&) override {
+      let_others_go_first();
+    }
     void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
       // An echo of what another thread has met, and reports with its cause.
       if (error->ToString().find("previous error") != std::string::npos) return;
@@ -149,6 +158,7 @@ class StoreDatabase {
   WalContinuity continuity_{WalContinuity::Mode::kReplay};  // the database points to it
   std::shared_ptr<LogFloor> system_floor_ = std::make_shared<LogFloor>();
   std::shared_ptr<LogFloor> data_floor_ = std::make_shared<LogFloor>();
+  std::unique_ptr<rocksdb::Env> wal_env_;  // the database's
   std::unique_ptr<rocksdb::DB> db_;
   std::shared_mutex families_mutex_;
   std::array<rocksdb::ColumnFamilyHandle*, store_detail::kFamilyNames.size()> families_{};
@@ -167,7 +177,9 @@ inline Result<void> StoreDatabase::open(OnFailure on_failure) {
   if (Result<void> known = check_groups(); !known) return known;
   if (Result<void> ours = open_dir(); !ours) return ours;
   rocksdb::DBOptions options = store_detail::database_options(options_);
-  options.listeners.push_back(std::make_shared<FailureListener>(std::move(on_failure)));
+  wal_env_ = env_with_wal_room(*options_.env);
+  options.env = wal_env_.get();
+  options.listeners.push_back(std::make_shared<Listener>(std::move(on_failure)));
   if (Result<void> whole = check_promised(options); !whole) return whole;
   if (Result<void> opened = open_rocksdb(options); !opened) return opened;
   return open_identity();

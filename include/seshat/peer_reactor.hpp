@@ -1,0 +1,315 @@
+// seshat/peer_reactor.hpp - gRPC's calls as objects that react, all on one thread of the channel.
+//
+//   any thread     read, write, finish ──> gRPC ──> completion queue
+//   the reactions' thread                                └──> on_read, on_written, on_done
+//
+// That thread waits in the queue for sockets as well: who is woken by a message reacts to it. gRPC has a
+// callback API of this shape, on threads of its own, two at least, and each that takes something off a
+// socket first wakes another to wait there in its place. With two cores that wake-up is a large part of
+// what a message costs (docs/performance.md).
+//
+// Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction.
+//           on_done() is the last call, once no operation is out and, of calls to us, the call is over;
+//           the object may go in it.
+// Threads:  a reactor reacts on the reactions' thread and must not wait there. read and write: any
+//           thread, as long as a read is out or something holds.
+// Needs:    libgrpc++.
+#ifndef SESHAT_PEER_REACTOR_HPP
+#define SESHAT_PEER_REACTOR_HPP
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/status.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace seshat::peer_detail {
+
+// ---- The queue and its thread -------------------------------------------------------------------
+
+// What an operation is begun with: called as often as it ends, with whether it went well.
+class Reaction {
+ public:
+  explicit Reaction(std::function<void(bool ok)> react) : react_(std::move(react)) {}
+  // What gRPC is given. It hands an operation over in its own way, which a tool that doesn't see into
+  // gRPC (ThreadSanitizer) misses: this says it again, at the cost of one atomic addition.
+  [[nodiscard]] void* tag() {
+    turns_.fetch_add(1, std::memory_order_release);
+    return this;
+  }
+  void operator()(bool ok) const {
+    static_cast<void>(turns_.load(std::memory_order_acquire));
+    react_(ok);
+  }
+
+ private:
+  const std::function<void(bool)> react_;
+  std::atomic<std::uint64_t> turns_ = 0;
+};
+
+class Reactions {
+ public:
+  explicit Reactions(std::unique_ptr<grpc::ServerCompletionQueue> queue)
+      : queue_(std::move(queue)) {}
+
+  [[nodiscard]] grpc::ServerCompletionQueue* queue() { return queue_.get(); }
+  // The thread's body: returns once it is closed and all have left.
+  void run();
+  // Whoever begins operations is in, until the last has ended. Nobody may enter after close() but who
+  // is called by one that is in.
+  void enter() { in_.fetch_add(1); }
+  void leave();
+  void close() { leave(); }
+
+ private:
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::atomic<int> in_ = 1;  // those that are in, and one until close()
+};
+
+// ---- Reactors -----------------------------------------------------------------------------------
+
+// Of a stream, from either end.
+class StreamReactor {
+ public:
+  StreamReactor(const StreamReactor&) = delete;
+  StreamReactor& operator=(const StreamReactor&) = delete;
+
+ protected:
+  explicit StreamReactor(std::shared_ptr<Reactions> reactions) : reactions_(std::move(reactions)) {}
+  virtual ~StreamReactor() = default;
+
+  virtual void on_read(bool ok) = 0;
+  virtual void on_written(bool ok) = 0;
+
+  // on_done() waits for a release() of each hold(). The first one needs a read that is out.
+  void hold() { open_.fetch_add(1); }
+  void release() {
+    if (open_.fetch_sub(1) == 1) all_ended();
+  }
+  virtual void all_ended() = 0;
+
+  const std::shared_ptr<Reactions> reactions_;
+  Reaction read_done_{[this](bool ok) { ended(&StreamReactor::on_read, ok); }};
+  Reaction write_done_{[this](bool ok) { ended(&StreamReactor::on_written, ok); }};
+
+ private:
+  void ended(void (StreamReactor::*react)(bool), bool ok) {
+    (this->*react)(ok);
+    release();
+  }
+
+  std::atomic<int> open_ = 0;
+};
+
+// A stream that we begin.
+class DialedStream : public StreamReactor {
+ protected:
+  explicit DialedStream(std::shared_ptr<Reactions> reactions)
+      : StreamReactor(std::move(reactions)) {}
+
+  virtual void on_done(const grpc::Status& status) = 0;
+
+  // Once, first: writes `out`, and reads.
+  void begin(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+             const grpc::ByteBuffer& out, grpc::ByteBuffer& in);
+  void read(grpc::ByteBuffer& in);
+  void write(const grpc::ByteBuffer& out);
+
+  grpc::ClientContext context_;
+
+ private:
+  void all_ended() override;
+
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+  grpc::Status status_;
+  Reaction finish_done_{[this](bool) { release(); }};
+};
+
+// A question with one answer that we begin.
+class DialedQuestion {
+ public:
+  DialedQuestion(const DialedQuestion&) = delete;
+  DialedQuestion& operator=(const DialedQuestion&) = delete;
+
+ protected:
+  explicit DialedQuestion(std::shared_ptr<Reactions> reactions)
+      : reactions_(std::move(reactions)) {}
+  virtual ~DialedQuestion() = default;
+
+  virtual void on_done(const grpc::Status& status) = 0;
+
+  void ask(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+           const grpc::ByteBuffer& question);
+
+  const std::shared_ptr<Reactions> reactions_;
+  grpc::ClientContext context_;
+  grpc::ByteBuffer answer_;  // valid in on_done, if the status is OK
+
+ private:
+  void finished();
+
+  std::unique_ptr<grpc::ClientAsyncResponseReader<grpc::ByteBuffer>> call_;
+  grpc::Status status_;
+  Reaction finish_done_{[this](bool) { finished(); }};
+};
+
+class AcceptedStream;
+
+// A call to us that has come, or for which gRPC waits.
+struct Arrival {
+  explicit Arrival(std::function<void(bool ok)> on_come) : come(std::move(on_come)) {
+    context.AsyncNotifyWhenDone(over.tag());
+  }
+
+  grpc::GenericServerContext context;
+  grpc::GenericServerAsyncReaderWriter stream{&context};
+  AcceptedStream* reactor = nullptr;  // set before the call can be over
+  Reaction come;
+  Reaction over{[this](bool) { is_over(); }};
+
+ private:
+  void is_over();
+};
+
+// It is in for as long as its Arrival is (Reactions), which whoever waited for that has entered.
+class AcceptedStream : public StreamReactor {
+ protected:
+  AcceptedStream(std::shared_ptr<Reactions> reactions, std::unique_ptr<Arrival> arrival);
+
+  void on_read(bool /*ok*/) override {}
+  void on_written(bool /*ok*/) override {}
+  // The other end is gone, or has given up.
+  virtual void on_cancelled() {}
+  virtual void on_done() = 0;
+
+  void read(grpc::ByteBuffer& in);
+  void write(const grpc::ByteBuffer& out);
+  // Once, while no write is out; neither read nor write may follow. on_done() does.
+  void finish(const grpc::Status& status);
+  void write_and_finish(const grpc::ByteBuffer& out);
+
+  [[nodiscard]] grpc::GenericServerContext& context() { return arrival_->context; }
+
+ private:
+  friend Arrival;
+  void over();
+  void all_ended() override;
+
+  const std::unique_ptr<Arrival> arrival_;
+  Reaction finish_done_{[this](bool) { release(); }};
+};
+
+// =================================================================================================
+// Bodies
+// =================================================================================================
+
+inline void Reactions::run() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue_->Next(&tag, &ok)) (*static_cast<Reaction*>(tag))(ok);
+}
+
+inline void Reactions::leave() {
+  if (in_.fetch_sub(1) == 1) queue_->Shutdown();
+}
+
+// ---- Ours ---------------------------------------------------------------------------------------
+
+inline void DialedStream::begin(const std::shared_ptr<grpc::Channel>& channel,
+                                const std::string& method, const grpc::ByteBuffer& out,
+                                grpc::ByteBuffer& in) {
+  reactions_->enter();
+  hold();  // until it is finished
+  context_.set_initial_metadata_corked(true);
+  call_ = grpc::GenericStub(channel).PrepareCall(&context_, method, reactions_->queue());
+  call_->StartCall(nullptr);  // goes out with the first write
+  write(out);
+  read(in);
+  // Asked for from the start, so that what the other end says is not lost to a cancellation of ours.
+  call_->Finish(&status_, finish_done_.tag());
+}
+
+inline void DialedStream::read(grpc::ByteBuffer& in) {
+  hold();
+  call_->Read(&in, read_done_.tag());
+}
+
+inline void DialedStream::write(const grpc::ByteBuffer& out) {
+  hold();
+  call_->Write(out, write_done_.tag());
+}
+
+inline void DialedStream::all_ended() {
+  const std::shared_ptr<Reactions> reactions = reactions_;
+  on_done(status_);  // this object may be gone now
+  reactions->leave();
+}
+
+inline void DialedQuestion::ask(const std::shared_ptr<grpc::Channel>& channel,
+                                const std::string& method, const grpc::ByteBuffer& question) {
+  reactions_->enter();
+  call_ =
+      grpc::GenericStub(channel).PrepareUnaryCall(&context_, method, question, reactions_->queue());
+  call_->StartCall();
+  call_->Finish(&answer_, &status_, finish_done_.tag());
+}
+
+inline void DialedQuestion::finished() {
+  const std::shared_ptr<Reactions> reactions = reactions_;
+  on_done(status_);  // this object may be gone now
+  reactions->leave();
+}
+
+// ---- To us --------------------------------------------------------------------------------------
+
+inline AcceptedStream::AcceptedStream(std::shared_ptr<Reactions> reactions,
+                                      std::unique_ptr<Arrival> arrival)
+    : StreamReactor(std::move(reactions)), arrival_(std::move(arrival)) {
+  arrival_->reactor = this;
+  hold();  // until it is over
+  hold();  // until it is finished
+}
+
+inline void Arrival::is_over() { reactor->over(); }
+
+inline void AcceptedStream::over() {
+  if (arrival_->context.IsCancelled()) on_cancelled();
+  release();
+}
+
+inline void AcceptedStream::read(grpc::ByteBuffer& in) {
+  hold();
+  arrival_->stream.Read(&in, read_done_.tag());
+}
+
+inline void AcceptedStream::write(const grpc::ByteBuffer& out) {
+  hold();
+  arrival_->stream.Write(out, write_done_.tag());
+}
+
+inline void AcceptedStream::finish(const grpc::Status& status) {
+  arrival_->stream.Finish(status, finish_done_.tag());
+}
+
+inline void AcceptedStream::write_and_finish(const grpc::ByteBuffer& out) {
+  arrival_->stream.WriteAndFinish(out, {}, grpc::Status::OK, finish_done_.tag());
+}
+
+inline void AcceptedStream::all_ended() {
+  const std::shared_ptr<Reactions> reactions = reactions_;
+  on_done();  // this object may be gone now
+  reactions->leave();
+}
+
+}  // namespace seshat::peer_detail
+
+#endif  // SESHAT_PEER_REACTOR_HPP
