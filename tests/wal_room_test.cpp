@@ -60,13 +60,16 @@ TEST_CASE("large records get no room, and what follows them goes behind them") {
   log.append(large);
   CHECK(log.content() == large);
   log.append("small");
-  CHECK(log.content() == large + "small" + std::string(kRoom - 5, '\0'));
   std::string all = large + "small";
-  while (all.size() <= large.size() + kRoom) {  // over the end of the room
+  CHECK(log.content() == all + std::string(kRoom - all.size(), '\0'));
+  while (all.size() <= kRoom) {  // over the end of the room
     log.append(large);
     all += large;
   }
   CHECK(log.content() == all);
+  log.append("small");
+  all += "small";
+  CHECK(log.content() == all + std::string(2 * kRoom - all.size(), '\0'));
   REQUIRE(log.file->Close({}, nullptr).ok());
   CHECK(log.content() == all);
 }
@@ -77,16 +80,44 @@ TEST_CASE("files that are no logs get no room") {
   CHECK(table.content() == "rows");
 }
 
+TEST_CASE("a record that ends near a room's end has the next room behind it, up to a block's end") {
+  for (std::size_t left = 0; left < 8; ++left) {
+    Opened log("000007.log");
+    log.append(std::string(kLargest + 1, 'l'));
+    log.append(std::string(kRoom - left - 2 * kLargest - 1, 'm'));
+    log.append(std::string(kLargest, 's'));
+    CAPTURE(left);
+    CHECK(log.content().size() % kRoom == 0);
+    CHECK(log.content().size() > kRoom - left);
+  }
+}
+
 TEST_CASE("a log goes on without room on a disk that has none for it") {
   Opened log("000007.log");
-  int refused = 0;
+  int writes = 0;
   log.disk.set_hook([&](DiskOperation operation, const std::string&) {
-    if (operation != DiskOperation::kWrite || ++refused > 1) return rocksdb::IOStatus::OK();
+    if (operation != DiskOperation::kWrite || ++writes > 1) return rocksdb::IOStatus::OK();
     return rocksdb::IOStatus::NoSpace("no room");
   });
   log.append("record");
-  CHECK(refused == 2);
-  CHECK(log.content() == "record");
+  log.append("another");
+  CHECK(writes == 3);  // of zeros once
+  CHECK(log.content() == "recordanother");
+}
+
+TEST_CASE("a log whose room can't be written can't be written, and is left as it is") {
+  Opened log("000007.log");
+  log.append(std::string(kLargest + 1, 'l'));
+  int writes = 0;
+  log.disk.set_hook([&](DiskOperation, const std::string&) {
+    ++writes;
+    return rocksdb::IOStatus::IOError("input/output error");
+  });
+  CHECK(log.file->Append("record", {}, nullptr).IsIOError());
+  CHECK(writes == 1);
+  CHECK(log.file->Close({}, nullptr).ok());
+  CHECK(writes == 1);
+  CHECK(log.content() == std::string(kLargest + 1, 'l'));
 }
 
 TEST_CASE("RocksDB finds its records in front of the room after a kill and a power cut") {

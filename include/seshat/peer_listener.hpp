@@ -10,7 +10,6 @@
 
 #include <grpc/grpc.h>
 #include <grpcpp/generic/async_generic_service.h>
-#include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <grpcpp/support/status.h>
 
@@ -253,8 +252,8 @@ class Listener final {
 
   // Sets Core's reactions. False: can't listen there.
   [[nodiscard]] bool start();
-  // Ends all streams and connections; returns when gRPC is done with the streams, and nothing comes
-  // here any more.
+  // Ends all streams and connections; returns when nothing comes here any more. What is left to react
+  // to touches nothing but Core.
   void stop();
   [[nodiscard]] int port() const { return port_; }
 
@@ -275,7 +274,6 @@ class Listener final {
 
   const std::shared_ptr<Core> core_;
   grpc::AsyncGenericService service_;
-  std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Arrival> next_;  // of the reactions' thread, once there is one
   int port_ = 0;
 };
@@ -302,8 +300,8 @@ inline bool Listener::start() {
   for (const auto& [name, value] : kFlowArguments) builder.AddChannelArgument(name, value);
   builder.SetMaxReceiveMessageSize(static_cast<int>(
       std::max(max_frame_size_bytes(options.limits), max_chunk_size_bytes(options.limits))));
-  server_ = builder.BuildAndStart();
-  if (server_ == nullptr || port_ == 0) {
+  core_->server = builder.BuildAndStart();
+  if (core_->server == nullptr || port_ == 0) {
     core_->reactions->close();
     core_->reactions->run();
     return false;
@@ -315,8 +313,9 @@ inline bool Listener::start() {
 }
 
 inline void Listener::stop() {
-  if (!server_) return;
-  server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(kShutdownMs));
+  if (!core_->server) return;
+  core_->server->Shutdown(std::chrono::system_clock::now() +
+                          std::chrono::milliseconds(kShutdownMs));
   std::unique_lock lock(core_->mutex);
   core_->changed.wait(lock, [&] { return !core_->accepting; });
 }

@@ -17,10 +17,7 @@
 #ifndef SESHAT_PEER_SNAPSHOT_SENDER_HPP
 #define SESHAT_PEER_SNAPSHOT_SENDER_HPP
 
-#include <grpcpp/client_context.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/client_callback.h>
 #include <grpcpp/support/status.h>
 
 #include <algorithm>

@@ -20,6 +20,7 @@
 #ifndef SESHAT_PEER_STREAM_HPP
 #define SESHAT_PEER_STREAM_HPP
 
+#include <grpcpp/server.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/slice.h>
@@ -174,6 +175,8 @@ struct Core : std::enable_shared_from_this<Core> {
   std::atomic<std::uint64_t> peers_version = 1;
   // Since the listener started; outlives the channel if gRPC holds on to a call.
   std::shared_ptr<Reactions> reactions;
+  // Reached by every call to us until its end, and has to go before the queue.
+  std::unique_ptr<grpc::Server> server;
   // Moves on by tick_ms with each turn of the timer, so it stands still while the process does.
   std::atomic<std::uint64_t> now_ms = 0;
 

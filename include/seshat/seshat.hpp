@@ -17,7 +17,7 @@
 #include "seshat/result.hpp"          // a value, or the reason why there is none
 #include "seshat/row_cache.hpp"       // rows of a disk that were used of late
 #include "seshat/row_table.hpp"       // rows in memory, found by one hash
-#include "seshat/thread_name.hpp"     // what a debugger calls a thread, and who comes last
+#include "seshat/thread_name.hpp"     // what a debugger calls a thread
 #include "seshat/version.hpp"
 #include "seshat/wire.hpp"       // protobuf's wire format by hand
 #include "seshat/work_pool.hpp"  // a few threads for slow work
@@ -56,21 +56,21 @@
 #include "seshat/transaction.hpp"          // MULTI, EXEC, WATCH
 
 // Floor 3: adapters, one library each.
-#include "seshat/config.hpp"            // settings from file, environment and flags (toml++)
-#include "seshat/config_keys.hpp"       // ... the table of all keys
-#include "seshat/config_rules.hpp"      // ... what must hold between them
-#include "seshat/credentials.hpp"       // certificates, keys and secrets, checked
-#include "seshat/data_dir.hpp"          // a data directory: whose it is, who has it open
-#include "seshat/durable_mark.hpp"      // what the disk has promised to keep
-#include "seshat/live_settings.hpp"     // settings that may change while a node runs
-#include "seshat/peer.hpp"              // the channel between nodes (gRPC)
-#include "seshat/peer_call.hpp"         // ... a question and an answer, outside the streams
-#include "seshat/peer_credentials.hpp"  // ... TLS and the secret between nodes
-#include "seshat/peer_incoming.hpp"     // ... how streams to us end
-#include "seshat/peer_link.hpp"         // ... its queues and dialing, without gRPC
-#include "seshat/peer_listener.hpp"     // ... streams that come in
-#include "seshat/peer_reactor.hpp"      // ... gRPC's calls as objects that react, on one thread
-#include "seshat/peer_security.hpp"     // ... what TLS and the secret are made of
+#include "seshat/config.hpp"                  // settings from file, environment and flags (toml++)
+#include "seshat/config_keys.hpp"             // ... the table of all keys
+#include "seshat/config_rules.hpp"            // ... what must hold between them
+#include "seshat/credentials.hpp"             // certificates, keys and secrets, checked
+#include "seshat/data_dir.hpp"                // a data directory: whose it is, who has it open
+#include "seshat/durable_mark.hpp"            // what the disk has promised to keep
+#include "seshat/live_settings.hpp"           // settings that may change while a node runs
+#include "seshat/peer.hpp"                    // the channel between nodes (gRPC)
+#include "seshat/peer_call.hpp"               // ... a question and an answer, outside the streams
+#include "seshat/peer_credentials.hpp"        // ... TLS and the secret between nodes
+#include "seshat/peer_incoming.hpp"           // ... how streams to us end
+#include "seshat/peer_link.hpp"               // ... its queues and dialing, without gRPC
+#include "seshat/peer_listener.hpp"           // ... streams that come in
+#include "seshat/peer_reactor.hpp"            // ... gRPC's calls, on one thread
+#include "seshat/peer_security.hpp"           // ... what TLS and the secret are made of
 #include "seshat/peer_snapshot_receiver.hpp"  // ... snapshots that come in
 #include "seshat/peer_snapshot_sender.hpp"    // ... and those that go out
 #include "seshat/peer_stream.hpp"             // ... the stream that goes out

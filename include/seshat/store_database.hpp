@@ -40,7 +40,6 @@
 #include "seshat/store_generation.hpp"
 #include "seshat/store_log_cut.hpp"
 #include "seshat/store_options.hpp"
-#include "seshat/thread_name.hpp"
 #include "seshat/wal_check.hpp"
 #include "seshat/wal_room.hpp"
 
@@ -119,16 +118,9 @@ class StoreDatabase {
   [[nodiscard]] static std::string rebuild_advice(const std::string& path);
 
  private:
-  class Listener final : public rocksdb::EventListener {
+  class FailureListener final : public rocksdb::EventListener {
    public:
-    explicit Listener(OnFailure on_failure) : on_failure_(std::move(on_failure)) {}
-    // On RocksDB's own threads, the same ones each time.
-    void OnFlushBegin(rocksdb::DB*, const rocksdb::FlushJobInfo&) override {
-      let_others_go_first();
-    }
-    void OnCompactionBegin(rocksdb::DB*, const rocksdb::CompactionJobInfo&) override {
-      let_others_go_first();
-    }
+    explicit FailureListener(OnFailure on_failure) : on_failure_(std::move(on_failure)) {}
     void OnBackgroundError(rocksdb::BackgroundErrorReason, rocksdb::Status* error) override {
       // An echo of what another thread has met, and reports with its cause.
       if (error->ToString().find("previous error") != std::string::npos) return;
@@ -179,7 +171,7 @@ inline Result<void> StoreDatabase::open(OnFailure on_failure) {
   rocksdb::DBOptions options = store_detail::database_options(options_);
   wal_env_ = env_with_wal_room(*options_.env);
   options.env = wal_env_.get();
-  options.listeners.push_back(std::make_shared<Listener>(std::move(on_failure)));
+  options.listeners.push_back(std::make_shared<FailureListener>(std::move(on_failure)));
   if (Result<void> whole = check_promised(options); !whole) return whole;
   if (Result<void> opened = open_rocksdb(options); !opened) return opened;
   return open_identity();
@@ -255,6 +247,7 @@ inline Result<void> StoreDatabase::check_promised(const rocksdb::DBOptions& opti
   const Result<WalFinding> finding = examine_wal(options, dir_->database(), *families);
   if (!finding) return refused(finding.error().text);
   if (finding->sequence < mark_->sequence()) return missing(finding->sequence, finding->file);
+  continuity_.follow(finding->in_tables);
   return {};
 }
 

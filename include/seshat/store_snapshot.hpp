@@ -54,6 +54,7 @@
 #include "seshat/store_generation.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
+#include "seshat/wal_check.hpp"
 
 namespace seshat {
 
@@ -113,6 +114,8 @@ class OpenCheckpoint {
  private:
   OpenCheckpoint() = default;
 
+  // A log that is copied while it is written may have a hole, which RocksDB would pass over.
+  WalContinuity continuity_{WalContinuity::Mode::kReplay};
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;
 };
@@ -249,12 +252,16 @@ inline Result<std::unique_ptr<OpenCheckpoint>> OpenCheckpoint::open(rocksdb::Env
   table.no_block_cache = true;
   rocksdb::ColumnFamilyOptions family_options;
   family_options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  const std::vector<rocksdb::ColumnFamilyDescriptor> families{
+      {rocksdb::kDefaultColumnFamilyName, family_options}, {family, family_options}};
   std::unique_ptr<OpenCheckpoint> checkpoint(new OpenCheckpoint());
+  const Result<WalFinding> finding = examine_wal(options, path, families);
+  if (!finding) return Error{path + " can't be read: " + finding.error().text};
+  checkpoint->continuity_.follow(finding->in_tables);
+  options.wal_filter = &checkpoint->continuity_;
   rocksdb::DB* db = nullptr;
-  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(
-      options, path,
-      {{rocksdb::kDefaultColumnFamilyName, family_options}, {family, family_options}},
-      &checkpoint->handles_, &db);
+  const rocksdb::Status status =
+      rocksdb::DB::OpenForReadOnly(options, path, families, &checkpoint->handles_, &db);
   checkpoint->db_.reset(db);
   if (!status.ok()) return Error{path + " can't be read: " + status.ToString()};
   return checkpoint;

@@ -38,7 +38,6 @@
 #include "seshat/store_generation.hpp"
 #include "seshat/store_group.hpp"
 #include "seshat/store_map.hpp"
-#include "seshat/thread_name.hpp"
 #include "seshat/work_pool.hpp"
 
 namespace seshat {
@@ -62,7 +61,6 @@ class StoreWriter {
     options_ = options;
     callbacks_ = std::move(callbacks);
     pool_.start(1, "seshat-writer");
-    pool_.post([] { let_others_go_first(); });
   }
   // Writes what was begun.
   void stop() { pool_.stop(); }

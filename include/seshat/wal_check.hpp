@@ -26,6 +26,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +42,8 @@ class WalContinuity final : public rocksdb::WalFilter {
   enum class Mode : std::uint8_t { kReplay, kLookOnly };
 
   explicit WalContinuity(Mode mode) : mode_(mode) {}
+  // The first record has to join what the tables hold, too.
+  void follow(std::uint64_t in_tables) { latest_first_ = in_tables + 1; }
 
   const char* Name() const override { return "seshat.WalContinuity"; }
   WalProcessingOption LogRecordFound(unsigned long long log_number, const std::string& file,
@@ -56,6 +59,7 @@ class WalContinuity final : public rocksdb::WalFilter {
 
  private:
   Mode mode_;
+  std::uint64_t latest_first_ = std::numeric_limits<std::uint64_t>::max();
   std::uint64_t first_sequence_ = 0;
   std::uint64_t next_sequence_ = 0;
   std::string file_;
@@ -63,8 +67,9 @@ class WalContinuity final : public rocksdb::WalFilter {
 };
 
 struct WalFinding {
-  std::uint64_t sequence = 0;  // everything up to this is there
-  std::string file;            // of the log: where that ends; empty if there is no log
+  std::uint64_t sequence = 0;   // everything up to this is there
+  std::uint64_t in_tables = 0;  // ... of which the tables hold so much
+  std::string file;             // of the log: where that ends; empty if there is no log
 };
 
 // Looks at the database at `path`, and changes nothing in it.
@@ -94,7 +99,8 @@ inline rocksdb::WalFilter::WalProcessingOption WalContinuity::LogRecordFound(
     rocksdb::WriteBatch*, bool*) {
   const std::uint64_t sequence = wal_detail::sequence_of(batch);
   const std::uint64_t count = batch.Count();
-  if (count > 0 && next_sequence_ != 0 && sequence != next_sequence_) has_gap_ = true;
+  const bool joins = next_sequence_ == 0 ? sequence <= latest_first_ : sequence == next_sequence_;
+  if (count > 0 && !joins) has_gap_ = true;
   if (has_gap_) return WalProcessingOption::kStopReplay;
   file_ = file;
   if (count > 0) {  // RocksDB writes empty ones of its own
@@ -125,8 +131,11 @@ inline Result<WalFinding> examine_wal(
   // No record was replayed: this is how far the tables reach.
   const std::uint64_t in_tables = db->GetLatestSequenceNumber();
   const bool joins = continuity.first_sequence() <= in_tables + 1;
-  if (continuity.next_sequence() == 0 || !joins) return WalFinding{in_tables, continuity.file()};
-  return WalFinding{std::max(in_tables, continuity.next_sequence() - 1), continuity.file()};
+  WalFinding finding{in_tables, in_tables, continuity.file()};
+  if (continuity.next_sequence() != 0 && joins) {
+    finding.sequence = std::max(in_tables, continuity.next_sequence() - 1);
+  }
+  return finding;
 }
 
 }  // namespace seshat

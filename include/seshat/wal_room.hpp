@@ -9,8 +9,8 @@
 // unwritten, and that is changed in the journal. So zeros are written ahead, kRoomSizeBytes at a time,
 // and records overwrite them in place. Measured: docs/performance.md.
 //
-// Keeps:    RocksDB's own bytes, at their own places. It reads zeros as the end of the log, as after a
-//           power cut (wal_check.hpp looks for what may be missing there).
+// Keeps:    RocksDB's own bytes, at their own places. It passes over zeros to the next block of 32 KB,
+//           and at last to the end; wal_check.hpp ends the log where something is missing in between.
 // Cost:     small records are written twice. Appends that are larger than kLargestSizeBytes get no room.
 // Threads:  as RocksDB's writers: one appends, one syncs. Needs: RocksDB.
 #ifndef SESHAT_WAL_ROOM_HPP
@@ -46,6 +46,7 @@ inline constexpr std::size_t kLargestSizeBytes = 16 * 1024;
 
 class WalFile final : public rocksdb::FSWritableFileOwnerWrapper {
  public:
+  using Status = rocksdb::IOStatus;
   using Options = rocksdb::IOOptions;
   using Debug = rocksdb::IODebugContext;
 
@@ -53,42 +54,43 @@ class WalFile final : public rocksdb::FSWritableFileOwnerWrapper {
           std::unique_ptr<rocksdb::FSRandomRWFile> ahead)
       : FSWritableFileOwnerWrapper(std::move(file)), ahead_(std::move(ahead)) {}
 
-  rocksdb::IOStatus Append(const rocksdb::Slice& bytes, const Options& options,
-                           Debug* debug) override {
-    rocksdb::IOStatus room = make_room(bytes.size(), options, debug);
+  Status Append(const rocksdb::Slice& bytes, const Options& options, Debug* debug) override {
+    const Status room = make_room(bytes.size(), options, debug);
     if (!room.ok()) return room;
     return noted(FSWritableFileOwnerWrapper::Append(bytes, options, debug));
   }
-  rocksdb::IOStatus Append(const rocksdb::Slice& bytes, const Options& options,
-                           const rocksdb::DataVerificationInfo& verification,
-                           Debug* debug) override {
-    rocksdb::IOStatus room = make_room(bytes.size(), options, debug);
+  Status Append(const rocksdb::Slice& bytes, const Options& options,
+                const rocksdb::DataVerificationInfo& verification, Debug* debug) override {
+    const Status room = make_room(bytes.size(), options, debug);
     if (!room.ok()) return room;
     return noted(FSWritableFileOwnerWrapper::Append(bytes, options, verification, debug));
   }
   // What is left of the room goes.
-  rocksdb::IOStatus Close(const Options& options, Debug* debug) override {
+  Status Close(const Options& options, Debug* debug) override {
     if (room_end_ > size_) {
-      const rocksdb::IOStatus cut = Truncate(size_, options, debug);
+      const Status cut = Truncate(size_, options, debug);
       if (!cut.ok()) return cut;
     }
     return FSWritableFileOwnerWrapper::Close(options, debug);
   }
 
  private:
-  rocksdb::IOStatus make_room(std::size_t size_bytes, const Options& options, Debug* debug) {
+  Status make_room(std::size_t size_bytes, const Options& options, Debug* debug) {
     const std::uint64_t from = std::max(size_, room_end_);
     size_ += size_bytes;
-    if (size_ <= room_end_ || size_bytes > kLargestSizeBytes) return rocksdb::IOStatus::OK();
-    static constexpr std::array<char, kRoomSizeBytes> kZeros{};
-    const rocksdb::Slice zeros(kZeros.data(), kZeros.size());
-    const rocksdb::IOStatus made = ahead_->Write(from, zeros, options, debug);
-    if (made.ok()) room_end_ = from + kRoomSizeBytes;
-    // On a full disk the record itself may fit yet.
-    return made.IsNoSpace() ? rocksdb::IOStatus::OK() : noted(made);
+    if (size_ <= room_end_ || size_bytes > kLargestSizeBytes || full_) return Status::OK();
+    // It ends where a block does: of a header that is cut short RocksDB says that it is damaged.
+    const std::uint64_t end = (size_ / kRoomSizeBytes + 1) * kRoomSizeBytes;
+    static constexpr std::array<char, 2 * kRoomSizeBytes> kZeros{};
+    const rocksdb::Slice zeros(kZeros.data(), end - from);
+    const Status made = ahead_->Write(from, zeros, options, debug);
+    if (made.ok()) room_end_ = end;
+    // The record itself may fit yet.
+    full_ = made.IsNoSpace();
+    return full_ ? Status::OK() : noted(made);
   }
   // A log that could not be written is left as it is.
-  rocksdb::IOStatus noted(rocksdb::IOStatus written) {
+  Status noted(Status written) {
     if (!written.ok()) room_end_ = 0;
     return written;
   }
@@ -96,6 +98,7 @@ class WalFile final : public rocksdb::FSWritableFileOwnerWrapper {
   const std::unique_ptr<rocksdb::FSRandomRWFile> ahead_;  // the same file
   std::uint64_t size_ = 0;                                // that RocksDB has written
   std::uint64_t room_end_ = 0;
+  bool full_ = false;  // the disk was, and nothing more is tried
 };
 
 class WalRoom final : public rocksdb::FileSystemWrapper {

@@ -233,6 +233,7 @@ TEST_CASE("chaos, an fsync of the leader fails: it ends, another leads within 2 
                                        {"SESHAT_FSYNC_FAILS_IF", failure_of(node).string()}});
   }
   chaos.start();
+  chaos.start_transactions();
   for (int round = 0; round < 2; ++round) {
     const int leader = chaos.cluster.leader();
     const auto began = SteadyClock::now();
@@ -276,6 +277,7 @@ TEST_CASE("chaos, a frozen disk: the leader hands over within 4 s, a follower's 
   OnDisks<LoopDisk> on;
   Chaos& chaos = on.chaos;
   chaos.start();
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   {
     const auto began = SteadyClock::now();
@@ -322,6 +324,7 @@ TEST_CASE(
   OnDisks<LoopDisk> on;
   Chaos& chaos = on.chaos;
   chaos.start();
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   auto began = SteadyClock::now();
   chaos.fault("the leader loses power");
@@ -359,6 +362,7 @@ TEST_CASE("chaos, fsync takes 200 ms on one node: no pause, and a follower's is 
                                        {"SESHAT_FSYNC_DELAY_WHILE", slow(node).string()}});
   }
   chaos.start();
+  chaos.start_transactions();
   // What is acknowledged in 2 s.
   const auto slowed = [&](int node, const std::string& whose) {
     Unnoticed unnoticed(chaos);

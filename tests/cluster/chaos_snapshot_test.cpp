@@ -23,6 +23,7 @@ constexpr std::uint64_t kTooMany = 25'000;
 TEST_CASE("chaos 10, compaction under load: killed and cut off, nothing is lost, logs stay short",
           "[chaos]") {
   Chaos chaos({.settings = tiny_logs()});
+  chaos.start_transactions();
   Cluster& cluster = chaos.cluster;
   NodeWatch watch(cluster);
   // Beside the clients that are judged: much, so that logs are long at once.

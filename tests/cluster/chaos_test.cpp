@@ -307,6 +307,7 @@ TEST_CASE("chaos 11, clocks 30 s apart, and a leader's that jumps: unaffected", 
 TEST_CASE("chaos, the leader stands still for longer than its lease: no stale read after",
           "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   for (int round = 0; round < 3; ++round) {
     const int leader = chaos.cluster.leader();
     chaos.fault("leader stopped by SIGSTOP");
@@ -364,6 +365,7 @@ TEST_CASE("chaos, a follower restarted within the lease keeps its promise", "[ch
 
 TEST_CASE("chaos, rolling restarts: each node ends in order and comes back", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const auto begin = SteadyClock::now();
   for (const int node : chaos.cluster.nodes()) {
     chaos.fault("orderly restart");
@@ -379,6 +381,7 @@ TEST_CASE("chaos, rolling restarts: each node ends in order and comes back", "[c
 
 TEST_CASE("chaos, a follower that was cut off for long comes back and deposes nobody", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const int follower = chaos.cluster.followers().front();
   Unnoticed unnoticed(chaos);
   for (int round = 0; round < 2; ++round) {
@@ -396,6 +399,7 @@ TEST_CASE("chaos, a follower that was cut off for long comes back and deposes no
 
 TEST_CASE("chaos, links that flap and connections that break: writes go on", "[chaos]") {
   Chaos chaos;
+  chaos.start_transactions();
   const auto begin = SteadyClock::now();
   for (int round = 0; round < 6; ++round) {
     chaos.fault("all links of one node off and on");
@@ -436,6 +440,7 @@ TEST_CASE("chaos, founders that die while they found the cluster: it is founded"
 
 TEST_CASE("chaos, five nodes: two die or are cut off, three go on", "[chaos]") {
   Chaos chaos({.nodes = 5});
+  chaos.start_transactions();
   const int leader = chaos.cluster.leader();
   const std::vector<int> others = chaos.cluster.others(leader);
   chaos.fault("the leader and a follower killed");
