@@ -55,20 +55,20 @@ class WalFile final : public rocksdb::FSWritableFileOwnerWrapper {
       : FSWritableFileOwnerWrapper(std::move(file)), ahead_(std::move(ahead)) {}
 
   Status Append(const rocksdb::Slice& bytes, const Options& options, Debug* debug) override {
-    const Status room = make_room(bytes.size(), options, debug);
+    Status room = make_room(bytes.size(), options, debug);
     if (!room.ok()) return room;
     return noted(FSWritableFileOwnerWrapper::Append(bytes, options, debug));
   }
   Status Append(const rocksdb::Slice& bytes, const Options& options,
                 const rocksdb::DataVerificationInfo& verification, Debug* debug) override {
-    const Status room = make_room(bytes.size(), options, debug);
+    Status room = make_room(bytes.size(), options, debug);
     if (!room.ok()) return room;
     return noted(FSWritableFileOwnerWrapper::Append(bytes, options, verification, debug));
   }
   // What is left of the room goes.
   Status Close(const Options& options, Debug* debug) override {
     if (room_end_ > size_) {
-      const Status cut = Truncate(size_, options, debug);
+      Status cut = Truncate(size_, options, debug);
       if (!cut.ok()) return cut;
     }
     return FSWritableFileOwnerWrapper::Close(options, debug);
