@@ -14,6 +14,7 @@
 #include <fstream>
 
 #include "harness.hpp"
+#include "stall_watch.hpp"
 
 namespace seshat::tests {
 namespace {
@@ -70,32 +71,6 @@ constexpr std::array<LoadColumn, 8> kLoadColumns{{
     {"gap_ms", &Sample::gap_ms},
     {"stall_ms", &Sample::stall_ms},
 }};
-
-// A thread that does nothing but sleep, and notes how late it comes.
-class StallWatch {
- public:
-  StallWatch() : thread_([this] { watch(); }) {}
-  StallWatch(const StallWatch&) = delete;
-  StallWatch& operator=(const StallWatch&) = delete;
-  ~StallWatch() {
-    stopping_ = true;
-    thread_.join();
-  }
-  // The longest since the last call.
-  [[nodiscard]] Milliseconds take() { return Milliseconds(longest_ms_.exchange(0)); }
-
- private:
-  void watch() {
-    while (!stopping_) {
-      const auto due = SteadyClock::now() + 10ms;
-      std::this_thread::sleep_until(due);
-      longest_ms_ = std::max<std::int64_t>(longest_ms_, since(due).count());
-    }
-  }
-  std::atomic<std::int64_t> longest_ms_{0};
-  std::atomic<bool> stopping_{false};
-  std::thread thread_;
-};
 
 class Soak {
  public:
