@@ -147,8 +147,10 @@ class MemoryWriter final : public SnapshotWriter {
     finished = true;
     return {};
   }
-  // Once it is finished.
-  const Rows& rows() const { return rows_; }
+  const Rows& rows() const {
+    REQUIRE(finished);
+    return rows_;
+  }
 
   Gate gate;
   std::atomic<std::size_t> gated_after = 0;

@@ -9,10 +9,10 @@
 // what a message costs (docs/performance.md).
 //
 // Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction.
-//           on_done() is the last call, once no operation is out and, of calls to us, the call is over;
+//           on_done() is the last call, once no operation is out and, of calls to us, the call has ended;
 //           the object may go in it.
 // Threads:  a reactor reacts on the reactions' thread and must not wait there. read and write: any
-//           thread, as long as a read is out or something holds.
+//           thread, as long as something holds.
 // Needs:    libgrpc++.
 #ifndef SESHAT_PEER_REACTOR_HPP
 #define SESHAT_PEER_REACTOR_HPP
@@ -62,8 +62,8 @@ class Reactions {
       : queue_(std::move(queue)) {}
 
   [[nodiscard]] grpc::ServerCompletionQueue* queue() { return queue_.get(); }
-  // The thread's body: returns once it is closed and all have left.
-  void run();
+  // The thread's body: returns once it is closed and all have left. `then` is called after each reaction.
+  void run(const std::function<void()>& then = [] {});
   // Whoever begins operations is in, until the last has ended. Nobody may enter after close() but who
   // is called by one that is in.
   void enter() { in_.fetch_add(1); }
@@ -77,27 +77,35 @@ class Reactions {
 
 // ---- Reactors -----------------------------------------------------------------------------------
 
-// Of a stream, from either end.
-class StreamReactor {
+// In the reactions from when it begins until it is over.
+class Reactor {
  public:
-  StreamReactor(const StreamReactor&) = delete;
-  StreamReactor& operator=(const StreamReactor&) = delete;
+  Reactor(const Reactor&) = delete;
+  Reactor& operator=(const Reactor&) = delete;
 
  protected:
-  explicit StreamReactor(std::shared_ptr<Reactions> reactions) : reactions_(std::move(reactions)) {}
-  virtual ~StreamReactor() = default;
+  explicit Reactor(std::shared_ptr<Reactions> reactions) : reactions_(std::move(reactions)) {}
+  virtual ~Reactor() = default;
 
-  virtual void on_read(bool ok) = 0;
-  virtual void on_written(bool ok) = 0;
-
-  // on_done() waits for a release() of each hold(). The first one needs a read that is out.
+  // over() waits for a release() of each hold(), of which there is one for each operation that is out.
   void hold() { open_.fetch_add(1); }
-  void release() {
-    if (open_.fetch_sub(1) == 1) all_ended();
-  }
-  virtual void all_ended() = 0;
+  void release();
+  virtual void over() = 0;  // the last call: the object may go in it
 
   const std::shared_ptr<Reactions> reactions_;
+
+ private:
+  std::atomic<int> open_ = 0;
+};
+
+// Of a stream, from either end.
+class StreamReactor : public Reactor {
+ protected:
+  using Reactor::Reactor;
+
+  virtual void on_read(bool /*ok*/) {}
+  virtual void on_written(bool /*ok*/) {}
+
   Reaction read_done_{[this](bool ok) { ended(&StreamReactor::on_read, ok); }};
   Reaction write_done_{[this](bool ok) { ended(&StreamReactor::on_written, ok); }};
 
@@ -106,15 +114,12 @@ class StreamReactor {
     (this->*react)(ok);
     release();
   }
-
-  std::atomic<int> open_ = 0;
 };
 
 // A stream that we begin.
 class DialedStream : public StreamReactor {
  protected:
-  explicit DialedStream(std::shared_ptr<Reactions> reactions)
-      : StreamReactor(std::move(reactions)) {}
+  using StreamReactor::StreamReactor;
 
   virtual void on_done(const grpc::Status& status) = 0;
 
@@ -127,7 +132,7 @@ class DialedStream : public StreamReactor {
   grpc::ClientContext context_;
 
  private:
-  void all_ended() override;
+  void over() override { on_done(status_); }
 
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
   grpc::Status status_;
@@ -135,31 +140,24 @@ class DialedStream : public StreamReactor {
 };
 
 // A question with one answer that we begin.
-class DialedQuestion {
- public:
-  DialedQuestion(const DialedQuestion&) = delete;
-  DialedQuestion& operator=(const DialedQuestion&) = delete;
-
+class DialedQuestion : public Reactor {
  protected:
-  explicit DialedQuestion(std::shared_ptr<Reactions> reactions)
-      : reactions_(std::move(reactions)) {}
-  virtual ~DialedQuestion() = default;
+  using Reactor::Reactor;
 
   virtual void on_done(const grpc::Status& status) = 0;
 
   void ask(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
            const grpc::ByteBuffer& question);
 
-  const std::shared_ptr<Reactions> reactions_;
   grpc::ClientContext context_;
   grpc::ByteBuffer answer_;  // valid in on_done, if the status is OK
 
  private:
-  void finished();
+  void over() override { on_done(status_); }
 
   std::unique_ptr<grpc::ClientAsyncResponseReader<grpc::ByteBuffer>> call_;
   grpc::Status status_;
-  Reaction finish_done_{[this](bool) { finished(); }};
+  Reaction finish_done_{[this](bool) { release(); }};
 };
 
 class AcceptedStream;
@@ -167,26 +165,24 @@ class AcceptedStream;
 // A call to us that has come, or for which gRPC waits.
 struct Arrival {
   explicit Arrival(std::function<void(bool ok)> on_come) : come(std::move(on_come)) {
-    context.AsyncNotifyWhenDone(over.tag());
+    context.AsyncNotifyWhenDone(ended.tag());
   }
 
   grpc::GenericServerContext context;
   grpc::GenericServerAsyncReaderWriter stream{&context};
-  AcceptedStream* reactor = nullptr;  // set before the call can be over
+  AcceptedStream* reactor = nullptr;  // set before the call can end
   Reaction come;
-  Reaction over{[this](bool) { is_over(); }};
+  Reaction ended{[this](bool) { on_ended(); }};
 
  private:
-  void is_over();
+  void on_ended();
 };
 
-// It is in for as long as its Arrival is (Reactions), which whoever waited for that has entered.
+// It is in the reactions since gRPC waited for its Arrival.
 class AcceptedStream : public StreamReactor {
  protected:
   AcceptedStream(std::shared_ptr<Reactions> reactions, std::unique_ptr<Arrival> arrival);
 
-  void on_read(bool /*ok*/) override {}
-  void on_written(bool /*ok*/) override {}
   // The other end is gone, or has given up.
   virtual void on_cancelled() {}
   virtual void on_done() = 0;
@@ -201,8 +197,8 @@ class AcceptedStream : public StreamReactor {
 
  private:
   friend Arrival;
-  void over();
-  void all_ended() override;
+  void call_ended();
+  void over() override { on_done(); }
 
   const std::unique_ptr<Arrival> arrival_;
   Reaction finish_done_{[this](bool) { release(); }};
@@ -212,14 +208,24 @@ class AcceptedStream : public StreamReactor {
 // Bodies
 // =================================================================================================
 
-inline void Reactions::run() {
+inline void Reactions::run(const std::function<void()>& then) {
   void* tag = nullptr;
   bool ok = false;
-  while (queue_->Next(&tag, &ok)) (*static_cast<Reaction*>(tag))(ok);
+  while (queue_->Next(&tag, &ok)) {
+    (*static_cast<Reaction*>(tag))(ok);
+    then();
+  }
 }
 
 inline void Reactions::leave() {
   if (in_.fetch_sub(1) == 1) queue_->Shutdown();
+}
+
+inline void Reactor::release() {
+  if (open_.fetch_sub(1) != 1) return;
+  const std::shared_ptr<Reactions> reactions = reactions_;
+  over();  // this object may be gone now
+  reactions->leave();
 }
 
 // ---- Ours ---------------------------------------------------------------------------------------
@@ -248,25 +254,14 @@ inline void DialedStream::write(const grpc::ByteBuffer& out) {
   call_->Write(out, write_done_.tag());
 }
 
-inline void DialedStream::all_ended() {
-  const std::shared_ptr<Reactions> reactions = reactions_;
-  on_done(status_);  // this object may be gone now
-  reactions->leave();
-}
-
 inline void DialedQuestion::ask(const std::shared_ptr<grpc::Channel>& channel,
                                 const std::string& method, const grpc::ByteBuffer& question) {
   reactions_->enter();
+  hold();  // until it is finished
   call_ =
       grpc::GenericStub(channel).PrepareUnaryCall(&context_, method, question, reactions_->queue());
   call_->StartCall();
   call_->Finish(&answer_, &status_, finish_done_.tag());
-}
-
-inline void DialedQuestion::finished() {
-  const std::shared_ptr<Reactions> reactions = reactions_;
-  on_done(status_);  // this object may be gone now
-  reactions->leave();
 }
 
 // ---- To us --------------------------------------------------------------------------------------
@@ -275,13 +270,13 @@ inline AcceptedStream::AcceptedStream(std::shared_ptr<Reactions> reactions,
                                       std::unique_ptr<Arrival> arrival)
     : StreamReactor(std::move(reactions)), arrival_(std::move(arrival)) {
   arrival_->reactor = this;
-  hold();  // until it is over
+  hold();  // until the call has ended
   hold();  // until it is finished
 }
 
-inline void Arrival::is_over() { reactor->over(); }
+inline void Arrival::on_ended() { reactor->call_ended(); }
 
-inline void AcceptedStream::over() {
+inline void AcceptedStream::call_ended() {
   if (arrival_->context.IsCancelled()) on_cancelled();
   release();
 }
@@ -302,12 +297,6 @@ inline void AcceptedStream::finish(const grpc::Status& status) {
 
 inline void AcceptedStream::write_and_finish(const grpc::ByteBuffer& out) {
   arrival_->stream.WriteAndFinish(out, {}, grpc::Status::OK, finish_done_.tag());
-}
-
-inline void AcceptedStream::all_ended() {
-  const std::shared_ptr<Reactions> reactions = reactions_;
-  on_done();  // this object may be gone now
-  reactions->leave();
 }
 
 }  // namespace seshat::peer_detail
