@@ -93,6 +93,31 @@ TEST_CASE("what gathered at a poster comes in order behind what waits, with one 
   CHECK(items == std::vector<int>{1, 2, 3, 4});
 }
 
+TEST_CASE(
+    "what is left without a wake-up can be claimed once, and does not keep others from waking",
+    "[mailbox]") {
+  Counted counted;
+  Mailbox<int> box(counted.wake(), 1);
+  CHECK_FALSE(box.claim());
+  box.leave(1);
+  CHECK(box.leave_droppable(2));
+  CHECK_FALSE(box.leave_droppable(3));
+  CHECK(counted.wakes == 0);
+  box.push(4);
+  CHECK(counted.wakes == 1);
+  CHECK_FALSE(box.claim());  // the owner was woken for all of it
+  std::vector<int> items;
+  box.take(items);
+  CHECK(items == std::vector<int>{1, 2, 4});
+  box.leave(5);
+  CHECK(box.claim());
+  box.push(6);  // who claimed sees to this as well
+  CHECK(counted.wakes == 1);
+  box.take(items);
+  CHECK(items == std::vector<int>{5, 6});
+  CHECK_FALSE(box.claim());
+}
+
 TEST_CASE("what may be lost is refused at the bound, what may not is taken", "[mailbox]") {
   Counted counted;
   Mailbox<int> box(counted.wake(), 2);

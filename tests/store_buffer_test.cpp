@@ -2,6 +2,8 @@
 // crash makes of it.
 #include "seshat/store_buffer.hpp"
 
+#include <chrono>
+#include <cstdint>
 #include <future>
 #include <optional>
 #include <string>
@@ -235,6 +237,26 @@ TEST_CASE("a snapshot has all that was applied, written or not", "[store][buffer
   const Result<SnapshotMetadata> metadata = write_out(node);
   REQUIRE(metadata);
   CHECK(metadata->snapshot.last_included_index == Index{2});
+}
+
+TEST_CASE(
+    "what was applied is due after half an interval at the soonest, each node in a third of it",
+    "[store][buffer]") {
+  using namespace std::chrono_literals;
+  using std::chrono::nanoseconds;
+  constexpr nanoseconds kInterval = 900ms;
+  constexpr nanoseconds kWall = 1'000'000s;  // a multiple of the interval, and 100 ms
+  static_assert(kWall % kInterval == 100ms);
+  const auto left = [&](nanoseconds waited, std::uint64_t node) {
+    return StoreWriter::time_left(waited, kInterval, kWall, NodeId{node});
+  };
+  CHECK(left(0ms, 3) == 800ms);
+  CHECK(left(0ms, 1) == 1100ms);  // 200 ms would be too soon
+  CHECK(left(0ms, 2) == 500ms);
+  CHECK(left(300ms, 1) == 200ms);
+  CHECK(left(300ms, 2) == 500ms);
+  CHECK(left(900ms, 3) <= 0ms);
+  CHECK(StoreWriter::time_left(5ms, 0ms, kWall, NodeId{1}) == -5ms);
 }
 
 TEST_CASE("a store that stops writes what waits", "[store][buffer]") {

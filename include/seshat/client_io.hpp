@@ -17,7 +17,8 @@
 // Bounds:   a client has at most one read, one write and one close under way; so has every queue here.
 // Threads:  an IoLoop has one, which alone touches its sockets; its calls are the heart's. A read that
 //           is under way owns the input of its client, a write that is under way what it sends: the
-//           heart touches neither until it has heard of the end.
+//           heart touches neither until it has heard of the end. The heart's own sockets are touched in
+//           its turns only (enter()).
 // Needs:    mailbox, thread_name, tls; asio (standalone).
 #ifndef SESHAT_CLIENT_IO_HPP
 #define SESHAT_CLIENT_IO_HPP
@@ -48,6 +49,12 @@ namespace seshat {
 
 struct ClientSocket {
   explicit ClientSocket(asio::ip::tcp::socket accepted) : socket(std::move(accepted)) {}
+  ClientSocket(const ClientSocket&) = delete;
+  ClientSocket& operator=(const ClientSocket&) = delete;
+  virtual ~ClientSocket() = default;
+
+  // Something has happened to it, and its loop is about to see to that.
+  virtual void enter() {}
 
   // Read, and not consumed.
   [[nodiscard]] std::string_view unconsumed() const {
@@ -249,6 +256,7 @@ void read_some(const std::shared_ptr<Client>& client, Done done) {
       asio::buffer(client->input.data() + client->input_end,
                    client->input.size() - client->input_end),
       [client, done = std::move(done)](const asio::error_code& error, std::size_t size) {
+        client->enter();
         if (client->tls && !error) return client_io_detail::was_read_sealed(client, size, done);
         done(client, error, size);
       });
@@ -271,6 +279,7 @@ void send_rest(const std::shared_ptr<Client>& client, Done done) {
   client->socket.async_write_some(
       asio::buffer(client->sending.data() + client->sent, client->sending.size() - client->sent),
       [client, done = std::move(done)](const asio::error_code& error, std::size_t size) {
+        client->enter();
         client->sent += size;
         client->total_sent_bytes.fetch_add(size, std::memory_order_relaxed);
         if (error || client->sent == client->sending.size()) return done(client, error);

@@ -1,11 +1,12 @@
 // seshat/mailbox.hpp - many threads post, one owner takes everything that gathered.
 //
 //   gRPC, storage, sync, pool ──push──> [ . . . . ] ──take──> the loop
-//                                 └── wake(), only when the box was empty
+//                                 └── wake(), if nobody was woken since the last take
 //
 // Keeps:    the order of each poster; at most one wake-up on its way. What may be lost (messages of
 //           peers: Raft repeats them) is refused when `max_droppable` such items wait; what may not
-//           (answers of the disk) is bounded by those who asked for it.
+//           (answers of the disk) is bounded by those who asked for it. What a poster leaves without
+//           a wake-up is there for whoever takes next; who claim()s it sees to that.
 // Threads:  push from any; take from the owner.
 // Alone:    copy this file; it needs only the standard library.
 #ifndef SESHAT_MAILBOX_HPP
@@ -29,42 +30,49 @@ class Mailbox {
       : wake_(std::move(wake)), max_droppable_(max_droppable) {}
 
   void push(Item item) {
-    bool was_empty = false;
-    {
-      const std::lock_guard lock(mutex_);
-      was_empty = add(std::move(item));
-    }
-    if (was_empty) wake_();
+    leave(std::move(item));
+    if (claim()) wake_();
   }
 
   // What gathered at the poster: one lock, at most one wake-up. `items` is empty then.
   void push_all(std::vector<Item>& items) {
     if (items.empty()) return;
-    bool was_empty = false;
     {
       const std::lock_guard lock(mutex_);
-      was_empty = items_.empty();
-      if (was_empty) {
+      if (items_.empty()) {
         std::swap(items_, items);  // and the two keep their memory between them
       } else {
         std::move(items.begin(), items.end(), std::back_inserter(items_));
       }
     }
     items.clear();
-    if (was_empty) wake_();
+    if (claim()) wake_();
   }
 
   // False: the box has enough of these; the item is lost.
   [[nodiscard]] bool push_droppable(Item item) {
-    bool was_empty = false;
-    {
-      const std::lock_guard lock(mutex_);
-      if (droppable_ >= max_droppable_) return false;
-      ++droppable_;
-      was_empty = add(std::move(item));
-    }
-    if (was_empty) wake_();
+    if (!leave_droppable(std::move(item))) return false;
+    if (claim()) wake_();
     return true;
+  }
+
+  // The same without a wake-up.
+  void leave(Item item) {
+    const std::lock_guard lock(mutex_);
+    items_.push_back(std::move(item));
+  }
+  [[nodiscard]] bool leave_droppable(Item item) {
+    const std::lock_guard lock(mutex_);
+    if (droppable_ >= max_droppable_) return false;
+    ++droppable_;
+    items_.push_back(std::move(item));
+    return true;
+  }
+  // True, once between two takes: something is there, and it is the caller's to see that the owner
+  // takes it.
+  [[nodiscard]] bool claim() {
+    const std::lock_guard lock(mutex_);
+    return !items_.empty() && !std::exchange(claimed_, true);
   }
 
   // Moves what gathered into `items` (whose memory is reused) and empties the box.
@@ -73,20 +81,16 @@ class Mailbox {
     const std::lock_guard lock(mutex_);
     std::swap(items, items_);
     droppable_ = 0;
+    claimed_ = false;
   }
 
  private:
-  // Under the lock. Whether the box was empty, and so the owner must be woken.
-  [[nodiscard]] bool add(Item item) {
-    items_.push_back(std::move(item));
-    return items_.size() == 1;
-  }
-
   std::function<void()> wake_;
   std::size_t max_droppable_;
   std::mutex mutex_;
   std::vector<Item> items_;
   std::size_t droppable_ = 0;
+  bool claimed_ = false;  // the owner was woken, or somebody sees to it, since the last take
 };
 
 }  // namespace seshat

@@ -9,7 +9,8 @@
 //
 // Keeps:    which node serves a slot, and what a client is told that asks another one; the records
 //           of the system group, as long as this node leads it; who may vote (membership.hpp).
-// Threads:  the loop, but for what is marked; store and peers answer through the mailbox.
+// Threads:  the loop, but for what is marked: one thread at a time has its turn. Store and peers answer
+//           through the mailbox.
 // Needs:    replica, forwarding, state_machine, membership, joining, cluster_changes,
 //           snapshot_exchange, command (Topology), store, peer, config.
 #ifndef SESHAT_NODE_HPP
@@ -63,12 +64,12 @@ class Node final : public Database,
                    private ClusterChanges::Site,
                    private Forwarding::Site {
  public:
-  // Opens the data directory and the peer port. `wake` is called from any thread when drain() has
-  // something to do. An error: nothing was started.
+  // Opens the data directory and the peer port. One of `news` is called when drain() has something to
+  // do. An error: nothing was started.
   [[nodiscard]] static Result<std::unique_ptr<Node>> start(const Config& config,
                                                            const PeerSecurity& security,
                                                            const Logger& logger,
-                                                           std::function<void()> wake);
+                                                           NodeEvents::Callbacks news);
   ~Node() override;
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
@@ -167,7 +168,7 @@ class Node final : public Database,
     void send(GroupId, raft::Message) override {}
   };
 
-  Node(const Config& config, const Logger& logger, std::function<void()> wake,
+  Node(const Config& config, const Logger& logger, NodeEvents::Callbacks news,
        std::unique_ptr<Store> store, Membership membership);
   [[nodiscard]] Result<void> restore_machines(std::map<GroupId, raft::Restored>& restored);
   [[nodiscard]] Result<void> start_peers(const PeerSecurity& security);
@@ -350,7 +351,7 @@ inline StoreOptions store_options(const Config& config) {
 }  // namespace node_detail
 
 inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const PeerSecurity& security,
-                                                 const Logger& logger, std::function<void()> wake) {
+                                                 const Logger& logger, NodeEvents::Callbacks news) {
   Result<std::unique_ptr<Store>> store = Store::open(node_detail::store_options(config));
   if (!store) return store.error();
   Membership::Self self;
@@ -363,7 +364,7 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Pee
   self.new_at_start = (*store)->is_new();
   Membership membership(std::move(self), node_detail::member_addresses(config));
   std::unique_ptr<Node> node(
-      new Node(config, logger, std::move(wake), std::move(*store), std::move(membership)));
+      new Node(config, logger, std::move(news), std::move(*store), std::move(membership)));
   std::map<GroupId, raft::Restored> restored;
   if (Result<void> done = node->restore_machines(restored); !done) return done.error();
   if (Result<void> done = node->start_peers(security); !done) return done.error();
@@ -373,11 +374,11 @@ inline Result<std::unique_ptr<Node>> Node::start(const Config& config, const Pee
   return node;
 }
 
-inline Node::Node(const Config& config, const Logger& logger, std::function<void()> wake,
+inline Node::Node(const Config& config, const Logger& logger, NodeEvents::Callbacks news,
                   std::unique_ptr<Store> store, Membership membership)
     : config_(config),
       logger_(logger.with({{"node", config.node.id}})),
-      mailbox_(std::move(wake), node_detail::kMaxWaitingFrames),
+      mailbox_(std::move(news), node_detail::kMaxWaitingFrames),
       store_(std::move(store)),
       membership_(std::move(membership)),
       fresh_cluster_id_(node_detail::random_hex_32()),
@@ -571,7 +572,7 @@ inline void Node::propose_removal(const ExpiryScan& scan, const ExpiredKeys& fou
 }
 
 inline std::uint64_t Node::tick_interval_ms() const {
-  if (joining_ || stopping_) return kTickIntervalMs;
+  if (joining_ || stopping_ || exchange_->has_long_log()) return kTickIntervalMs;
   std::uint64_t interval_ms = kMaxTickIntervalMs;
   for (const auto& [id, group] : groups_) {
     interval_ms = std::min(interval_ms, group.replica->raft().max_tick_ms());

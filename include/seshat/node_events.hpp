@@ -1,10 +1,15 @@
 // seshat/node_events.hpp - what the store and the peers tell a node, as events of its loop.
 //
 //   threads of the store and of gRPC ── on_synced, on_frame, ... ──> [ mailbox ] ──take──> the loop
+//                                                       on_told ──> help ──take──┘
+//
+// The threads from which nearly everything comes, that of storage and that of the peers, wake nobody
+// with what they tell: once they have told all, and have time, they do the loop's turn themselves, if
+// it can be had (server.hpp). A wake-up of another thread is what a small request mostly costs.
 //
 // Keeps:    the order of each thread that tells; beyond max_waiting_frames the frames of peers are
 //           lost: Raft repeats what was in them, and of what was forwarded ForwardedLost tells.
-// Threads:  take() belongs to the loop, all else may be called on any.
+// Threads:  take() belongs to the loop, or who has its turn; all else may be called on any.
 // Needs:    mailbox.hpp, store_events.hpp, peer_link.hpp (PeerEvents), state_machine.hpp.
 #ifndef SESHAT_NODE_EVENTS_HPP
 #define SESHAT_NODE_EVENTS_HPP
@@ -122,19 +127,29 @@ using Any = std::variant<Synced, Applied, Fetched, LogCut, Installed, StorageFai
 
 class NodeEvents final : public StoreEvents, public PeerEvents {
  public:
-  // `wake` is called from any thread when take() has something to give.
-  NodeEvents(std::function<void()> wake, std::size_t max_waiting_frames)
-      : mailbox_(std::move(wake), max_waiting_frames) {}
+  // What is called when take() has something to give.
+  struct Callbacks {
+    std::function<void()> wake;  // any thread; must not block
+    // In its place, on a thread that holds no lock and has the time to do what follows.
+    std::function<void()> help;
+  };
+  NodeEvents(Callbacks news, std::size_t max_waiting_frames)
+      : news_(std::move(news)), mailbox_(news_.wake, max_waiting_frames) {}
 
   void take(std::vector<node_event::Any>& events) { mailbox_.take(events); }
   void push(node_event::Any event) { mailbox_.push(std::move(event)); }
 
+  // Both
+  void on_told(bool has_time) override {
+    if (mailbox_.claim()) has_time ? news_.help() : news_.wake();
+  }
+
   // The store
   void on_synced(GroupId group, std::uint64_t write_id) override {
-    push(node_event::Synced{group, write_id});
+    mailbox_.leave(node_event::Synced{group, write_id});
   }
   void on_applied(GroupId group, Index last, std::vector<Outcome> outcomes) override {
-    push(node_event::Applied{group, last, std::move(outcomes)});
+    mailbox_.leave(node_event::Applied{group, last, std::move(outcomes)});
   }
   void on_fetched(GroupId group, NodeId peer, Term prev_log_term,
                   std::vector<raft::Entry> entries) override {
@@ -156,7 +171,7 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
   }
   void on_frame(NodeId from, Frame frame) override {
     const bool forwards = !frame.forwarded.empty() || !frame.forwarded_replies.empty();
-    const bool taken = mailbox_.push_droppable(node_event::FrameReceived{from, std::move(frame)});
+    const bool taken = mailbox_.leave_droppable(node_event::FrameReceived{from, std::move(frame)});
     if (!taken && forwards) push(node_event::ForwardedLost{from});
   }
   void on_peer_up(NodeId peer, Hello hello) override {
@@ -188,6 +203,7 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
   }
 
  private:
+  const Callbacks news_;
   Mailbox<node_event::Any> mailbox_;
 };
 

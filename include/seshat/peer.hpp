@@ -266,7 +266,8 @@ inline void run_timer(Core& core) {
 
 inline void run_reactions(Core& core) {
   name_this_thread("seshat-peers");
-  core.reactions->run();
+  core.reactions->run(
+      [&core] { core.tell([](PeerEvents& events, const Logger&) { events.on_told(true); }); });
   const std::lock_guard lock(core.mutex);
   core.ended = true;
   core.changed.notify_all();

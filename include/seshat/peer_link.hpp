@@ -115,6 +115,9 @@ class PeerEvents {
   // Messages and status of a peer whose handshake was accepted. Never empty. There is no pushing
   // back: bound what waits, and drop messages at the bound.
   virtual void on_frame(NodeId from, Frame frame) = 0;
+  // Follows soon on on_frame, on the same thread, which holds no lock then. It may call the channel, and
+  // if it `has_time` may take a few milliseconds: no frame waits behind it.
+  virtual void on_told(bool /*has_time*/) {}
   // Our stream to `peer` was accepted. `self` is what the peer said about itself.
   virtual void on_peer_up(NodeId peer, Hello self) = 0;
   // Our stream to `peer` was refused; we try again each second, and say so each time.

@@ -7,6 +7,12 @@
 // the node hand out what gathered, then write each client's replies. So a turn makes one Raft write
 // for all clients and one send for each of them.
 //
+//   the loop's thread    ─ waits for sockets, signals, its timer ─> turn ─┐
+//   storage, the peers   ─ a sync has ended, a message has come ──> turn ─┴─ one at a time
+//
+// What the disk or a peer brings would have to wake the loop, which often costs more than the turn
+// itself. So who brings it does the turn, if nobody has one (turns.hpp).
+//
 // With node.threads = N this loop is the heart of N: it executes the requests of all clients, and
 // N - 1 others beside it (client_io.hpp) do the socket work of those that they were given: of half of
 // them with N = 2, of all with more. A turn takes in what they have read, and ends with handing over
@@ -18,7 +24,8 @@
 // Keeps:    client n+1 is told "max number of clients reached", and who may not come in why
 //           (door.hpp); no client's bytes wait in memory beyond its bounds (connection.hpp); who is
 //           idle for longer than client.timeout is disconnected; the longest turn is measured.
-// Threads:  run() makes the calling thread the loop, and everything here is that loop's.
+// Threads:  run() makes the calling thread the loop. Everything here is its turn's, but for what is
+//           marked: each handler begins with begin_turn().
 // Needs:    connection, client_io, node, live_settings, credentials; asio (standalone).
 #ifndef SESHAT_SERVER_HPP
 #define SESHAT_SERVER_HPP
@@ -69,6 +76,7 @@
 #include "seshat/process_info.hpp"
 #include "seshat/result.hpp"
 #include "seshat/tls.hpp"
+#include "seshat/turns.hpp"
 #include "seshat/version.hpp"
 
 namespace seshat {
@@ -94,12 +102,18 @@ class Server final : private ConnectionHost, private Site {
 
   // Held by the handlers of its socket too, so that they never outlive it.
   struct Client final : ClientSocket {
-    Client(Tcp::socket accepted, IoLoop* io_loop, ConnectionHost& host, const resp::Limits& limits,
+    Client(Tcp::socket accepted, IoLoop* io_loop, Server& owner, const resp::Limits& limits,
            Session session)
         : ClientSocket(std::move(accepted)),
+          server(owner),
           home(io_loop),
-          connection(host, limits, std::move(session)) {}
+          connection(owner, limits, std::move(session)) {}
 
+    void enter() override {
+      if (home == nullptr) server.begin_turn();
+    }
+
+    Server& server;
     IoLoop* home;  // has the socket; null: this loop has it
     Connection connection;
     std::uint64_t last_io_ms = 0;       // when bytes came, or were seen to have been taken, last
@@ -133,11 +147,18 @@ class Server final : private ConnectionHost, private Site {
   void accepted(Tcp::socket socket, IoLoop* home, bool by_tls);
   [[nodiscard]] IoLoop* next_home() const;
   void schedule_tick();
+  void tick_sooner();
   void tick();
   [[nodiscard]] bool is_calm() const { return tick_interval_ms_ > kTickIntervalMs; }
   void await_signals();
   void begin_turn();
+  void finish_turn();
+  void note_begin();
+  void note_end();
   void end_turn();
+  void wake();  // any thread
+  void help();  // any thread that holds no lock
+  void help_out();
   void begin_shutdown();
   [[nodiscard]] bool shutdown_is_done() const;
   void use_settings();
@@ -254,8 +275,11 @@ class Server final : private ConnectionHost, private Site {
   process_info::Rate command_rate_;
   std::uint64_t used_memory_peak_bytes_ = 0;
   std::uint64_t memory_sampled_ms_ = 0;
-  bool in_turn_ = false;
   std::chrono::steady_clock::time_point turn_start_;
+
+  Turns<> turns_;
+  bool in_turn_ = false;     // the loop's thread is; only that sets it, in its turn
+  bool takes_help_ = false;  // run() is under way
 };
 
 // =================================================================================================
@@ -303,16 +327,10 @@ inline Result<std::unique_ptr<Server>> Server::start(const Config& config,
                                                      const Logger& logger) {
   std::unique_ptr<Server> server(new Server(config, credentials, logger));
   if (Result<void> listening = server->listen(); !listening) return listening.error();
-  // The mailbox wakes the loop by posting to it; it asks for one wake-up at a time.
-  asio::io_context& io = server->io_;
   Server* self = server.get();
-  Result<std::unique_ptr<Node>> node = Node::start(config, credentials.peers, logger, [&io, self] {
-    asio::post(io, [self] {
-      if (!self->node_) return;
-      self->begin_turn();
-      self->node_->drain();
-    });
-  });
+  Result<std::unique_ptr<Node>> node =
+      Node::start(config, credentials.peers, logger,
+                  {.wake = [self] { self->wake(); }, .help = [self] { self->help(); }});
   if (!node) return node.error();
   server->node_ = std::move(*node);
   server->started_ms_ = server->turn_ms_ = server->node_->clock().now_ms();
@@ -409,30 +427,28 @@ inline std::size_t Server::raise_file_limit(std::size_t clients) {
 }
 
 inline Result<void> Server::run() {
+  begin_turn();
   schedule_tick();
   await_signals();
+  takes_help_ = true;
   while (!shutdown_is_done() && !node_->failure()) {
+    finish_turn();
     io_.run_one();
-    if (node_->was_removed()) begin_shutdown();
     for (int i = 1; i < server_detail::kMaxHandlersPerTurn && io_.poll_one() != 0; ++i) {
     }
+    begin_turn();
+    if (node_->was_removed()) begin_shutdown();
     end_turn();
-    if (in_turn_) {
-      const std::uint64_t took_us = server_detail::since_us(turn_start_);
-      longest_turn_us_ = std::max(longest_turn_us_, took_us);
-      if (door_.latency.wants(took_us)) {
-        door_.latency.add("loop-turn", wall_us() / 1'000'000, took_us);
-      }
-    }
-    in_turn_ = false;
   }
+  takes_help_ = false;
   if (node_->failure()) {
     // Clients still hear how their writes ended; those that the other loops wrote for are free again.
     end_turn();
     take_sockets_back();
     end_turn();
-    return Error{*node_->failure()};
   }
+  finish_turn();
+  if (node_->failure()) return Error{*node_->failure()};
   node_.reset();  // everything is on disk when it is gone
   logger_.info("stopped");
   return {};
@@ -443,7 +459,9 @@ inline void Server::await_signals() {
   signals_.add(SIGINT, ignored);
   signals_.add(SIGTERM, ignored);
   signals_.async_wait([this](const asio::error_code& error, int) {
-    if (!error) begin_shutdown();
+    if (error) return;
+    begin_turn();
+    begin_shutdown();
   });
 }
 
@@ -453,7 +471,19 @@ inline void Server::schedule_tick() {
   timer_.async_wait([this](const asio::error_code& error) {
     if (error) return;
     begin_turn();
-    tick();
+    // Somebody who helped may have ticked meanwhile.
+    const auto due = ticked_at_ + std::chrono::milliseconds(tick_interval_ms_);
+    due <= std::chrono::steady_clock::now() ? tick() : schedule_tick();
+  });
+}
+
+// The timer is the loop's thread's: it may be waiting in it.
+inline void Server::tick_sooner() {
+  if (in_turn_) return schedule_tick();
+  tick_interval_ms_ = node_->tick_interval_ms();
+  asio::post(io_, [this] {
+    begin_turn();
+    schedule_tick();
   });
 }
 
@@ -471,7 +501,7 @@ inline void Server::tick() {
     if (!announced_ || entrance->is_accepting || !entrance->acceptor.is_open()) continue;
     accept_next(*entrance);
   }
-  schedule_tick();
+  if (in_turn_) schedule_tick();
 }
 
 inline void Server::announce() {
@@ -504,11 +534,58 @@ inline bool Server::shutdown_is_done() const {
   return all_sent && node_->may_stop();
 }
 
+// ---- Turns -------------------------------------------------------------------------------------------
+
+// Of the loop's thread.
 inline void Server::begin_turn() {
   if (in_turn_) return;
+  turns_.take();
   in_turn_ = true;
+  note_begin();
+}
+
+inline void Server::finish_turn() {
+  note_end();
+  in_turn_ = false;
+  if (turns_.let_go()) wake();
+}
+
+inline void Server::note_begin() {
   turn_start_ = std::chrono::steady_clock::now();
   turn_ms_ = node_->clock().now_ms();
+}
+
+inline void Server::note_end() {
+  const std::uint64_t took_us = server_detail::since_us(turn_start_);
+  longest_turn_us_ = std::max(longest_turn_us_, took_us);
+  if (door_.latency.wants(took_us)) {
+    door_.latency.add("loop-turn", wall_us() / 1'000'000, took_us);
+  }
+}
+
+// One is under way at most: the mailbox sees to that.
+inline void Server::wake() {
+  asio::post(io_, [this] {
+    if (!node_) return;
+    begin_turn();
+    node_->drain();
+  });
+}
+
+// One turn and no more, or the disk or a peer would wait for who helps.
+inline void Server::help() {
+  if (turns_.take_or_leave([this] { help_out(); })) wake();
+}
+
+// Not before run() is under way, nor when it ends.
+inline void Server::help_out() {
+  if (!takes_help_) return wake();
+  note_begin();
+  node_->drain();
+  end_turn();
+  note_end();
+  const bool is_ending = shutting_down_ || node_->failure() || node_->was_removed();
+  if (is_ending) asio::post(io_, [] {});  // run() looks after each turn of its own
 }
 
 // ---- The loop ----------------------------------------------------------------------------------------
@@ -525,7 +602,7 @@ inline void Server::end_turn() {
   for (const auto& loop : io_loops_) loop->hand_over();
   // Replies that were sent let in what waited behind them: that leaves with this turn as well.
   node_->end_turn();
-  if (is_calm() && node_->tick_interval_ms() < tick_interval_ms_) schedule_tick();  // no more
+  if (is_calm() && node_->tick_interval_ms() < tick_interval_ms_) tick_sooner();  // no more
   // Who still has something to consume comes next turn, after everybody else's sockets.
   if (!attention_.empty()) asio::post(io_, [] {});
   if (io_events_allowed_ == 0) asio::post(io_, [this] { drain_io_events(); });
@@ -545,8 +622,8 @@ inline void Server::accept_next(Entrance& entrance) {
   asio::io_context& context = home != nullptr ? home->context() : io_;
   entrance.acceptor.async_accept(
       context, [this, home, &entrance](const asio::error_code& error, Tcp::socket socket) {
-        if (!entrance.acceptor.is_open()) return;
         begin_turn();
+        if (!entrance.acceptor.is_open()) return;
         if (error) {
           // Most likely out of file descriptors: the next tick is soon enough to try again.
           logger_.warn("could not accept a client", {{"reason", error.message()}});
@@ -601,9 +678,8 @@ inline void Server::accepted(Tcp::socket socket, IoLoop* home, bool by_tls) {
   session.authenticated = !door_.needs_password();
   session.by_tls = by_tls;
   const std::uint64_t id = session.id;
-  ConnectionHost& host = *this;
   auto client =
-      std::make_shared<Client>(std::move(socket), home, host, resp_limits_, std::move(session));
+      std::make_shared<Client>(std::move(socket), home, *this, resp_limits_, std::move(session));
   client->last_io_ms = turn_ms_;
   client->turned_away = refused;
   clients_.emplace(id, client);

@@ -18,6 +18,7 @@
 #include "seshat/row_cache.hpp"       // rows of a disk that were used of late
 #include "seshat/row_table.hpp"       // rows in memory, found by one hash
 #include "seshat/thread_name.hpp"     // what a debugger calls a thread
+#include "seshat/turns.hpp"           // work of several threads, never two at once
 #include "seshat/version.hpp"
 #include "seshat/wire.hpp"       // protobuf's wire format by hand
 #include "seshat/work_pool.hpp"  // a few threads for slow work

@@ -72,6 +72,8 @@ class SnapshotExchange final : public SnapshotSender {
 
   // Every tick.
   void tick();
+  // Whether there is so much to cut that a tick is soon worth while.
+  [[nodiscard]] bool has_long_log() const;
   // Takes a snapshot of every group, to keep; `done` hears what was taken.
   void take_all(const std::function<void(CallReply)>& done);
 
@@ -187,6 +189,13 @@ inline void SnapshotExchange::tick() {
   retry_due();
   let_go_of_unused();
   drop_abandoned();
+}
+
+inline bool SnapshotExchange::has_long_log() const {
+  return std::any_of(replicas_.begin(), replicas_.end(), [this](const auto& entry) {
+    const LogStats log = environment_.store.log_stats(entry.first);
+    return log.last_index >= log.first_index + options_.snapshot_interval_entries;
+  });
 }
 
 inline void SnapshotExchange::retry_due() {

@@ -229,6 +229,7 @@ class Store final : public LogStore, public Applier {
   // The storage thread
   void run_storage();
   [[nodiscard]] bool take_turn(Turn& turn);
+  [[nodiscard]] bool has_time();  // nothing waits for the next turn
   [[nodiscard]] bool write_log(Turn& turn);
   void fail_write(const std::string& what);
   [[nodiscard]] Result<void> add_cuts(Turn& turn, rocksdb::WriteBatch& batch);
@@ -544,17 +545,24 @@ inline void Store::run_storage() {
     turn.cuts = take_cuts(std::move(turn.cuts));
     if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) {
       if (write_log(turn)) sync(written_by(turn), turn.cuts);
+      if (!turn.writes.empty()) events_->on_told(!turn.apply && has_time());
     }
     if (turn.apply && !failed()) {
       if (turn.apply->generation != nullptr) {
         put_in_force(*turn.apply);
       } else {
         apply_to_machine(*turn.apply);
+        events_->on_told(has_time());
       }
     }
     if (!failed()) write_due_ = writer_.begin_due(database_, groups_);
   }
   if (!failed() && !waiting_cuts_.empty()) cut_at_the_end();
+}
+
+inline bool Store::has_time() {
+  const std::lock_guard lock(storage_mutex_);
+  return writes_.empty() && applies_.empty() && cuts_.empty() && !storage_stopping_;
 }
 
 // What cuts wait for is written now.

@@ -1,6 +1,7 @@
 // seshat/store_events.hpp - what a store tells its owner, and what it counts.
 //
-// Threads: StoreEvents are called on the store's threads, one call at a time: post it and return.
+// Threads: StoreEvents are called on the store's threads, one call at a time but for on_told: post it
+//          and return.
 // Needs:   raft.hpp, records.hpp, replica.hpp.
 #ifndef SESHAT_STORE_EVENTS_HPP
 #define SESHAT_STORE_EVENTS_HPP
@@ -31,6 +32,9 @@ class StoreEvents {
   virtual void on_installed(GroupId /*group*/, const MachineState& /*state*/) {}
   // Once. The node must end: nothing more will be written, synced or reported.
   virtual void on_storage_failed(std::string what) = 0;
+  // Follows soon on on_synced and on_applied, on the same thread, which holds no lock then. It may call
+  // the store, and if it `has_time` may take a few milliseconds: no write waits behind it.
+  virtual void on_told(bool /*has_time*/) {}
 };
 
 struct StoreStats {

@@ -43,8 +43,8 @@ struct StoreOptions {
   // Other nodes have the same data: better that one of them serves than this one with damage.
   bool ends_on_damage = true;
 
-  // How long what was applied may wait in memory for more of the same keys (store_writer.hpp): a
-  // start after a crash applies so much again.
+  // How long what was applied waits in memory for more of the same keys, up to half of it more or less
+  // (store_writer.hpp): a start after a crash applies so much again.
   std::uint64_t write_behind_ms = 1000;
 
   // For tests: small buffers, so that flushes happen; a disk that fails or forgets.

@@ -46,7 +46,7 @@ class StoreWriter {
  public:
   using Clock = std::chrono::steady_clock;
   struct Options {
-    std::uint64_t interval_ms = 0;  // how long a change waits, at most, for others
+    std::uint64_t interval_ms = 0;  // how long a change waits for others: half of it more, or less
     std::size_t limit_bytes = 0;    // of changes: so many do not wait for the interval
   };
   struct Callbacks {
@@ -87,6 +87,14 @@ class StoreWriter {
   // Whoever waits, waits no longer: the store has failed, or ends.
   void give_up();
   [[nodiscard]] rocksdb::Status write_now(StoreDatabase& database, StoreGroup& group);
+
+  // When, from now on, what has `waited` is due: once in each interval, and on each node at a time of
+  // its own in it, by the `wall` clock that nodes have in common. All have the same to write, and while
+  // one of them does, the others are a majority. Negative: it is over.
+  [[nodiscard]] static std::chrono::nanoseconds time_left(std::chrono::nanoseconds waited,
+                                                          std::chrono::nanoseconds interval,
+                                                          std::chrono::nanoseconds wall,
+                                                          NodeId node);
 
  private:
   // So many times the limit may gather while the batch before is written.
@@ -148,8 +156,12 @@ inline StoreWriter::Clock::time_point StoreWriter::begin_due(StoreDatabase& data
     const std::int64_t since_ns = group.unwritten_since_ns;
     if (since_ns == 0) continue;
     const bool at_once = group.id == kSystemGroup || group.write_asked;
-    const Clock::time_point due = Clock::time_point(std::chrono::nanoseconds(since_ns)) +
-                                  std::chrono::milliseconds(at_once ? 0 : options_.interval_ms);
+    const Clock::time_point since{std::chrono::nanoseconds(since_ns)};
+    const Clock::time_point due =
+        at_once ? since
+                : now + time_left(now - since, std::chrono::milliseconds(options_.interval_ms),
+                                  std::chrono::system_clock::now().time_since_epoch(),
+                                  database.options().node_id);
     if (now < due) {
       next = std::min(next, due);
     } else {
@@ -157,6 +169,16 @@ inline StoreWriter::Clock::time_point StoreWriter::begin_due(StoreDatabase& data
     }
   }
   return next;
+}
+
+inline std::chrono::nanoseconds StoreWriter::time_left(std::chrono::nanoseconds waited,
+                                                       std::chrono::nanoseconds interval,
+                                                       std::chrono::nanoseconds wall, NodeId node) {
+  if (interval.count() == 0) return -waited;
+  const std::chrono::nanoseconds soonest = interval / 2 - waited;
+  const std::chrono::nanoseconds into =
+      (wall + soonest - interval / 3 * static_cast<int>(node.value % 3)) % interval;
+  return soonest + (interval - into) % interval;
 }
 
 // Not while the batch before is being written: its end makes the storage thread look again.

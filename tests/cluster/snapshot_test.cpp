@@ -172,8 +172,6 @@ TEST_CASE("a long run leaves logs and memory bounded and sends no snapshot", "[s
                           .value_bytes = variable_or("VALUE_BYTES", 100),
                           .connections = sized(4, 256),
                           .batch = sized<std::size_t>(64, 1)});
-  // A small window would be full within some 10 ms of a load that is not held back, and cuts take longer.
-  load.pace(sized(40'000, 0));
   const auto begin = SteadyClock::now();
   REQUIRE(
       watch.look_until([&] { return load.acknowledged() >= writes && since(begin) >= at_least; },
