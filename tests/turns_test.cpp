@@ -18,7 +18,10 @@ namespace {
 // Of one thread, which may do something in the moment in which it was found taken.
 class Scripted {
  public:
-  void lock() { taken_ = true; }
+  void lock() {
+    if (const auto then = std::exchange(before_locking, nullptr)) then();
+    taken_ = true;
+  }
   void unlock() { taken_ = false; }
   bool try_lock() {
     if (!taken_) return taken_ = true;
@@ -27,6 +30,7 @@ class Scripted {
   }
 
   inline static std::function<void()> when_taken;
+  inline static std::function<void()> before_locking;
 
  private:
   bool taken_ = false;
@@ -66,6 +70,17 @@ TEST_CASE("who lets go in the moment in which somebody finds the turn taken stil
   Scripted::when_taken = [&] { heard = turns.let_go(); };
   CHECK_FALSE(turns.take_or_leave([] {}));
   CHECK(heard);
+}
+
+TEST_CASE("who waits for a turn goes before who can't wait, and hears of it", "[turns]") {
+  Turns<Scripted> turns;
+  bool done = false;
+  Scripted::before_locking = [&] { CHECK_FALSE(turns.take_or_leave([&] { done = true; })); };
+  turns.take();
+  CHECK_FALSE(done);
+  CHECK(turns.let_go());
+  CHECK_FALSE(turns.take_or_leave([&] { done = true; }));
+  CHECK(done);
 }
 
 TEST_CASE("who helped hears of what was left to it", "[turns]") {

@@ -1450,7 +1450,8 @@ inline Index Raft::compactable_index() const {
 }
 
 inline void Raft::send_entries(Peer& peer, Index prev, Term prev_term, std::vector<Entry> entries) {
-  AppendEntries request{prev, prev_term, commit_index_, round_, {}, std::move(entries)};
+  AppendEntries request{prev,   prev_term,           commit_index_,
+                        round_, compactable_index(), std::move(entries)};
   peer.commit_told = commit_index_;
   if (peer.replicating) {
     std::size_t size_bytes = 0;

@@ -11,7 +11,8 @@
 //   storage, the peers   ─ a sync has ended, a message has come ──> turn ─┴─ one at a time
 //
 // What the disk or a peer brings would have to wake the loop, which often costs more than the turn
-// itself. So who brings it does the turn, if nobody has one (turns.hpp).
+// itself. So who brings it does the turn, if nobody has one (turns.hpp); meanwhile no other message and
+// no other sync is seen to, so that turns had better be short (longest_loop_turn_us in INFO).
 //
 // With node.threads = N this loop is the heart of N: it executes the requests of all clients, and
 // N - 1 others beside it (client_io.hpp) do the socket work of those that they were given: of half of
@@ -954,6 +955,7 @@ inline void Server::schedule_idle_check() {
 
 // Who waits for the node is not idle; who does not take its replies is.
 inline void Server::close_idle_clients() {
+  if (live_.client.timeout == 0) return;  // the timer had expired when it was set so
   const std::uint64_t timeout_ms = live_.client.timeout * 1000;
   std::vector<ClientPtr> idle;
   for (const auto& [id, client] : clients_) {

@@ -94,6 +94,9 @@ class SnapshotExchange final : public SnapshotSender {
   [[nodiscard]] bool is_restoring(GroupId group) const { return incoming_.contains(group); }
 
  private:
+  // So many intervals of entries may wait for what was applied to become durable by itself: the more
+  // gather, the fewer rows they make.
+  static constexpr std::uint64_t kPatience = 4;
   static constexpr std::uint64_t kRetryMs = 1'000;
   static constexpr std::uint64_t kAbandonedMs = 60'000;  // a snapshot that nobody goes on with
 
@@ -193,8 +196,10 @@ inline void SnapshotExchange::tick() {
 
 inline bool SnapshotExchange::has_long_log() const {
   return std::any_of(replicas_.begin(), replicas_.end(), [this](const auto& entry) {
-    const LogStats log = environment_.store.log_stats(entry.first);
-    return log.last_index >= log.first_index + options_.snapshot_interval_entries;
+    const raft::Raft& raft = entry.second->raft();
+    const Index first = environment_.store.log_stats(entry.first).first_index;
+    return !raft.is_installing() &&
+           raft.compactable_index() >= first + options_.snapshot_interval_entries;
   });
 }
 
@@ -233,7 +238,8 @@ inline void SnapshotExchange::consider_cut(GroupId group, Replica& replica) {
   const std::uint64_t most_bytes = max_log_size_bytes(group);
   const bool too_long = log.size_bytes > most_bytes;
   if (too_long) to = std::max(to, environment_.store.cut_point(group, most_bytes));
-  if (to > log.applied_durable && log.size_bytes > interval_bytes()) {
+  const bool many = to > cut && to - cut > kPatience * options_.snapshot_interval_entries;
+  if (to > log.applied_durable && (many || log.size_bytes > interval_bytes())) {
     environment_.store.write_soon(group);
   }
   to = std::min(to, log.applied_durable);

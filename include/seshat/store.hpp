@@ -686,6 +686,7 @@ inline void Store::apply_to_machine(ApplyWork& work) {
   std::optional<std::vector<Outcome>> outcomes = apply_from_disk(group, work.entries);
   if (!outcomes) return;
   report([&](StoreEvents& events) { events.on_applied(group.id, last, std::move(*outcomes)); });
+  if (writer_.is_full(group)) events_->on_told(false);  // they do not wait for the writer as well
   writer_.make_room(database_, group);
 }
 

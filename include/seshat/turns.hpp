@@ -3,6 +3,8 @@
 //   who can wait     take() ── turn ── let_go() ──> true: somebody came meanwhile, and left
 //   who can't        take_or_leave(turn) ──> does it now, or leaves it to who has one
 //
+// Who waits goes first: who can't wait may come so often that nobody else would ever have a turn.
+//
 // Keeps:    for each take_or_leave() a turn begins after that call did, if whoever is told that one was
 //           left to him sees to it. Nobody waits but in take(), for a turn's length.
 // Threads:  any. A turn must not call any of these.
@@ -19,8 +21,12 @@ namespace seshat {
 template <class Mutex = std::mutex>
 class Turns {
  public:
-  // Waits for its end, if somebody has one.
-  void take() { mutex_.lock(); }
+  // Waits for its end, if somebody has one. One thread only.
+  void take() {
+    waits_ = true;
+    mutex_.lock();
+    waits_ = false;
+  }
   // After take(). True: a turn was left to the caller, which is not under way yet.
   [[nodiscard]] bool let_go() {
     mutex_.unlock();
@@ -30,10 +36,10 @@ class Turns {
   // Calls turn() here, or leaves it to who has one. True: as with let_go().
   template <class Turn>
   [[nodiscard]] bool take_or_leave(const Turn& turn) {
-    // Before the lock is tried: who has it looks here after letting go. So either that sees this, or it
-    // has let go before the lock is tried.
+    // Before the rest: who has a turn, or waits for one, looks here after letting go. So either that
+    // sees this, or it has let go before the lock is tried.
     left_.exchange(true);
-    if (!mutex_.try_lock()) return false;
+    if (waits_ || !mutex_.try_lock()) return false;
     left_.exchange(false);
     turn();
     return let_go();
@@ -41,6 +47,7 @@ class Turns {
 
  private:
   Mutex mutex_;
+  std::atomic<bool> waits_{false};
   std::atomic<bool> left_{false};  // read and written at once only: that is what orders it
 };
 
