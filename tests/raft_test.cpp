@@ -128,6 +128,38 @@ TEST_CASE("heartbeats are answered while an fsync is pending", "[raft]") {
   CHECK(reply.match_index == Index{0});
 }
 
+// Its disk stands still meanwhile, so that it neither leads nor asks for votes again.
+TEST_CASE("a candidate that gave up answers the leader of its term with that one's rounds",
+          "[raft]") {
+  Solo node = follower_of_2();
+  node.from(2, 1, append(0, 0, {}, 0, 243));
+  node.from(2, 1, TimeoutNow{});
+  REQUIRE(node.raft.role() == Role::kCandidate);
+  node.drain();  // its vote is on its way to the disk
+  node.tick_for(5'000);
+  REQUIRE(node.raft.role() == Role::kFollower);
+  REQUIRE(node.raft.current_term() == Term{2});
+  node.from(3, 2, append(0, 0, {}, 0, 1));
+  node.drain();
+  node.sync();
+  const auto replies = node.sent<AppendEntriesReply>();
+  REQUIRE(!replies.empty());
+  CHECK(replies.back().first.to == NodeId{3});
+  CHECK(replies.back().second.round == 1);
+}
+
+TEST_CASE("an answer to a round that was never sent confirms no read", "[raft]") {
+  Solo leader(3, {}, [](Config& config) { config.lease_reads = false; });
+  leader.lead();
+  REQUIRE(leader.raft.read(leader.now, 7));  // round 2 goes out for it
+  leader.ack(2, 1, 243);
+  leader.drain();
+  CHECK(leader.reads.empty());
+  leader.ack(2, 1, 2);
+  leader.drain();
+  CHECK(leader.reads.size() == 1);
+}
+
 TEST_CASE("slow disks delay writes, not heartbeats: no election", "[raft]") {
   Cluster cluster(3);
   REQUIRE(cluster.elect(1));

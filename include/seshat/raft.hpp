@@ -1060,6 +1060,7 @@ inline void Raft::become_candidate(std::uint64_t now_ms, bool transfer) {
   ++current_term_;
   voted_for_ = config_.id;
   save_hard_state();
+  round_received_ = 0;  // of a leader of the term before: this term's counts anew
   verified_index_ = commit_index_;
   request_votes(false, transfer);
 }
@@ -1485,8 +1486,9 @@ inline void Raft::handle(std::uint64_t now_ms, const Message& message,
                          const AppendEntriesReply& reply) {
   if (role_ != Role::kLeader) return;
   Peer& peer = *find_peer(message.from);
-  if (reply.round >= peer.acked_round) {  // else an old answer, delayed
-    peer.acked_round = std::min(reply.round, round_);
+  // Else an old answer, delayed, or to what was never asked: that says nothing of any round.
+  if (reply.round >= peer.acked_round && reply.round <= round_) {
+    peer.acked_round = reply.round;
     peer.withhold_ms = reply.withhold_ms;
   }
   count_round(now_ms);
