@@ -73,8 +73,8 @@ struct Lone final : Clock, LogStore, Transport, Applier, SnapshotSender, Leaders
 // candidate that a committed change had removed without its knowledge, rightly (469), a lease that
 // an only voter of the past did not know of (110119), a candidate that followed in its own term and
 // answered with the rounds of the leader before, so that a read found a majority that was none
-// (162968159153). "no lease before the no-op ..." and "founders
-// stay the members ..." are what was mended.
+// (162968159153). "no lease before the no-op ...", "founders stay the members ..." and "a candidate that
+// gave up ..." are what was mended.
 TEST_CASE("seeds that once found something break no promise", "[sim][found]") {
   for (const std::uint64_t seed : {3ULL, 8ULL, 15ULL, 59ULL, 83ULL, 399ULL, 469ULL, 1171ULL,
                                    1234ULL, 110119ULL, 162968159153ULL}) {
