@@ -30,13 +30,19 @@ class Mailbox {
       : wake_(std::move(wake)), max_droppable_(max_droppable) {}
 
   void push(Item item) {
-    leave(std::move(item));
-    if (claim()) wake_();
+    bool wakes = false;
+    {
+      const std::lock_guard lock(mutex_);
+      items_.push_back(std::move(item));
+      wakes = claim_locked();
+    }
+    if (wakes) wake_();
   }
 
   // What gathered at the poster: one lock, at most one wake-up. `items` is empty then.
   void push_all(std::vector<Item>& items) {
     if (items.empty()) return;
+    bool wakes = false;
     {
       const std::lock_guard lock(mutex_);
       if (items_.empty()) {
@@ -44,9 +50,10 @@ class Mailbox {
       } else {
         std::move(items.begin(), items.end(), std::back_inserter(items_));
       }
+      wakes = claim_locked();
     }
     items.clear();
-    if (claim()) wake_();
+    if (wakes) wake_();
   }
 
   // False: the box has enough of these; the item is lost.
@@ -72,7 +79,7 @@ class Mailbox {
   // takes it.
   [[nodiscard]] bool claim() {
     const std::lock_guard lock(mutex_);
-    return !items_.empty() && !std::exchange(claimed_, true);
+    return claim_locked();
   }
 
   // Moves what gathered into `items` (whose memory is reused) and empties the box.
@@ -85,6 +92,8 @@ class Mailbox {
   }
 
  private:
+  [[nodiscard]] bool claim_locked() { return !items_.empty() && !std::exchange(claimed_, true); }
+
   std::function<void()> wake_;
   std::size_t max_droppable_;
   std::mutex mutex_;

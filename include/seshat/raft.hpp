@@ -423,6 +423,8 @@ class Raft {
   [[nodiscard]] Index commit_index() const { return commit_index_; }
   [[nodiscard]] Index last_applied() const { return last_applied_; }
   [[nodiscard]] Index durable_index() const { return durable_index_; }
+  // Of the log on disk; what comes before was cut off.
+  [[nodiscard]] Index first_index() const { return first_index_; }
   [[nodiscard]] const Log& log() const { return log_; }
   [[nodiscard]] bool may_vote() const { return may_vote_; }
   // Whether commit_index() takes in all that had committed before this term, and all that its leader

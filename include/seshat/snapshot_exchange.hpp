@@ -197,9 +197,8 @@ inline void SnapshotExchange::tick() {
 inline bool SnapshotExchange::has_long_log() const {
   return std::any_of(replicas_.begin(), replicas_.end(), [this](const auto& entry) {
     const raft::Raft& raft = entry.second->raft();
-    const Index first = environment_.store.log_stats(entry.first).first_index;
     return !raft.is_installing() &&
-           raft.compactable_index() >= first + options_.snapshot_interval_entries;
+           raft.compactable_index() >= raft.first_index() + options_.snapshot_interval_entries;
   });
 }
 
