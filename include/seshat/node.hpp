@@ -57,7 +57,7 @@
 namespace seshat {
 
 inline constexpr std::uint64_t kTickIntervalMs = 25;  // while leadership is not settled
-inline constexpr std::uint64_t kMaxTickIntervalMs = 200;
+inline constexpr std::uint64_t kMaxTickIntervalMs = 500;
 
 class Node final : public Database,
                    private LeadershipObserver,

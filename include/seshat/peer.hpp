@@ -48,6 +48,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -234,7 +235,6 @@ inline void dial_due_peers(Core& core) {
 }
 
 inline void tick(Core& core) {
-  core.now_ms += core.tick_ms;
   for (const GrpcWord& word : take_grpc_words()) core.complain_rarely(word.text, word.from);
   for (const auto& stream : core.streams(core.incoming)) stream->tick();
   for (const auto& call : core.streams(core.calls)) call->tick();
@@ -243,22 +243,39 @@ inline void tick(Core& core) {
   for (const auto& stream : core.streams(core.receiving)) stream->tick();
 }
 
+// Whether all streams stand, and nothing else is under way.
+[[nodiscard]] inline bool is_calm(Core& core) {
+  {
+    const std::lock_guard lock(core.mutex);
+    const bool all_dialed = core.outgoing.size() == core.peers->size();
+    if (!all_dialed || !core.calls.empty()) return false;
+    if (!core.sending.empty() || !core.receiving.empty()) return false;
+  }
+  const auto stands = [](const auto& stream) { return stream->stands(); };
+  return std::ranges::all_of(core.streams(core.outgoing), stands) &&
+         std::ranges::all_of(core.streams(core.incoming), stands);
+}
+
 // Returns when the channel is stopping.
 inline void run_timer(Core& core) {
+  name_this_thread("peer-timer");
   using SteadyClock = std::chrono::steady_clock;
-  const std::chrono::milliseconds interval(core.tick_ms);
-  auto next = SteadyClock::now() + interval;
+  auto ticked = SteadyClock::now();
   std::unique_lock lock(core.mutex);
   while (!core.stopping()) {
-    core.changed.wait_until(lock, next, [&] { return core.dial_now || core.stopping(); });
-    core.dial_now = false;
+    const auto due = ticked + std::chrono::milliseconds(core.wait_ms);
+    core.changed.wait_until(lock, due, [&] { return core.timer_wanted || core.stopping(); });
+    core.timer_wanted = false;
+    core.pass_time_locked();
     lock.unlock();
-    if (const auto now = SteadyClock::now(); now >= next) {
-      next = now + interval;  // a late tick counts once
+    if (const auto now = SteadyClock::now(); now >= due) {
+      ticked = now;
       if (!core.stopping()) tick(core);
     }
     if (!core.stopping()) dial_due_peers(core);
+    const bool calm = is_calm(core);
     lock.lock();
+    core.wait_ms = calm ? kCalmTicks * core.tick_ms : core.tick_ms;
   }
 }
 
@@ -347,7 +364,7 @@ inline void Peers::set_hello(Hello hello) {
     const std::lock_guard lock(core_->mutex);
     core_->hello = std::move(hello);
   }
-  core_->wake_dialer();
+  core_->wake_timer();
 }
 
 inline void Peers::set_peers(const std::map<NodeId, std::string>& dial) {
@@ -378,7 +395,7 @@ inline void Peers::set_peers(const std::map<NodeId, std::string>& dial) {
       drop(*peer, "it has another address now");
     }
   }
-  core_->wake_dialer();
+  core_->wake_timer();
 }
 
 inline void Peers::drop(peer_detail::Peer& peer, const std::string& reason) {
@@ -443,6 +460,7 @@ inline void Peers::disconnect(NodeId id, std::string reason) {
 
 inline void Peers::call(const std::string& addr, const CallRequest& request,
                         std::uint64_t timeout_ms, std::function<void(Result<CallReply>)> done) {
+  core_->pass_time();
   const auto call =
       std::make_shared<peer_detail::OutgoingCall>(core_, addr, timeout_ms, std::move(done));
   if (!core_->keep(call)) return call->break_off("this node is stopping");
@@ -452,6 +470,7 @@ inline void Peers::call(const std::string& addr, const CallRequest& request,
 inline std::shared_ptr<SnapshotTransfer> Peers::send_snapshot(
     const std::string& addr, const SnapshotOffer& offer, std::shared_ptr<SnapshotReader> reader,
     SnapshotTransferOptions options, std::function<void(Result<Index>)> done) {
+  core_->pass_time();
   auto transfer = std::make_shared<peer_detail::OutgoingSnapshot>(
       core_, addr, offer, std::move(reader), options, std::move(done));
   bool late = false;
@@ -459,6 +478,7 @@ inline std::shared_ptr<SnapshotTransfer> Peers::send_snapshot(
     const std::lock_guard lock(core_->mutex);
     late = core_->stopping();
     if (!late) core_->sending.emplace(transfer.get(), transfer);
+    core_->want_timer();
   }
   late ? transfer->give_up("this node is stopping") : transfer->tick();
   return transfer;

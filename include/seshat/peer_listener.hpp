@@ -48,6 +48,8 @@ class Incoming final : public IncomingStream, public std::enable_shared_from_thi
       : IncomingStream(std::move(core), std::move(arrival)) {}
 
   void tick();
+  // As Dialed::stands().
+  [[nodiscard]] bool stands();
 
  private:
   enum class State : std::uint8_t { kSilent, kAsking, kAccepted, kRefused };
@@ -72,6 +74,11 @@ class Incoming final : public IncomingStream, public std::enable_shared_from_thi
   State state_ = State::kSilent;
   NodeId peer_;
 };
+
+inline bool Incoming::stands() {
+  const std::lock_guard lock(mutex_);
+  return state_ == State::kAccepted && !ending_;
+}
 
 inline void Incoming::tick() {
   const std::uint64_t now_ms = core_->now_ms;
@@ -207,7 +214,7 @@ inline void Incoming::enter() {
     const std::lock_guard lock(peer->mutex);
     peer->link.dial_at_once();
   }
-  core_->wake_dialer();
+  core_->wake_timer();
 }
 
 inline void Incoming::on_done() {
@@ -377,8 +384,10 @@ void Listener::take(std::unique_ptr<Arrival> arrival,
     } else if (kept.size() >= room.most) {
       refusal = room.full;
     } else {
+      core_->pass_time_locked();
       stream = std::make_shared<Stream>(core_, std::move(arrival));
       kept.emplace(stream.get(), stream);
+      core_->want_timer();
     }
   }
   if (!stream) return turn_away(std::move(arrival), {grpc::StatusCode::UNAVAILABLE, refusal});

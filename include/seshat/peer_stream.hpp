@@ -14,8 +14,9 @@
 //           while a call on a stream or of PeerEvents is made, or while a frame is encoded.
 // Dialing:  every attempt has a channel, a connection and a name lookup of its own. None of gRPC's
 //           backoff (up to 120 s) outlives it, and a new stream never lands on a dead connection.
-// Liveness: time is counted in ticks, and a late tick counts once: a process that was stopped for a
-//           while doesn't take its own pause for the silence of others.
+// Liveness: a wait counts for no longer than it was meant to last: a process that was stopped for a while
+//           doesn't take its own pause for the silence of others. Ticks are few while all streams stand
+//           and nothing else is under way: a wake-up of a processor that sleeps is dear.
 // Threads:  as peer.hpp says. Needs: peer_codec.hpp, log.hpp, peer_link.hpp, peer_reactor.hpp; libgrpc++.
 #ifndef SESHAT_PEER_STREAM_HPP
 #define SESHAT_PEER_STREAM_HPP
@@ -29,6 +30,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -74,6 +76,7 @@ inline constexpr int kServerHandshakeTimeoutMs = 10'000;  // of gRPC, and TLS; 2
 inline constexpr int kKeepaliveTimeMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5000;
 inline constexpr std::uint64_t kShutdownMs = 500;
+inline constexpr std::uint64_t kCalmTicks = 5;  // for one, while all streams stand
 
 // ---- Frames in gRPC's buffers -------------------------------------------------------------------
 
@@ -132,6 +135,8 @@ class Dialed {
   virtual void tick() = 0;
   // Any thread. The first reason stays.
   virtual void break_off(std::string reason) = 0;
+  // Nothing of it is timed but signs of life.
+  [[nodiscard]] virtual bool stands() const { return false; }
   // Its end is not told yet, so that `peer` can't be dialed anew.
   [[nodiscard]] virtual bool occupies(NodeId /*peer*/) const { return false; }
 };
@@ -177,12 +182,14 @@ struct Core : std::enable_shared_from_this<Core> {
   std::shared_ptr<Reactions> reactions;
   // Reached by every call to us until its end, and has to go before the queue.
   std::unique_ptr<grpc::Server> server;
-  // Moves on by tick_ms with each turn of the timer, so it stands still while the process does.
+  // As of the last tick, or of what began since; stands still while the process does.
   std::atomic<std::uint64_t> now_ms = 0;
 
   std::mutex mutex;  // guards all below; never held together with a peer's or a stream's
   std::condition_variable changed;
-  bool dial_now = false;
+  bool timer_wanted = false;  // to dial, or to tick more often
+  std::uint64_t wait_ms;      // between two ticks, now
+  std::chrono::steady_clock::time_point passed_at = std::chrono::steady_clock::now();  // is now_ms
   bool accepting = false;  // gRPC has an Arrival, for the next call to us
   bool ended = false;      // the reactions' thread is done
   std::optional<Hello> hello;
@@ -203,7 +210,11 @@ struct Core : std::enable_shared_from_this<Core> {
   [[nodiscard]] std::shared_ptr<const PeerMap> current_peers();
   [[nodiscard]] std::shared_ptr<Peer> peer(NodeId id);  // null: it is none of them
   [[nodiscard]] std::optional<Hello> current_hello();
-  void wake_dialer();
+  void wake_timer();
+  void want_timer();  // with the mutex
+  // Brings now_ms up to date, for what begins now.
+  void pass_time();
+  void pass_time_locked();  // with the mutex
   // False: too late for something new.
   [[nodiscard]] bool keep(const std::shared_ptr<Dialed>& begun);
   void let_go_of(Dialed& ended);  // gRPC is done with it, and it is destroyed
@@ -281,6 +292,7 @@ inline Core::Core(PeerOptions given, PeerEvents& told, const Logger& logger)
     : options(std::move(given)),
       tick_ms(std::clamp<std::uint64_t>(options.liveness_timeout_ms / 30, 5, 100)),
       sign_of_life_ms(options.liveness_timeout_ms / 3),
+      wait_ms(tick_ms),
       peers(std::make_shared<const PeerMap>()),
       slow(std::make_shared<WorkPool>()),
       events_(told),
@@ -302,16 +314,34 @@ inline std::optional<Hello> Core::current_hello() {
   return hello;
 }
 
-inline void Core::wake_dialer() {
+inline void Core::wake_timer() {
   const std::lock_guard lock(mutex);
-  dial_now = true;
+  want_timer();
+}
+
+inline void Core::want_timer() {
+  timer_wanted = true;
   changed.notify_all();
+}
+
+inline void Core::pass_time() {
+  const std::lock_guard lock(mutex);
+  pass_time_locked();
+}
+
+inline void Core::pass_time_locked() {
+  const auto now = std::chrono::steady_clock::now();
+  const auto passed = std::chrono::duration_cast<std::chrono::milliseconds>(now - passed_at);
+  const std::chrono::milliseconds most(wait_ms);
+  now_ms += static_cast<std::uint64_t>(std::min(passed, most).count());
+  passed_at = passed > most ? now : passed_at + passed;
 }
 
 inline bool Core::keep(const std::shared_ptr<Dialed>& begun) {
   const std::lock_guard lock(mutex);
   if (stopping()) return false;
   outgoing.emplace(begun.get(), begun);
+  want_timer();
   return true;
 }
 
@@ -322,8 +352,7 @@ inline void Core::let_go_of(Dialed& ended) {
   const auto place = outgoing.find(&ended);
   last = std::move(place->second);
   outgoing.erase(place);
-  dial_now = true;
-  changed.notify_all();
+  want_timer();
 }
 
 inline bool Core::post_slow(WorkPool::Work work) {
@@ -418,6 +447,7 @@ class Outgoing final : public DialedStream, public Dialed {
   void break_off(std::string reason) override;
   // As break_off(), and it is not dialed again for a second.
   void send_away(std::string reason);
+  [[nodiscard]] bool stands() const override;
   [[nodiscard]] bool occupies(NodeId peer) const override;
 
  private:
@@ -554,6 +584,7 @@ inline void Outgoing::break_off(std::string reason) {
     if (reason_.empty()) reason_ = std::move(reason);
     if (!ended_at_ms_) ended_at_ms_ = core_->now_ms;
   }
+  core_->wake_timer();  // which settles it, if gRPC doesn't
   context_.TryCancel();
 }
 
@@ -563,6 +594,11 @@ inline void Outgoing::send_away(std::string reason) {
     hold_off_ = true;
   }
   break_off(std::move(reason));
+}
+
+inline bool Outgoing::stands() const {
+  const std::lock_guard lock(peer_.mutex);
+  return state_ == State::kUp && !ended_at_ms_;
 }
 
 inline bool Outgoing::occupies(NodeId peer) const {
@@ -622,6 +658,7 @@ inline void Outgoing::lose() {
     if (state_ == State::kUp && !settled_) peer_.link.down(core_->now_ms);
     idle = !writing_;
   }
+  core_->wake_timer();
   context_.TryCancel();  // so that a write that is still out comes back
   if (idle) release();
 }

@@ -916,8 +916,9 @@ inline std::uint64_t Raft::max_tick_ms() const {
       ticked_ms_ - std::min(election_since_ms_, ticked_ms_) + config_.heartbeat_interval_ms;
   if (counted_ms >= config_.election_timeout_min_ms) return config_.tick_interval_ms;
   const std::uint64_t room_ms = config_.election_timeout_min_ms - counted_ms;
-  // A follower's is longer than the leader's pause, so that a heartbeat comes first.
-  std::uint64_t next_ms = 5 * config_.heartbeat_interval_ms / 2;
+  // A follower's is longer than two of the leader's pauses: each heartbeat may bring a tick, so that
+  // its own timer seldom has to.
+  std::uint64_t next_ms = 9 * config_.heartbeat_interval_ms / 2;
   if (role_ == Role::kLeader) {
     const std::uint64_t due_ms = heartbeat_sent_ms_ + heartbeat_interval_ms();
     next_ms = due_ms > ticked_ms_ ? due_ms - ticked_ms_ : 1;

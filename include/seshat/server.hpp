@@ -593,7 +593,7 @@ inline void Server::help_out() {
 
 inline void Server::end_turn() {
   // In a calm, what wakes this thread ticks as well, where it can: the timer then seldom has to.
-  if (is_calm() && turn_start_ - ticked_at_ >= std::chrono::milliseconds(tick_interval_ms_) / 2) {
+  if (is_calm() && turn_start_ - ticked_at_ >= std::chrono::milliseconds(tick_interval_ms_) / 4) {
     tick();
   }
   node_->end_turn();

@@ -1,9 +1,12 @@
 // One loop or several: a client can't tell.
 #include <sys/socket.h>
 
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -40,6 +43,38 @@ TEST_CASE("node.threads = 3 starts two loops beside the heart, and 1 starts none
   const std::multiset<std::string> names = thread_names(cluster.process(1));
   for (int loop = 1; loop <= 3; ++loop) {
     CHECK(names.count("seshat-io-" + std::to_string(loop)) == (loop < threads ? 1U : 0U));
+  }
+}
+
+// How often a thread of that name went to sleep so far; 0: there is none.
+std::uint64_t sleeps_of(const Process& process, std::string_view name) {
+  const std::filesystem::path tasks = "/proc/" + std::to_string(process.pid()) + "/task";
+  for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+    if (read_text(task.path() / "comm") != std::string(name) + '\n') continue;
+    static constexpr std::string_view kKey = "\nvoluntary_ctxt_switches:";
+    const std::string status = read_text(task.path() / "status");
+    const std::size_t at = status.find(kKey);
+    REQUIRE(at != std::string::npos);
+    return std::stoull(status.substr(at + kKey.size()));
+  }
+  return 0;
+}
+
+TEST_CASE("while all peers stand and nothing is under way, their timer wakes twice a second") {
+  if (skips(std::filesystem::exists("/proc/self/task") ? std::nullopt
+                                                       : std::optional("needs Linux"))) {
+    return;
+  }
+  Cluster cluster;
+  for (int node = 1; node <= 3; ++node) {
+    const Process& process = cluster.process(node);
+    REQUIRE(eventually(20s, [&] { return sleeps_of(process, "peer-timer") != 0; }));
+    // Not a calm yet, perhaps: ten times a second it would be 20.
+    CHECK(eventually(20s, [&] {
+      const std::uint64_t before = sleeps_of(process, "peer-timer");
+      std::this_thread::sleep_for(2s);  // what is measured
+      return sleeps_of(process, "peer-timer") - before <= 6;
+    }));
   }
 }
 
