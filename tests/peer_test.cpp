@@ -2,6 +2,7 @@
 // a connection, and callers that break the rules. No test sleeps; each waits for what it expects.
 #include "seshat/peer.hpp"
 
+#include <absl/synchronization/mutex.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -662,6 +663,23 @@ TEST_CASE("bytes that are not even HTTP/2 do no harm") {
   RawStream stream(node->peers->port());
   stream.greet(2);
   CHECK(stream.wait_received(1));
+}
+
+// Abseil would end the process at the second pair, if it looked.
+TEST_CASE("gRPC's locks are not entered into a graph of all locks") {
+  const auto node = lonely_node();
+  absl::Mutex one;
+  absl::Mutex two;
+  for (const bool turned : {false, true}) {
+    absl::Mutex& first = turned ? two : one;
+    absl::Mutex& second = turned ? one : two;
+    first.Lock();
+    CHECK(second.TryLock());
+    second.Unlock();
+    second.Lock();
+    second.Unlock();
+    first.Unlock();
+  }
 }
 
 // ---- Speed: run by name, with "[measure]" -------------------------------------------------------

@@ -8,7 +8,6 @@
 #ifndef SESHAT_PEER_LISTENER_HPP
 #define SESHAT_PEER_LISTENER_HPP
 
-#include <grpc/grpc.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/server_builder.h>
 #include <grpcpp/support/status.h>
@@ -29,6 +28,7 @@
 #include "seshat/peer_credentials.hpp"
 #include "seshat/peer_incoming.hpp"
 #include "seshat/peer_link.hpp"
+#include "seshat/peer_process.hpp"
 #include "seshat/peer_reactor.hpp"
 #include "seshat/peer_snapshot_receiver.hpp"
 #include "seshat/peer_stream.hpp"
@@ -284,10 +284,6 @@ class Listener final {
   std::unique_ptr<Arrival> next_;  // of the reactions' thread, once there is one
   int port_ = 0;
 };
-
-// gRPC shuts itself down when its last object goes, in a thread that may take 10 s, for which the
-// next start would wait.
-inline void keep_grpc() { [[maybe_unused]] static const bool kept = (grpc_init(), true); }
 
 inline bool Listener::start() {
   keep_grpc();

@@ -70,6 +70,7 @@
 #include "seshat/peer_incoming.hpp"           // ... how streams to us end
 #include "seshat/peer_link.hpp"               // ... its queues and dialing, without gRPC
 #include "seshat/peer_listener.hpp"           // ... streams that come in
+#include "seshat/peer_process.hpp"            // ... gRPC, as the process has it
 #include "seshat/peer_reactor.hpp"            // ... gRPC's calls, on one thread
 #include "seshat/peer_security.hpp"           // ... what TLS and the secret are made of
 #include "seshat/peer_snapshot_receiver.hpp"  // ... snapshots that come in

@@ -91,7 +91,7 @@ class StoreLog {
   // Adds to `batch` that all entries are gone, and the next one follows `base`.
   [[nodiscard]] rocksdb::Status restart(Base base, rocksdb::WriteBatch& batch);
   // Allows the entries below `first` to go.
-  void cut_is_durable(Index first) { floor_->raise(key_of(first)); }
+  void cut_is_durable(Index first) { floor_->raise(key_of(first).slice().ToString()); }
   // Lets go what is allowed to; waits for the disk.
   void reclaim(std::uint64_t worth_compacting_bytes) {
     store_detail::reclaim(db_, log_, floor_->key(), worth_compacting_bytes);
@@ -112,7 +112,11 @@ class StoreLog {
   static constexpr std::size_t kDigits = 20;
   static constexpr std::size_t kSizedParts = 64;  // of a log that was found at the start
 
-  [[nodiscard]] static std::string key_of(Index index);
+  struct Key {
+    std::array<char, kPrefix.size() + kDigits> bytes;
+    [[nodiscard]] rocksdb::Slice slice() const { return {bytes.data(), bytes.size()}; }
+  };
+  [[nodiscard]] static Key key_of(Index index);
   [[nodiscard]] static std::optional<Index> index_of(rocksdb::Slice key);
   [[nodiscard]] Base base() const {
     const std::lock_guard lock(mutex_);
@@ -144,10 +148,13 @@ class StoreLog {
 // =================================================================================================
 
 // Numbers of a fixed width: in the order of the keys, entries stand in the order of their indexes.
-inline std::string StoreLog::key_of(Index index) {
-  const std::string digits = std::to_string(index.value);
-  std::string key(kPrefix);
-  key.append(kDigits - digits.size(), '0').append(digits);
+inline StoreLog::Key StoreLog::key_of(Index index) {
+  Key key;
+  std::copy(kPrefix.begin(), kPrefix.end(), key.bytes.begin());
+  std::uint64_t left = index.value;
+  for (std::size_t at = key.bytes.size(); at > kPrefix.size(); left /= 10) {
+    key.bytes[--at] = static_cast<char>('0' + left % 10);
+  }
   return key;
 }
 
@@ -174,7 +181,7 @@ inline Result<void> StoreLog::load() {
   if (Result<void> found = load_base(); !found) return found;
   last_index_ = base_.index;
   const auto at = iterate();
-  at->Seek(key_of(base_.index + 1));
+  at->Seek(key_of(base_.index + 1).slice());
   if (!at->status().ok()) return Error{"the log can't be read: " + at->status().ToString()};
   if (at->Valid()) {
     const std::optional<Index> first = index_of(at->key());
@@ -214,9 +221,9 @@ inline void StoreLog::load_size() {
   Index from = base_.index;
   for (std::uint64_t part = 1; part <= parts; ++part) {
     const Index to = base_.index + count / parts * part + count % parts * part / parts;
-    const std::string begin = key_of(from + 1);
-    const std::string end = key_of(to + 1);
-    const rocksdb::Range range{rocksdb::Slice(begin), rocksdb::Slice(end)};
+    const Key begin = key_of(from + 1);
+    const Key end = key_of(to + 1);
+    const rocksdb::Range range{begin.slice(), end.slice()};
     std::uint64_t size_bytes = 0;
     db_.GetApproximateSizes(options, &log_, &range, 1, &size_bytes).PermitUncheckedError();
     size_.add(to, size_bytes);
@@ -235,7 +242,7 @@ inline rocksdb::Status StoreLog::add(const raft::Write& write, rocksdb::WriteBat
   for (const raft::Entry& entry : write.entries) {
     scratch_.clear();
     codec::encode(entry, scratch_);
-    status = batch.Put(&log_, key_of(entry.index), scratch_);
+    status = batch.Put(&log_, key_of(entry.index).slice(), scratch_);
     if (!status.ok()) return status;
     const std::lock_guard lock(mutex_);
     size_.add(entry.index, kPrefix.size() + kDigits + scratch_.size());
@@ -245,7 +252,7 @@ inline rocksdb::Status StoreLog::add(const raft::Write& write, rocksdb::WriteBat
     // Conflicts are rare and short, and a range tombstone would slow every later read of the log:
     // so each entry is deleted by itself.
     for (Index old = to + 1; old <= last_index_; ++old) {
-      status = batch.Delete(&log_, key_of(old));
+      status = batch.Delete(&log_, key_of(old).slice());
       if (!status.ok()) return status;
     }
     const std::lock_guard lock(mutex_);
@@ -274,7 +281,8 @@ inline Result<bool> StoreLog::cut(Index to, rocksdb::WriteBatch& batch) {
 inline rocksdb::Status StoreLog::restart(Base base, rocksdb::WriteBatch& batch) {
   rocksdb::Status status = put_base(base, batch);
   if (status.ok() && last_index_ > base.index) {
-    status = batch.DeleteRange(&log_, key_of(base.index + 1), key_of(last_index_ + 1));
+    status =
+        batch.DeleteRange(&log_, key_of(base.index + 1).slice(), key_of(last_index_ + 1).slice());
   }
   const std::lock_guard lock(mutex_);
   base_ = base;
@@ -301,7 +309,8 @@ inline Result<std::optional<raft::HardState>> StoreLog::hard_state() const {
 
 inline Result<std::optional<raft::Entry>> StoreLog::entry(Index index) const {
   std::string bytes;
-  const rocksdb::Status status = db_.Get(rocksdb::ReadOptions(), &log_, key_of(index), &bytes);
+  const rocksdb::Status status =
+      db_.Get(rocksdb::ReadOptions(), &log_, key_of(index).slice(), &bytes);
   if (status.IsNotFound()) return std::optional<raft::Entry>{};
   const std::string name = "log entry " + std::to_string(index.value);
   if (!status.ok()) return Error{name + " can't be read: " + status.ToString()};
@@ -335,7 +344,7 @@ inline Result<Index> StoreLog::tail_before(Index applied, std::size_t size_bytes
   Index from = applied + 1;
   std::size_t gathered_bytes = 0;
   const auto at = iterate();
-  at->SeekForPrev(key_of(applied));
+  at->SeekForPrev(key_of(applied).slice());
   for (; from > base_.index + 1 && at->Valid() && index_of(at->key()) == from - 1; at->Prev()) {
     gathered_bytes += at->value().size();
     if (gathered_bytes > size_bytes) break;
@@ -364,7 +373,7 @@ inline Result<raft::Restored> StoreLog::restore(Index applied, std::size_t tail_
   if (!base_term) return base_term.error();
   restored.base_term = *base_term;
   const auto at = iterate();
-  at->Seek(key_of(*from));
+  at->Seek(key_of(*from).slice());
   for (Index index = *from; index <= last_index_; ++index, at->Next()) {
     Result<raft::Entry> entry = entry_at(*at, index);
     if (!entry) return entry.error();
@@ -388,7 +397,7 @@ inline Result<StoreLog::Fetched> StoreLog::read_from(const raft::Fetch& fetch) c
   fetched.prev_log_term = *prev_log_term;
   std::size_t size_bytes = 0;
   const auto at = iterate();
-  at->Seek(key_of(fetch.from));
+  at->Seek(key_of(fetch.from).slice());
   for (Index index = fetch.from; index <= fetch.to; ++index, at->Next()) {
     Result<raft::Entry> entry = entry_at(*at, index);
     if (!entry) return entry.error();
