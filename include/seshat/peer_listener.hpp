@@ -81,11 +81,11 @@ inline bool Incoming::stands() {
 }
 
 inline void Incoming::tick() {
-  const std::uint64_t now_ms = core_->now_ms;
   const std::uint64_t liveness_ms = core_->options.liveness_timeout_ms;
   const char* broken = nullptr;
   {
     const std::lock_guard lock(mutex_);
+    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
     const bool accepted = state_ == State::kAccepted;
     if (!accepted && now_ms - began_at_ms_ > core_->options.rpc_timeout_ms) {
       broken = "its handshake took too long";

@@ -123,12 +123,12 @@ inline void IncomingSnapshotStream::hand_over() {
 }
 
 inline void IncomingSnapshotStream::tick() {
-  const std::uint64_t now_ms = core_->now_ms;
   const PeerOptions& options = core_->options;
   const char* broken = nullptr;
   bool waiting = false;
   {
     const std::lock_guard lock(mutex_);
+    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
     if (ending_) return;
     const bool taking = state_ >= State::kTaking;
     const bool reading = state_ == State::kTaking && !working_;

@@ -188,11 +188,11 @@ inline SnapshotProgress OutgoingSnapshot::progress() const {
 }
 
 inline void OutgoingSnapshot::tick() {
-  const std::uint64_t now_ms = core_->now_ms;
   std::shared_ptr<SnapshotStream> begun;
   std::optional<std::string> stuck;
   {
     const std::lock_guard lock(mutex_);
+    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
     if (settled_) return;
     earn();
     if (now_ms - moved_at_ms_ > options_.progress_timeout_ms) stuck = last_loss_;
@@ -349,11 +349,11 @@ inline void SnapshotStream::start(const std::string& addr, std::string offer) {
 }
 
 inline void SnapshotStream::tick() {
-  const std::uint64_t now_ms = core_->now_ms;
   const char* broken = nullptr;
   bool overdue = false;
   {
     const std::lock_guard lock(mutex_);
+    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
     if (ended_at_ms_) {
       overdue = now_ms - *ended_at_ms_ >= 2 * core_->tick_ms;
     } else if (!answered_) {

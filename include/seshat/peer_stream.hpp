@@ -555,12 +555,12 @@ inline void Outgoing::on_written(bool) {  // of a failed one the read hears as w
 }
 
 inline void Outgoing::tick() {
-  const std::uint64_t now_ms = core_->now_ms;
   const std::uint64_t liveness_ms = core_->options.liveness_timeout_ms;
   const char* broken = nullptr;
   bool overdue = false;
   {
     const std::lock_guard lock(peer_.mutex);
+    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
     if (ended_at_ms_) {
       overdue = now_ms - *ended_at_ms_ >= 2 * core_->tick_ms;
     } else if (state_ != State::kUp) {
