@@ -212,7 +212,7 @@ struct Core : std::enable_shared_from_this<Core> {
   [[nodiscard]] std::optional<Hello> current_hello();
   void wake_timer();
   void want_timer();  // with the mutex
-  // Brings now_ms up to date, for what begins now.
+  // Brings now_ms up to date, for what begins or ends now.
   void pass_time();
   void pass_time_locked();  // with the mutex
   // False: too late for something new.
@@ -579,6 +579,7 @@ inline void Outgoing::tick() {
 }
 
 inline void Outgoing::break_off(std::string reason) {
+  core_->pass_time();
   {
     const std::lock_guard lock(peer_.mutex);
     if (reason_.empty()) reason_ = std::move(reason);
@@ -650,6 +651,7 @@ inline void Outgoing::on_reply(const HelloReply& reply) {
 }
 
 inline void Outgoing::lose() {
+  core_->pass_time();
   bool idle = false;
   {
     const std::lock_guard lock(peer_.mutex);
