@@ -66,11 +66,12 @@ TEST_CASE("the owner is woken when the box was empty, and only then", "[mailbox]
   Mailbox<int> box(counted.wake(), 10);
   box.push(1);
   box.push(2);
-  CHECK(box.push_droppable(3));
+  CHECK(box.leave_droppable(3));
+  CHECK_FALSE(box.claim());
   CHECK(counted.wakes == 1);
   std::vector<int> items;
   box.take(items);
-  CHECK(box.push_droppable(4));
+  box.push(4);
   CHECK(counted.wakes == 2);
 }
 
@@ -121,21 +122,22 @@ TEST_CASE(
 TEST_CASE("what may be lost is refused at the bound, what may not is taken", "[mailbox]") {
   Counted counted;
   Mailbox<int> box(counted.wake(), 2);
-  CHECK(box.push_droppable(1));
-  CHECK(box.push_droppable(2));
-  CHECK_FALSE(box.push_droppable(3));
+  CHECK(box.leave_droppable(1));
+  CHECK(box.leave_droppable(2));
+  CHECK_FALSE(box.leave_droppable(3));
   box.push(4);
   std::vector<int> items;
   box.take(items);
   CHECK(items == std::vector<int>{1, 2, 4});
-  CHECK(box.push_droppable(5));  // there is room again
+  CHECK(box.leave_droppable(5));  // there is room again
 }
 
 TEST_CASE("a box with no room for what may be lost loses all of it, and wakes nobody",
           "[mailbox]") {
   Counted counted;
   Mailbox<int> box(counted.wake(), 0);
-  CHECK_FALSE(box.push_droppable(1));
+  CHECK_FALSE(box.leave_droppable(1));
+  CHECK_FALSE(box.claim());
   CHECK(counted.wakes == 0);
 }
 
@@ -187,13 +189,17 @@ TEST_CASE("from many threads, everything comes and each poster's order holds", "
 TEST_CASE("from many threads, what may be lost never passes its bound", "[mailbox]") {
   constexpr std::size_t kBound = 16;
   Owner owner;
-  Mailbox<int> box(owner.wake(), kBound);
+  const auto wake = owner.wake();
+  Mailbox<int> box(wake, kBound);
   std::atomic<std::size_t> accepted{0};
   std::atomic<int> running{4};
   std::vector<std::thread> posters;
   for (int who = 0; who < 4; ++who) {
     posters.emplace_back([&] {
-      for (int i = 0; i < 5000; ++i) accepted += box.push_droppable(i) ? 1 : 0;
+      for (int i = 0; i < 5000; ++i) {
+        accepted += box.leave_droppable(i) ? 1 : 0;
+        if (box.claim()) wake();
+      }
       if (--running == 0) box.push(-1);
     });
   }

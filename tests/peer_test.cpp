@@ -635,23 +635,6 @@ TEST_CASE("streams that never introduce themselves are bounded, and ended in tim
   CHECK(another.wait_received(1));
 }
 
-// In a calm the channel looks at its clock every 500 ms here: what begins in between must not be given
-// the time that had passed before. Time itself is what the test has to let pass.
-TEST_CASE("a stream that begins in a calm has its whole time to introduce itself") {
-  PeerOptions options = options_of(1, free_port(), {});
-  options.liveness_timeout_ms = 3000;
-  options.rpc_timeout_ms = 300;
-  const Node node(1, options);
-  for (const auto calm : {600ms, 750ms, 900ms, 1050ms}) {
-    std::this_thread::sleep_for(calm);
-    const auto start = Clock::now();
-    RawStream stream(node.peers->port());
-    REQUIRE(stream.wait_ended());
-    CHECK(since(start) >= 300ms);
-    CHECK(since(start) < 1500ms);
-  }
-}
-
 TEST_CASE("bytes that are not even HTTP/2 do no harm") {
   const auto node = lonely_node();
   for (const std::string& bytes :
@@ -670,16 +653,15 @@ TEST_CASE("gRPC's locks are not entered into a graph of all locks") {
   const auto node = lonely_node();
   absl::Mutex one;
   absl::Mutex two;
-  for (const bool turned : {false, true}) {
-    absl::Mutex& first = turned ? two : one;
-    absl::Mutex& second = turned ? one : two;
-    first.Lock();
-    CHECK(second.TryLock());
-    second.Unlock();
-    second.Lock();
-    second.Unlock();
-    first.Unlock();
-  }
+  one.Lock();
+  two.Lock();
+  two.Unlock();
+  one.Unlock();
+  two.Lock();
+  one.Lock();
+  CHECK_FALSE(two.TryLock());  // nor is anything else left out
+  one.Unlock();
+  two.Unlock();
 }
 
 // ---- Speed: run by name, with "[measure]" -------------------------------------------------------

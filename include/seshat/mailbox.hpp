@@ -56,18 +56,12 @@ class Mailbox {
     if (wakes) wake_();
   }
 
-  // False: the box has enough of these; the item is lost.
-  [[nodiscard]] bool push_droppable(Item item) {
-    if (!leave_droppable(std::move(item))) return false;
-    if (claim()) wake_();
-    return true;
-  }
-
-  // The same without a wake-up.
+  // Without a wake-up: claim() follows.
   void leave(Item item) {
     const std::lock_guard lock(mutex_);
     items_.push_back(std::move(item));
   }
+  // False: the box has enough of these; the item is lost.
   [[nodiscard]] bool leave_droppable(Item item) {
     const std::lock_guard lock(mutex_);
     if (droppable_ >= max_droppable_) return false;

@@ -208,16 +208,16 @@ inline void dial(Core& core, const std::shared_ptr<Peer>& peer, const Hello& hel
     const std::lock_guard lock(peer->mutex);
     if (peer->dropped) return;
     stream = peer->stream = std::make_shared<Outgoing>(core.shared_from_this(), peer);
-    peer->link.dialed(core.now_ms);
+    peer->link.dialed(core.now_ms());
   }
   if (core.keep(stream)) return stream->start(hello);
   const std::lock_guard lock(peer->mutex);
   peer->stream = nullptr;
 }
 
-[[nodiscard]] inline bool dial_due(const Core& core, const Peer& peer) {
+[[nodiscard]] inline bool dial_due(Core& core, const Peer& peer) {
   const std::lock_guard lock(peer.mutex);
-  return !peer.stream && peer.link.dial_due(core.now_ms);
+  return !peer.stream && peer.link.dial_due(core.now_ms());
 }
 
 // Of two streams to one node, under an old address and a new one, the owner hears the end of the
@@ -261,21 +261,21 @@ inline void run_timer(Core& core) {
   name_this_thread("peer-timer");
   using SteadyClock = std::chrono::steady_clock;
   auto ticked = SteadyClock::now();
+  bool calm = false;
   std::unique_lock lock(core.mutex);
   while (!core.stopping()) {
-    const auto due = ticked + std::chrono::milliseconds(core.wait_ms);
+    const auto due =
+        ticked + std::chrono::milliseconds(calm ? kCalmTicks * core.tick_ms : core.tick_ms);
     core.changed.wait_until(lock, due, [&] { return core.timer_wanted || core.stopping(); });
     core.timer_wanted = false;
-    core.pass_time_locked();
     lock.unlock();
     if (const auto now = SteadyClock::now(); now >= due) {
       ticked = now;
       if (!core.stopping()) tick(core);
     }
     if (!core.stopping()) dial_due_peers(core);
-    const bool calm = is_calm(core);
+    calm = is_calm(core);
     lock.lock();
-    core.wait_ms = calm ? kCalmTicks * core.tick_ms : core.tick_ms;
   }
 }
 
@@ -460,7 +460,6 @@ inline void Peers::disconnect(NodeId id, std::string reason) {
 
 inline void Peers::call(const std::string& addr, const CallRequest& request,
                         std::uint64_t timeout_ms, std::function<void(Result<CallReply>)> done) {
-  core_->pass_time();
   const auto call =
       std::make_shared<peer_detail::OutgoingCall>(core_, addr, timeout_ms, std::move(done));
   if (!core_->keep(call)) return call->break_off("this node is stopping");
@@ -470,7 +469,6 @@ inline void Peers::call(const std::string& addr, const CallRequest& request,
 inline std::shared_ptr<SnapshotTransfer> Peers::send_snapshot(
     const std::string& addr, const SnapshotOffer& offer, std::shared_ptr<SnapshotReader> reader,
     SnapshotTransferOptions options, std::function<void(Result<Index>)> done) {
-  core_->pass_time();
   auto transfer = std::make_shared<peer_detail::OutgoingSnapshot>(
       core_, addr, offer, std::move(reader), options, std::move(done));
   bool late = false;

@@ -49,7 +49,7 @@ class OutgoingCall final : public DialedQuestion, public Dialed {
         core_(std::move(core)),
         addr_(std::move(addr)),
         timeout_ms_(timeout_ms),
-        began_at_ms_(core_->now_ms),
+        began_at_ms_(core_->now_ms()),
         done_(std::move(done)) {}
 
   void start(const CallRequest& request);
@@ -85,7 +85,7 @@ inline void OutgoingCall::start(const CallRequest& request) {
 
 // gRPC's own deadline comes first; but it may sit on a call whose connection takes nothing.
 inline void OutgoingCall::tick() {
-  if (core_->now_ms - began_at_ms_ > timeout_ms_ + 2 * core_->tick_ms) {
+  if (core_->now_ms() - began_at_ms_ > timeout_ms_ + 2 * core_->tick_ms) {
     break_off("no answer within " + std::to_string(timeout_ms_) + " ms");
   }
 }
@@ -139,7 +139,7 @@ class IncomingCall final : public AcceptedStream,
       : AcceptedStream(core->reactions, std::move(arrival)),
         core_(std::move(core)),
         from_(context().peer()),
-        began_at_ms_(core_->now_ms) {}
+        began_at_ms_(core_->now_ms()) {}
 
   void start();  // reads
   void tick();
@@ -173,7 +173,7 @@ inline void IncomingCall::tick() {
     asked = asked_;
   }
   const std::uint64_t longest_ms = asked ? kLongestCallMs : core_->options.rpc_timeout_ms;
-  if (core_->now_ms - began_at_ms_ > longest_ms) {
+  if (core_->now_ms() - began_at_ms_ > longest_ms) {
     end(asked ? "this node has no answer yet" : "the question took too long",
         grpc::StatusCode::DEADLINE_EXCEEDED);
   }

@@ -33,7 +33,7 @@ class IncomingStream : public AcceptedStream {
       : AcceptedStream(core->reactions, std::move(arrival)),
         core_(std::move(core)),
         from_(context().peer()),
-        began_at_ms_(core_->now_ms) {}
+        began_at_ms_(core_->now_ms()) {}
 
   // It is ending, and Finish may follow when this returns.
   virtual void on_ending() {}

@@ -85,7 +85,7 @@ inline void Incoming::tick() {
   const char* broken = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
+    const std::uint64_t now_ms = core_->now_ms();
     const bool accepted = state_ == State::kAccepted;
     if (!accepted && now_ms - began_at_ms_ > core_->options.rpc_timeout_ms) {
       broken = "its handshake took too long";
@@ -134,7 +134,7 @@ inline std::optional<std::string> Incoming::receive() {
   State state{};
   {
     const std::lock_guard lock(mutex_);
-    heard_at_ms_ = core_->now_ms;
+    heard_at_ms_ = core_->now_ms();
     state = state_;
   }
   const std::size_t size_bytes = in_.Length();
@@ -187,7 +187,7 @@ inline void Incoming::answer(HelloReply reply) {
     const std::lock_guard lock(mutex_);
     if (state_ != State::kAsking || ending_) return;
     state_ = reply.accepted ? State::kAccepted : State::kRefused;
-    heard_at_ms_ = wrote_at_ms_ = core_->now_ms;
+    heard_at_ms_ = wrote_at_ms_ = core_->now_ms();
     writing_ = true;
     ++claims_;
   }
@@ -380,7 +380,6 @@ void Listener::take(std::unique_ptr<Arrival> arrival,
     } else if (kept.size() >= room.most) {
       refusal = room.full;
     } else {
-      core_->pass_time_locked();
       stream = std::make_shared<Stream>(core_, std::move(arrival));
       kept.emplace(stream.get(), stream);
       core_->want_timer();

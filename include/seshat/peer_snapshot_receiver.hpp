@@ -128,7 +128,7 @@ inline void IncomingSnapshotStream::tick() {
   bool waiting = false;
   {
     const std::lock_guard lock(mutex_);
-    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
+    const std::uint64_t now_ms = core_->now_ms();
     if (ending_) return;
     const bool taking = state_ >= State::kTaking;
     const bool reading = state_ == State::kTaking && !working_;
@@ -153,7 +153,7 @@ inline void IncomingSnapshotStream::on_read(bool ok) {
   bool offered = false;
   {
     const std::lock_guard lock(mutex_);
-    heard_at_ms_ = core_->now_ms;
+    heard_at_ms_ = core_->now_ms();
     offered = state_ != State::kSilent;
   }
   const auto fault = offered ? receive_chunk() : receive_offer();
@@ -200,7 +200,7 @@ inline void IncomingSnapshotStream::write_next() {
     codec::encode(*reply_, bytes);
     reply_.reset();
     writing_ = true;
-    wrote_at_ms_ = core_->now_ms;
+    wrote_at_ms_ = core_->now_ms();
     ++claims_;
   }
   out_ = to_buffer(std::move(bytes));
@@ -420,7 +420,7 @@ inline void IncomingSnapshotStream::stop_working() {
   {
     const std::lock_guard lock(mutex_);
     working_ = false;
-    heard_at_ms_ = core_->now_ms;  // it wasn't listened to
+    heard_at_ms_ = core_->now_ms();  // it wasn't listened to
   }
   let_go();
 }

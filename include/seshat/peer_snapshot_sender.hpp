@@ -109,7 +109,7 @@ class SnapshotStream final : public DialedStream, public Dialed {
       : DialedStream(core->reactions),
         core_(std::move(core)),
         transfer_(std::move(transfer)),
-        began_at_ms_(core_->now_ms) {}
+        began_at_ms_(core_->now_ms()) {}
 
   void start(const std::string& addr, std::string offer);
   void tick() override;
@@ -178,9 +178,9 @@ inline OutgoingSnapshot::OutgoingSnapshot(std::shared_ptr<Core> core, std::strin
       chunk_size_bytes_(chunk_size_bytes(options)),
       done_(std::move(done)),
       reader_(std::move(reader)),
-      moved_at_ms_(core_->now_ms),
+      moved_at_ms_(core_->now_ms()),
       budget_bytes_(static_cast<std::int64_t>(chunk_size_bytes_)),
-      earned_at_ms_(core_->now_ms) {}
+      earned_at_ms_(core_->now_ms()) {}
 
 inline SnapshotProgress OutgoingSnapshot::progress() const {
   const std::lock_guard lock(mutex_);
@@ -192,7 +192,7 @@ inline void OutgoingSnapshot::tick() {
   std::optional<std::string> stuck;
   {
     const std::lock_guard lock(mutex_);
-    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
+    const std::uint64_t now_ms = core_->now_ms();
     if (settled_) return;
     earn();
     if (now_ms - moved_at_ms_ > options_.progress_timeout_ms) stuck = last_loss_;
@@ -212,7 +212,7 @@ inline void OutgoingSnapshot::tick() {
 // What a tick or two allow may be sent at once, so that the rate is met though time comes in ticks.
 inline void OutgoingSnapshot::earn() {
   const std::uint64_t rate = options_.max_bytes_per_second;
-  const std::uint64_t now_ms = core_->now_ms;
+  const std::uint64_t now_ms = core_->now_ms();
   const std::uint64_t most = std::max<std::uint64_t>(rate * 2 * core_->tick_ms / 1000, 1);
   budget_bytes_ += static_cast<std::int64_t>(rate * (now_ms - earned_at_ms_) / 1000);
   budget_bytes_ = std::min(budget_bytes_, static_cast<std::int64_t>(most));
@@ -278,13 +278,13 @@ inline void OutgoingSnapshot::note_answer(const std::string& after_key) {
   const std::lock_guard lock(mutex_);
   if (after_key <= furthest_key_) return;
   furthest_key_ = after_key;
-  moved_at_ms_ = core_->now_ms;
+  moved_at_ms_ = core_->now_ms();
   failures_ = 0;
 }
 
 inline void OutgoingSnapshot::note_progress() {
   const std::lock_guard lock(mutex_);
-  moved_at_ms_ = core_->now_ms;
+  moved_at_ms_ = core_->now_ms();
   failures_ = 0;
 }
 
@@ -301,7 +301,7 @@ inline void OutgoingSnapshot::lose(const SnapshotStream& stream, const std::stri
     if (stream_.get() != &stream) return;
     const std::uint64_t doubled_ms = PeerLink::kMinDialDelayMs
                                      << std::min<std::uint64_t>(failures_, 10);
-    dial_at_ms_ = core_->now_ms + std::min(PeerLink::kMaxDialDelayMs, doubled_ms);
+    dial_at_ms_ = core_->now_ms() + std::min(PeerLink::kMaxDialDelayMs, doubled_ms);
     ++failures_;
     last_loss_ = reason;
     stream_ = nullptr;
@@ -353,7 +353,7 @@ inline void SnapshotStream::tick() {
   bool overdue = false;
   {
     const std::lock_guard lock(mutex_);
-    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
+    const std::uint64_t now_ms = core_->now_ms();
     if (ended_at_ms_) {
       overdue = now_ms - *ended_at_ms_ >= 2 * core_->tick_ms;
     } else if (!answered_) {
@@ -374,7 +374,7 @@ inline void SnapshotStream::break_off(std::string reason) {
   {
     const std::lock_guard lock(mutex_);
     if (reason_.empty()) reason_ = std::move(reason);
-    if (!ended_at_ms_) ended_at_ms_ = core_->now_ms;
+    if (!ended_at_ms_) ended_at_ms_ = core_->now_ms();
   }
   context_.TryCancel();
 }
@@ -405,7 +405,7 @@ inline void SnapshotStream::write_next() {
     queue_.pop_front();
     chunk.number = ++sent_;
     writing_ = true;
-    wrote_at_ms_ = core_->now_ms;
+    wrote_at_ms_ = core_->now_ms();
   }
   std::string bytes;
   bytes.reserve(chunk.rows.size() + 64);
@@ -448,7 +448,7 @@ inline bool SnapshotStream::go_on(const SnapshotReply& reply) {
   bool moved = false;
   {
     const std::lock_guard lock(mutex_);
-    heard_at_ms_ = core_->now_ms;
+    heard_at_ms_ = core_->now_ms();
     if (reply.received_chunk > sent_) return false;
     first = !std::exchange(answered_, true);
     if (first) position_ = reply.after_key;
@@ -466,7 +466,7 @@ inline void SnapshotStream::lose() {
   {
     const std::lock_guard lock(mutex_);
     lost_ = true;
-    if (!ended_at_ms_) ended_at_ms_ = core_->now_ms;
+    if (!ended_at_ms_) ended_at_ms_ = core_->now_ms();
     idle = !writing_;
   }
   context_.TryCancel();  // so that a write that is still out comes back

@@ -14,10 +14,10 @@
 //           while a call on a stream or of PeerEvents is made, or while a frame is encoded.
 // Dialing:  every attempt has a channel, a connection and a name lookup of its own. None of gRPC's
 //           backoff (up to 120 s) outlives it, and a new stream never lands on a dead connection.
-// Liveness: a wait counts for no longer than it was meant to last: a process that was stopped for a while
-//           doesn't take its own pause for the silence of others. Ticks are few while all streams stand
-//           and nothing else is under way: a wake-up of a processor that sleeps is dear.
-// Threads:  as peer.hpp says. Needs: peer_codec.hpp, log.hpp, peer_link.hpp, peer_reactor.hpp; libgrpc++.
+// Liveness: by peer_clock.hpp: a process that was stopped for a while doesn't take its own pause for the
+//           silence of others. Ticks are few while all streams stand and nothing else is under way: a
+//           wake-up of a processor that sleeps is dear.
+// Threads:  as peer.hpp says. Needs: peer_clock.hpp, peer_codec.hpp, log.hpp, peer_link.hpp, peer_reactor.hpp; libgrpc++.
 #ifndef SESHAT_PEER_STREAM_HPP
 #define SESHAT_PEER_STREAM_HPP
 
@@ -30,7 +30,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -45,6 +44,7 @@
 #include <vector>
 
 #include "seshat/log.hpp"
+#include "seshat/peer_clock.hpp"
 #include "seshat/peer_codec.hpp"
 #include "seshat/peer_credentials.hpp"
 #include "seshat/peer_link.hpp"
@@ -175,23 +175,20 @@ struct Core : std::enable_shared_from_this<Core> {
 
   const PeerOptions options;
   const std::uint64_t tick_ms;
-  const std::uint64_t sign_of_life_ms;  // for how long a direction may be quiet
+  // For how long a direction may be quiet: a third of the liveness timeout, if the tick comes in time.
+  const std::uint64_t sign_of_life_ms;
   // Grows with each change of `peers`, so that a stream knows when to look again.
   std::atomic<std::uint64_t> peers_version = 1;
   // Since the listener started; outlives the channel if gRPC holds on to a call.
   std::shared_ptr<Reactions> reactions;
   // Reached by every call to us until its end, and has to go before the queue.
   std::unique_ptr<grpc::Server> server;
-  // As of the last tick, or of what began since; stands still while the process does.
-  std::atomic<std::uint64_t> now_ms = 0;
 
   std::mutex mutex;  // guards all below; never held together with a peer's or a stream's
   std::condition_variable changed;
   bool timer_wanted = false;  // to dial, or to tick more often
-  std::uint64_t wait_ms;      // between two ticks, now
-  std::chrono::steady_clock::time_point passed_at = std::chrono::steady_clock::now();  // is now_ms
-  bool accepting = false;  // gRPC has an Arrival, for the next call to us
-  bool ended = false;      // the reactions' thread is done
+  bool accepting = false;     // gRPC has an Arrival, for the next call to us
+  bool ended = false;         // the reactions' thread is done
   std::optional<Hello> hello;
   std::shared_ptr<const PeerMap> peers;  // never changed, but replaced
   // What gRPC is not done with; this keeps it alive.
@@ -210,11 +207,10 @@ struct Core : std::enable_shared_from_this<Core> {
   [[nodiscard]] std::shared_ptr<const PeerMap> current_peers();
   [[nodiscard]] std::shared_ptr<Peer> peer(NodeId id);  // null: it is none of them
   [[nodiscard]] std::optional<Hello> current_hello();
+  // Any thread, under any lock: later than whatever was stamped under the same lock.
+  [[nodiscard]] std::uint64_t now_ms() { return clock_.now_ms(); }
   void wake_timer();
   void want_timer();  // with the mutex
-  // Brings now_ms up to date, for what begins or ends now.
-  void pass_time();
-  void pass_time_locked();  // with the mutex
   // False: too late for something new.
   [[nodiscard]] bool keep(const std::shared_ptr<Dialed>& begun);
   void let_go_of(Dialed& ended);  // gRPC is done with it, and it is destroyed
@@ -252,6 +248,7 @@ struct Core : std::enable_shared_from_this<Core> {
  private:
   void told_one();
 
+  PeerClock clock_;
   PeerEvents& events_;
   const Logger log_;
   std::atomic<bool> stopping_ = false;
@@ -291,10 +288,10 @@ inline void Core::told_one() {
 inline Core::Core(PeerOptions given, PeerEvents& told, const Logger& logger)
     : options(std::move(given)),
       tick_ms(std::clamp<std::uint64_t>(options.liveness_timeout_ms / 30, 5, 100)),
-      sign_of_life_ms(options.liveness_timeout_ms / 3),
-      wait_ms(tick_ms),
+      sign_of_life_ms(options.liveness_timeout_ms / 3 - tick_ms),
       peers(std::make_shared<const PeerMap>()),
       slow(std::make_shared<WorkPool>()),
+      clock_(kCalmTicks * tick_ms),
       events_(told),
       log_(logger) {}
 
@@ -322,19 +319,6 @@ inline void Core::wake_timer() {
 inline void Core::want_timer() {
   timer_wanted = true;
   changed.notify_all();
-}
-
-inline void Core::pass_time() {
-  const std::lock_guard lock(mutex);
-  pass_time_locked();
-}
-
-inline void Core::pass_time_locked() {
-  const auto now = std::chrono::steady_clock::now();
-  const auto passed = std::chrono::duration_cast<std::chrono::milliseconds>(now - passed_at);
-  const std::chrono::milliseconds most(wait_ms);
-  now_ms += static_cast<std::uint64_t>(std::min(passed, most).count());
-  passed_at = passed > most ? now : passed_at + passed;
 }
 
 inline bool Core::keep(const std::shared_ptr<Dialed>& begun) {
@@ -388,11 +372,12 @@ inline void Core::complain(std::string_view what, NodeId peer, std::string_view 
   std::uint64_t withheld = 0;
   {
     const std::lock_guard lock(mutex);
-    if (complained_at_ms && now_ms < *complained_at_ms + 1000) {
+    const std::uint64_t told_ms = now_ms();
+    if (complained_at_ms && told_ms < *complained_at_ms + 1000) {
       ++complaints_withheld;
       return;
     }
-    complained_at_ms = now_ms;
+    complained_at_ms = told_ms;
     withheld = std::exchange(complaints_withheld, 0);
   }
   tell([&](PeerEvents&, const Logger& log) {
@@ -407,9 +392,10 @@ inline void Core::complain_rarely(std::string_view what, const std::string& from
   {
     const std::lock_guard lock(mutex);
     auto& told = complained_rarely_at_ms;
-    std::erase_if(told, [&](const auto& each) { return now_ms >= each.second + kAgainMs; });
+    const std::uint64_t told_ms = now_ms();
+    std::erase_if(told, [&](const auto& each) { return told_ms >= each.second + kAgainMs; });
     if (told.size() >= kMaxKept) return;
-    if (!told.emplace(host + " " + std::string(what), now_ms).second) return;
+    if (!told.emplace(host + " " + std::string(what), told_ms).second) return;
   }
   tell([&](PeerEvents&, const Logger& log) {
     from.empty() ? log.warn(what) : log.warn(what, {{"from", from}});
@@ -439,7 +425,7 @@ class Outgoing final : public DialedStream, public Dialed {
         core_(std::move(core)),
         kept_peer_(std::move(peer)),
         peer_(*kept_peer_),
-        began_at_ms_(core_->now_ms) {}
+        began_at_ms_(core_->now_ms()) {}
 
   void start(const Hello& hello);
   void write_next();  // any thread: writes what gathered, unless a write is under way
@@ -533,7 +519,7 @@ inline void Outgoing::write_next() {
     frame = peer_.link.take(size_bytes);
     if (!frame) return;
     writing_ = true;
-    wrote_at_ms_ = core_->now_ms;
+    wrote_at_ms_ = core_->now_ms();
   }
   std::string bytes = encoded(*frame, size_bytes);
   {
@@ -560,7 +546,7 @@ inline void Outgoing::tick() {
   bool overdue = false;
   {
     const std::lock_guard lock(peer_.mutex);
-    const std::uint64_t now_ms = core_->now_ms;  // not before what it is compared with
+    const std::uint64_t now_ms = core_->now_ms();
     if (ended_at_ms_) {
       overdue = now_ms - *ended_at_ms_ >= 2 * core_->tick_ms;
     } else if (state_ != State::kUp) {
@@ -579,11 +565,10 @@ inline void Outgoing::tick() {
 }
 
 inline void Outgoing::break_off(std::string reason) {
-  core_->pass_time();
   {
     const std::lock_guard lock(peer_.mutex);
     if (reason_.empty()) reason_ = std::move(reason);
-    if (!ended_at_ms_) ended_at_ms_ = core_->now_ms;
+    if (!ended_at_ms_) ended_at_ms_ = core_->now_ms();
   }
   core_->wake_timer();  // which settles it, if gRPC doesn't
   context_.TryCancel();
@@ -611,7 +596,7 @@ inline void Outgoing::on_read(bool ok) {
   State state{};
   {
     const std::lock_guard lock(peer_.mutex);
-    heard_at_ms_ = core_->now_ms;
+    heard_at_ms_ = core_->now_ms();
     state = state_;
   }
   const Result<Frame> frame = to_frame(in_);
@@ -637,10 +622,10 @@ inline void Outgoing::on_reply(const HelloReply& reply) {
     if (!reason_.empty()) return;  // broken off meanwhile
     reason_ = refusal;
     removed_ = reply.removed;
-    if (!refusal.empty()) ended_at_ms_ = core_->now_ms;
+    if (!refusal.empty()) ended_at_ms_ = core_->now_ms();
     state_ = refusal.empty() ? State::kUp : State::kRefused;
-    wrote_at_ms_ = core_->now_ms;
-    if (state_ == State::kUp) peer_.link.up(core_->now_ms);
+    wrote_at_ms_ = core_->now_ms();
+    if (state_ == State::kUp) peer_.link.up(core_->now_ms());
   }
   if (!refusal.empty()) return context_.TryCancel();
   core_->tell([&](PeerEvents& events, const Logger& log) {
@@ -651,13 +636,12 @@ inline void Outgoing::on_reply(const HelloReply& reply) {
 }
 
 inline void Outgoing::lose() {
-  core_->pass_time();
   bool idle = false;
   {
     const std::lock_guard lock(peer_.mutex);
     lost_ = true;
-    if (!ended_at_ms_) ended_at_ms_ = core_->now_ms;
-    if (state_ == State::kUp && !settled_) peer_.link.down(core_->now_ms);
+    if (!ended_at_ms_) ended_at_ms_ = core_->now_ms();
+    if (state_ == State::kUp && !settled_) peer_.link.down(core_->now_ms());
     idle = !writing_;
   }
   core_->wake_timer();
@@ -707,7 +691,7 @@ inline void Outgoing::settle(const std::string& reason) {
 
 // True: log it. Under the peer's lock.
 inline bool Outgoing::account() {
-  const std::uint64_t now_ms = core_->now_ms;
+  const std::uint64_t now_ms = core_->now_ms();
   bool log_it = true;
   if (state_ == State::kUp && !lost_) peer_.link.down(now_ms);
   if (state_ == State::kRefused || state_ == State::kTurnedAway) {

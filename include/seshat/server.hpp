@@ -592,7 +592,8 @@ inline void Server::help_out() {
 // ---- The loop ----------------------------------------------------------------------------------------
 
 inline void Server::end_turn() {
-  // In a calm, what wakes this thread ticks as well, where it can: the timer then seldom has to.
+  // In a calm, what wakes this thread ticks as well, where it can: the timer then seldom has to. Each
+  // heartbeat that comes to a follower may: it comes more than twice while the timer waits.
   if (is_calm() && turn_start_ - ticked_at_ >= std::chrono::milliseconds(tick_interval_ms_) / 4) {
     tick();
   }

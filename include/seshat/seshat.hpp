@@ -31,6 +31,7 @@
 // Floor 1: one Raft group, and its bytes.
 #include "seshat/codec.hpp"         // records and operations <-> bytes
 #include "seshat/forwarding.hpp"    // what clients ask of a node that does not lead
+#include "seshat/peer_clock.hpp"    // ... time that no pause counts in
 #include "seshat/peer_codec.hpp"    // ... and what nodes tell each other
 #include "seshat/records.hpp"       // what is stored and what nodes tell each other
 #include "seshat/replica.hpp"       // one group on one node; the interfaces it needs
