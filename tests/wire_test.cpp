@@ -54,6 +54,7 @@ TEST_CASE("numbers and bytes have the bytes of the worked example (wire.hpp)", "
   out.number(1, 1);
   out.number(3, 300);
   out.bytes(5, "OK");
+  out.flush();
   CHECK(text == bytes_of({0x08, 1, 0x18, 0xac, 2, 0x2a, 2, 'O', 'K'}));
 }
 
@@ -63,9 +64,11 @@ TEST_CASE("0, no bytes and what is absent are left out, unless asked for", "[wir
   out.number(1, 0);
   out.number(2, std::nullopt);
   out.bytes(3, "");
+  out.flush();
   CHECK(text.empty());
   out.number(4, std::optional<std::uint64_t>(0));
   out.element(16, "");
+  out.flush();
   CHECK(text == bytes_of({0x20, 0, 0x82, 1, 0}));
 }
 
@@ -94,11 +97,31 @@ TEST_CASE("a Size counts what a Writer writes", "[wire]") {
       wire::Size size;
       put(size, n);
       std::string text = "before";
-      wire::Writer out(text, size.size_bytes());
-      put(out, n);
+      {
+        wire::Writer out(text, size.size_bytes());
+        put(out, n);
+      }
       CHECK(text.size() == 6 + size.size_bytes());
     }
   }
+}
+
+TEST_CASE("numbers that no bytes come between are written in their order, however many", "[wire]") {
+  std::string text;
+  {
+    wire::Writer out(text, 0);
+    for (std::uint32_t field = 1; field <= 100; ++field) out.number(field, kMax - field);
+  }
+  wire::Reader in(text);
+  for (std::uint32_t field = 1; field <= 100; ++field) {
+    REQUIRE(in.next());
+    std::uint64_t number = 0;
+    in.take(number);
+    CHECK(in.field() == field);
+    CHECK(number == kMax - field);
+  }
+  CHECK_FALSE(in.next());
+  CHECK(in.whole());
 }
 
 TEST_CASE("a writer asks for memory once, and for twice as much where records add up", "[wire]") {

@@ -77,6 +77,8 @@ void encode(const StoredValue& value, std::string& out);
 
 [[nodiscard]] std::string encode(const Operation& operation);
 [[nodiscard]] Result<Operation> decode_operation(std::string_view bytes);
+// The same, into the memory of an older one.
+Result<void> decode_operation_into(Operation& operation, std::string_view bytes);
 
 // =================================================================================================
 // Bodies
@@ -659,14 +661,21 @@ inline std::string encode(const Operation& operation) {
 }
 
 inline Result<Operation> decode_operation(std::string_view bytes) {
+  Operation operation;
+  if (Result<void> read = decode_operation_into(operation, bytes); !read) return read.error();
+  return operation;
+}
+
+inline Result<void> decode_operation_into(Operation& operation, std::string_view bytes) {
   std::uint32_t version = 0;
   std::uint32_t type = 0;
-  Operation operation;
+  operation.arguments.clear();
+  operation = Operation{.arguments = std::move(operation.arguments)};
   const bool whole = detail::read(bytes, version, type, operation);
   if (auto fault = detail::fault_of("Operation", version, whole, kOperationVersion)) return *fault;
   if (type == 0 || type > 0xff) return detail::undecodable("Operation", "its type is unknown");
   operation.type = static_cast<OperationType>(type);
-  return operation;
+  return {};
 }
 
 }  // namespace seshat::codec

@@ -22,7 +22,6 @@
 #define SESHAT_KEYSPACE_HPP
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -244,12 +243,13 @@ inline void value_key(std::string_view key, std::string& out) { value_key(slot_o
 
 inline void value_key(Slot slot, std::string_view key, std::string& out) {
   const std::uint64_t hash = key_hash(key);
-  std::array<char, kValueKeyHeadBytes> head = {kValuePrefix, static_cast<char>(slot >> 8),
-                                               static_cast<char>(slot & 0xff)};
-  for (unsigned i = 0; i < 6; ++i) head[3 + i] = static_cast<char>(hash >> (40 - 8 * i));
-  out.reserve(head.size() + key.size());
-  out.assign(head.data(), head.size());
-  out.append(key);
+  out.resize(kValueKeyHeadBytes + key.size());
+  char* at = out.data();
+  *at++ = kValuePrefix;
+  *at++ = static_cast<char>(slot >> 8);
+  *at++ = static_cast<char>(slot & 0xff);
+  for (int shift = 40; shift >= 0; shift -= 8) *at++ = static_cast<char>(hash >> shift);
+  std::copy(key.begin(), key.end(), at);
 }
 
 namespace keyspace_detail {

@@ -93,6 +93,8 @@ class KeyValueMachine final : public StateMachine {
 
   const ApplyCommand apply_command_;
   MachineState state_;
+  // Kept from one entry to the next, for their memory.
+  Operation operation_;
   Keyspace::Scratch scratch_;
   std::atomic<std::uint64_t> time_ms_{0};
   std::atomic<std::uint64_t> expiring_count_{0};
@@ -202,7 +204,7 @@ Result<std::vector<Outcome>> apply_all(Batch& batch, const std::vector<raft::Ent
       return Error{"log entry " + std::to_string(entry.index.value) +
                    " can't be applied: " + outcome.error().text};
     }
-    outcomes.push_back(*outcome);
+    outcomes.push_back(*std::move(outcome));
     state.applied_index = entry.index;
     state.applied_term = entry.term;
   }
@@ -247,11 +249,11 @@ inline Result<std::vector<Outcome>> KeyValueMachine::apply(
 }
 
 inline Result<Outcome> KeyValueMachine::apply_one(Batch& batch, const raft::Entry& entry) {
-  const Result<Operation> operation = codec::decode_operation(detail::payload(entry));
-  if (!operation) return operation.error();
-  state_.time_ms = std::max(state_.time_ms, operation->time_ms);
+  const auto decoded = codec::decode_operation_into(operation_, detail::payload(entry));
+  if (!decoded) return decoded.error();
+  state_.time_ms = std::max(state_.time_ms, operation_.time_ms);
   Keyspace keys(batch, state_, entry.index, scratch_);
-  Result<Outcome> outcome = apply_operation(*operation, keys);
+  Result<Outcome> outcome = apply_operation(operation_, keys);
   if (keys.failed()) return Error{"the disk failed"};
   next_given_ms_ = std::min(next_given_ms_, keys.soonest_given_ms());
   return outcome;

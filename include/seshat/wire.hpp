@@ -7,7 +7,7 @@
 //   wire::Writer out(text, size_bytes);          wire::Reader in(text);
 //   out.number(1, version);                      while (in.next()) {
 //   out.bytes(5, data);                            if (in.field() == 1) in.take(version);
-//                                                  if (in.field() == 5) in.take(data);
+//   out.flush();                                   if (in.field() == 5) in.take(data);
 //                                                }
 //                                                if (!in.whole()) return damaged;
 //
@@ -62,11 +62,15 @@ class Size {
   std::size_t size_bytes_ = 0;
 };
 
-// Appends to a string, which must outlive it.
+// Appends to a string, which must outlive it and has everything once the Writer is gone, or flush()
+// was called.
 class Writer {
  public:
   // Makes room for `size_bytes` once; more may be written, and costs another allocation.
   Writer(std::string& out, std::size_t size_bytes);
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+  ~Writer() { flush(); }
 
   void number(std::uint32_t field, std::uint64_t value);                 // unless 0
   void number(std::uint32_t field, std::optional<std::uint64_t> value);  // also 0, unless absent
@@ -74,17 +78,23 @@ class Writer {
   void element(std::uint32_t field, std::string_view value);             // also empty
   // Of bytes whose content the caller writes next.
   void head(std::uint32_t field, std::size_t size_bytes);
+  void flush();
 
  private:
-  void varints(std::uint64_t first, std::uint64_t second);
+  void varints(std::uint32_t tag, std::uint64_t number);
+  void varint(std::uint64_t number);
 
+  // Numbers gather here, up to the next bytes: appending each by itself costs more than all the rest.
+  static constexpr std::size_t kGatheredSizeBytes = 64;
   std::string& out_;
+  std::array<char, kGatheredSizeBytes> gathered_;
+  std::size_t gathered_size_bytes_ = 0;
 };
 
 // Reads fields one by one. Views that it hands out look into the bytes it was made of.
 class Reader {
  public:
-  explicit Reader(std::string_view bytes) : rest_(bytes) {}
+  explicit Reader(std::string_view bytes) : at_(bytes.data()), end_(bytes.data() + bytes.size()) {}
 
   // Goes to the next field. False: there is none, or it can't be read, or refuse() was called.
   [[nodiscard]] bool next();
@@ -102,12 +112,19 @@ class Reader {
   [[nodiscard]] bool whole() const { return whole_; }
 
  private:
-  [[nodiscard]] bool varint(std::uint64_t& value);
+  [[nodiscard]] bool varint(std::uint64_t& value) {
+    if (at_ == end_ || static_cast<unsigned char>(*at_) >= 0x80) return long_varint(value);
+    value = static_cast<unsigned char>(*at_++);
+    return true;
+  }
   [[nodiscard]] bool long_varint(std::uint64_t& value);
   [[nodiscard]] bool content();
   [[nodiscard]] bool split(std::uint64_t size_bytes);
 
-  std::string_view rest_;
+  [[nodiscard]] std::size_t rest_size_bytes() const { return static_cast<std::size_t>(end_ - at_); }
+
+  const char* at_;
+  const char* end_;
   bool whole_ = true;
   Type type_ = Type::kVarint;
   std::uint32_t field_ = 0;
@@ -152,14 +169,22 @@ inline Writer::Writer(std::string& out, std::size_t size_bytes) : out_(out) {
   if (needed > out.capacity()) out.reserve(std::max(needed, 2 * out.capacity()));
 }
 
-inline void Writer::varints(std::uint64_t first, std::uint64_t second) {
-  std::array<char, 2 * kMaxVarintSizeBytes> text;
-  std::size_t size = 0;
-  for (std::uint64_t rest : {first, second}) {
-    for (; rest >= 0x80; rest >>= 7) text[size++] = static_cast<char>(rest | 0x80);
-    text[size++] = static_cast<char>(rest);
-  }
-  out_.append(text.data(), size);
+inline void Writer::flush() {
+  out_.append(gathered_.data(), gathered_size_bytes_);
+  gathered_size_bytes_ = 0;
+}
+
+inline void Writer::varint(std::uint64_t number) {
+  char* at = gathered_.data() + gathered_size_bytes_;
+  for (; number >= 0x80; number >>= 7) *at++ = static_cast<char>(number | 0x80);
+  *at++ = static_cast<char>(number);
+  gathered_size_bytes_ = static_cast<std::size_t>(at - gathered_.data());
+}
+
+inline void Writer::varints(std::uint32_t tag, std::uint64_t number) {
+  if (gathered_size_bytes_ + 2 * kMaxVarintSizeBytes > kGatheredSizeBytes) flush();
+  varint(tag);
+  varint(number);
 }
 
 inline void Writer::number(std::uint32_t field, std::uint64_t value) {
@@ -176,6 +201,7 @@ inline void Writer::bytes(std::uint32_t field, std::string_view value) {
 
 inline void Writer::element(std::uint32_t field, std::string_view value) {
   head(field, value.size());
+  flush();
   out_.append(value);
 }
 
@@ -185,32 +211,25 @@ inline void Writer::head(std::uint32_t field, std::size_t size_bytes) {
 
 // ---- Reader -------------------------------------------------------------------------------------
 
-inline bool Reader::varint(std::uint64_t& value) {
-  if (rest_.empty()) return false;
-  value = static_cast<unsigned char>(rest_.front());
-  if (value >= 0x80) return long_varint(value);
-  rest_.remove_prefix(1);
-  return true;
-}
-
 // The tenth byte has room for one bit of the 64.
 inline bool Reader::long_varint(std::uint64_t& value) {
+  constexpr unsigned kLastShift = 7 * (kMaxVarintSizeBytes - 1);
   value = 0;
-  const std::size_t most = std::min(rest_.size(), kMaxVarintSizeBytes);
-  for (std::size_t i = 0; i < most; ++i) {
-    const auto byte = static_cast<unsigned char>(rest_[i]);
-    value |= std::uint64_t{byte & 0x7FU} << (7 * i);
+  const char* at = at_;
+  for (unsigned shift = 0; shift <= kLastShift && at != end_; shift += 7) {
+    const auto byte = static_cast<unsigned char>(*at++);
+    value |= std::uint64_t{byte & 0x7FU} << shift;
     if (byte >= 0x80) continue;
-    rest_.remove_prefix(i + 1);
-    return i + 1 < kMaxVarintSizeBytes || byte <= 1;
+    at_ = at;
+    return shift < kLastShift || byte <= 1;
   }
   return false;
 }
 
 inline bool Reader::split(std::uint64_t size_bytes) {
-  if (size_bytes > rest_.size()) return false;
-  bytes_ = rest_.substr(0, static_cast<std::size_t>(size_bytes));
-  rest_.remove_prefix(static_cast<std::size_t>(size_bytes));
+  if (size_bytes > rest_size_bytes()) return false;
+  bytes_ = {at_, static_cast<std::size_t>(size_bytes)};
+  at_ += size_bytes;
   return true;
 }
 
@@ -229,7 +248,7 @@ inline bool Reader::content() {
 }
 
 inline bool Reader::next() {
-  if (!whole_ || rest_.empty()) return false;
+  if (!whole_ || at_ == end_) return false;
   std::uint64_t tag = 0;
   whole_ = varint(tag) && tag <= std::numeric_limits<std::uint32_t>::max() && tag >> 3 != 0;
   if (!whole_) return false;
