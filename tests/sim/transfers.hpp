@@ -86,6 +86,7 @@ class Transfers {
   void start(GroupId group, NodeId peer, SnapshotPtr image);
   void offer(GroupId group, NodeId peer);
   void end(GroupId group, NodeId peer, Index installed);
+  void drop_needless();
   void handle(NodeId from, const SnapshotPiece& piece, const SnapshotPiece::Offer& offer);
   void handle(NodeId from, const SnapshotPiece& piece, const SnapshotPiece::Rows& rows);
   void handle(NodeId from, const SnapshotPiece& piece, const SnapshotPiece::Answer& answer);
@@ -163,11 +164,21 @@ inline void Transfers::end(GroupId group, NodeId peer, Index installed) {
 
 inline void Transfers::tick() {
   ++ticks_;
+  drop_needless();
   std::vector<std::pair<GroupId, NodeId>> silent;
   for (const auto& [to, sending] : sending_) {
     if (sending.image && ticks_ - sending.heard_at_tick > kSilenceTicks) silent.push_back(to);
   }
   for (const auto& [group, peer] : silent) offer(group, peer);
+}
+
+// One to a node that is no member any more holds no log: should it come back, it gets another.
+inline void Transfers::drop_needless() {
+  std::erase_if(sending_, [this](const auto& sending) {
+    const auto& [group, peer] = sending.first;
+    const raft::Raft& raft = host_.replica_of(group).raft();
+    return !raft.is_leader() || !raft.configuration().has(peer);
+  });
 }
 
 inline void Transfers::check_cut(GroupId group) const {
