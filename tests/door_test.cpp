@@ -1,14 +1,18 @@
 // Who may come in, what is remembered of whom, and what may change while a node runs.
 #include "seshat/door.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "catch.hpp"
 #include "seshat/live_settings.hpp"
+#include "seshat/server_stats.hpp"
 #include "seshat/slow_log.hpp"
 
 namespace {
@@ -235,6 +239,51 @@ TEST_CASE("every setting that may change is a key, and takes Redis' name or its 
   }
   CHECK(find_live_setting("TIMEOUT") != nullptr);
   CHECK(find_live_setting("port") == nullptr);
+}
+
+TEST_CASE("every setting that is told can be set, or is refused as what can't change", "[door]") {
+  Config config;
+  std::set<std::string> told;
+  for (const auto& [name, value] : all_settings(config, config)) {
+    INFO(name);
+    CHECK(told.insert(name).second);
+    if (find_live_setting(name) != nullptr) continue;
+    const auto problem = change_live(config, Words{name, value});
+    REQUIRE(problem);
+    CHECK_THAT(*problem, EndsWith("can't set immutable config"));
+  }
+  CHECK(told.contains("tls-port"));
+  CHECK_FALSE(told.contains("cluster.secret"));
+}
+
+TEST_CASE("what is told of settings is as it was at the start, and as it was changed since",
+          "[door]") {
+  Config at_start;
+  at_start.node.client_addr = "127.0.0.1:7000";
+  Config live = at_start;
+  live.client.timeout = 60;
+  const auto settings = all_settings(at_start, live);
+  const auto has = [&](const std::string& name, const std::string& value) {
+    return std::ranges::count(settings, std::pair(name, value)) == 1;
+  };
+  CHECK(has("port", "7000"));
+  CHECK(has("bind", "127.0.0.1"));
+  CHECK(has("timeout", "60"));
+  CHECK(has("client.timeout", "60"));
+}
+
+TEST_CASE("statistics start again where CONFIG RESETSTAT is asked for, the peak of memory does not",
+          "[door]") {
+  ServerStats stats;
+  stats.sample(10'000);
+  const std::uint64_t peak_bytes = stats.used_memory_peak_bytes;
+  CHECK(peak_bytes > 0);
+  stats.commands_processed = stats.bytes_read = stats.longest_turn_us = 7;
+  stats.reset();
+  CHECK(stats.commands_processed == 0);
+  CHECK(stats.bytes_read == 0);
+  CHECK(stats.longest_turn_us == 0);
+  CHECK(stats.used_memory_peak_bytes == peak_bytes);
 }
 
 TEST_CASE("settings change together", "[door]") {

@@ -47,7 +47,8 @@ inline constexpr auto kLiveSettings = std::to_array<LiveSetting>({
 // Names that CONFIG GET answers and CONFIG SET can't change, beside all other keys.
 inline constexpr auto kFixedSettings = std::to_array<std::string_view>(
     {"appendfsync", "appendonly", "bind", "cluster-enabled", "databases", "dir", "maxmemory",
-     "maxmemory-policy", "port", "proto-max-bulk-len", "save"});
+     "maxmemory-policy", "port", "proto-max-bulk-len", "save", "tls-auth-clients",
+     "tls-ca-cert-file", "tls-cert-file", "tls-key-file", "tls-port", "tls-protocols"});
 
 // null: it can't be changed while the node runs, or does not exist.
 [[nodiscard]] const LiveSetting* find_live_setting(std::string_view name);
@@ -58,6 +59,10 @@ inline constexpr auto kFixedSettings = std::to_array<std::string_view>(
 // Changes `config` in all of `names_and_values`; or gives an error text, and changes nothing.
 [[nodiscard]] std::optional<std::string> change_live(
     Config& config, std::span<const std::string_view> names_and_values);
+
+// What CONFIG GET tells of: `live` is `at_start` with what was changed since.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> all_settings(const Config& at_start,
+                                                                            const Config& live);
 
 // "ERR CONFIG SET failed (possibly related to argument 'x') - why"
 [[nodiscard]] std::string config_set_error(std::string_view name, std::string_view why);
@@ -78,6 +83,38 @@ inline std::string show_live(const LiveSetting& setting, const Config& config) {
   if (const auto* truth = std::get_if<bool>(&value)) return *truth ? "yes" : "no";
   if (const auto* text = std::get_if<std::string>(&value)) return *text;
   return std::to_string(std::get<std::int64_t>(value));
+}
+
+inline std::vector<std::pair<std::string, std::string>> all_settings(const Config& at_start,
+                                                                     const Config& live) {
+  const auto address = split_address(at_start.node.client_addr);
+  std::vector<std::pair<std::string, std::string>> settings = {
+      {"appendfsync", "always"},
+      {"appendonly", "yes"},
+      {"bind", address ? address->host : ""},
+      {"cluster-enabled", "yes"},
+      {"databases", "1"},
+      {"dir", at_start.node.data_dir},
+      {"maxmemory", "0"},
+      {"maxmemory-policy", "noeviction"},
+      {"port", address && !at_start.client.tls_only ? std::to_string(address->port) : "0"},
+      {"proto-max-bulk-len", std::to_string(at_start.limits.max_request_size_bytes)},
+      {"save", ""},
+      {"tls-auth-clients",
+       std::get<std::string>(config::find_key("client.tls_auth_clients")->get(at_start))},
+      {"tls-ca-cert-file", at_start.client.tls_ca_file},
+      {"tls-cert-file", at_start.client.tls_cert_file},
+      {"tls-key-file", at_start.client.tls_key_file},
+      {"tls-port", std::to_string(at_start.client.tls_port)},
+      {"tls-protocols", "TLSv1.2 TLSv1.3"},
+  };
+  for (const LiveSetting& setting : kLiveSettings) {
+    settings.emplace_back(std::string(setting.name), show_live(setting, live));
+  }
+  for (const config::Key& key : config::keys()) {
+    if (!key.is_secret) settings.emplace_back(std::string(key.path), config::show(key.get(live)));
+  }
+  return settings;
 }
 
 inline std::string config_set_error(std::string_view name, std::string_view why) {

@@ -55,9 +55,6 @@
 #include <variant>
 #include <vector>
 
-#if __has_include(<sys/resource.h>)
-#include <sys/resource.h>
-#endif
 #if __has_include(<unistd.h>)
 #include <unistd.h>
 #endif
@@ -68,6 +65,8 @@
 #include "seshat/connection_commands.hpp"
 #include "seshat/credentials.hpp"
 #include "seshat/door.hpp"
+#include "seshat/entrance.hpp"
+#include "seshat/file_limit.hpp"
 #include "seshat/kv.hpp"
 #include "seshat/live_settings.hpp"
 #include "seshat/log.hpp"
@@ -76,6 +75,7 @@
 #include "seshat/node_info.hpp"
 #include "seshat/process_info.hpp"
 #include "seshat/result.hpp"
+#include "seshat/server_stats.hpp"
 #include "seshat/tls.hpp"
 #include "seshat/turns.hpp"
 #include "seshat/version.hpp"
@@ -127,20 +127,9 @@ class Server final : private ConnectionHost, private Site {
   };
   using ClientPtr = std::shared_ptr<Client>;
 
-  // Where clients come in.
-  struct Entrance {
-    explicit Entrance(asio::io_context& io) : acceptor(io) {}
-    Tcp::acceptor acceptor;
-    bool is_accepting = false;
-  };
-
   Server(const Config& config, const Credentials& credentials, const Logger& logger);
   [[nodiscard]] Result<void> listen();
-  [[nodiscard]] Result<void> listen(Entrance& entrance, const std::string& host, std::uint64_t port,
-                                    const std::string& key);
   void start_io_loops();
-  // For so many clients: how many there may be.
-  [[nodiscard]] static std::size_t raise_file_limit(std::size_t clients);
 
   // The loop
   void announce();
@@ -166,7 +155,6 @@ class Server final : private ConnectionHost, private Site {
   void schedule_idle_check();
   void close_idle_clients();
   void schedule_pause_end();
-  void take_samples();
 
   // The loops beside it
   void drain_io_events();
@@ -193,13 +181,15 @@ class Server final : private ConnectionHost, private Site {
   [[nodiscard]] Site& site() override { return *this; }
   [[nodiscard]] const kv::Limits& limits() const override { return limits_; }
   void wants_attention(std::uint64_t connection_id) override;
-  void count_command() override { ++commands_processed_; }
+  void count_command() override { ++stats_.commands_processed; }
 
   // Site
   [[nodiscard]] Topology topology() const override { return node_->topology(); }
   [[nodiscard]] ClusterStatus cluster_status() const override { return node_->cluster_status(); }
   void append_info(std::string_view section, std::string& out) const override;
-  [[nodiscard]] std::vector<std::pair<std::string, std::string>> settings() const override;
+  [[nodiscard]] std::vector<std::pair<std::string, std::string>> settings() const override {
+    return all_settings(config_, live_);
+  }
   void for_each_session(const std::function<void(const Session&)>& visit) const override;
   [[nodiscard]] std::uint64_t now_ms() const override { return turn_ms_; }
   [[nodiscard]] std::uint64_t now_us() const override;
@@ -220,7 +210,6 @@ class Server final : private ConnectionHost, private Site {
   // The sections of INFO that are this class' own
   void append_server_info(std::string& out) const;
   void append_clients_info(std::string& out) const;
-  void append_stats_info(std::string& out) const;
 
   const Config& config_;  // as it was at the start
   Config live_;           // ... with what was changed since
@@ -265,17 +254,7 @@ class Server final : private ConnectionHost, private Site {
   bool shutting_down_ = false;
   std::uint64_t shutdown_deadline_ms_ = 0;
 
-  // Since the start, or CONFIG RESETSTAT
-  std::uint64_t commands_processed_ = 0;
-  std::uint64_t connections_received_ = 0;
-  std::uint64_t connections_rejected_ = 0;
-  std::uint64_t tls_handshakes_failed_ = 0;
-  std::uint64_t bytes_read_ = 0;
-  std::uint64_t bytes_written_ = 0;
-  std::uint64_t longest_turn_us_ = 0;
-  process_info::Rate command_rate_;
-  std::uint64_t used_memory_peak_bytes_ = 0;
-  std::uint64_t memory_sampled_ms_ = 0;
+  ServerStats stats_;
   std::chrono::steady_clock::time_point turn_start_;
 
   Turns<> turns_;
@@ -295,23 +274,6 @@ inline constexpr std::uint64_t kHandshakeTimeoutMs = 10'000;
 inline constexpr std::size_t kMaxHandshakesOfRefused = 64;
 // A loop that always finds something ready still comes to the end of its turn.
 inline constexpr int kMaxHandlersPerTurn = 256;
-// File descriptors beside clients: RocksDB's files, peers, the log.
-inline constexpr std::uint64_t kOtherFiles = 1024;
-
-inline std::string address_of(const asio::ip::tcp::endpoint& endpoint) {
-  return join_address(endpoint.address().to_string(), endpoint.port());
-}
-
-// A dead peer is noticed in the end, as in Redis: after so long without a byte it is asked for one.
-inline void keep_alive(asio::ip::tcp::socket& socket) {
-  asio::error_code ignored;
-  socket.set_option(asio::socket_base::keep_alive(true), ignored);
-#if __has_include(<netinet/tcp.h>) && defined(TCP_KEEPIDLE)
-  constexpr int kIdleSecs = 300;
-  socket.set_option(asio::detail::socket_option::integer<IPPROTO_TCP, TCP_KEEPIDLE>(kIdleSecs),
-                    ignored);
-#endif
-}
 
 inline std::uint64_t since_us(std::chrono::steady_clock::time_point start) {
   const auto elapsed = std::chrono::steady_clock::now() - start;
@@ -374,29 +336,11 @@ inline Result<void> Server::listen() {
   const std::optional<HostPort> address = split_address(config_.node.client_addr);
   if (!address) return Error{"node.client_addr " + config_.node.client_addr + " is not an address"};
   if (!config_.client.tls_only) {
-    Result<void> done = listen(plain_entrance_, address->host, address->port, "node.client_addr");
+    Result<void> done = plain_entrance_.listen(address->host, address->port, "node.client_addr");
     if (!done) return done;
   }
   if (!tls_) return {};
-  return listen(tls_entrance_, address->host, config_.client.tls_port, "client.tls_port");
-}
-
-inline Result<void> Server::listen(Entrance& entrance, const std::string& host, std::uint64_t port,
-                                   const std::string& key) {
-  asio::error_code error;
-  Tcp::resolver resolver(io_);
-  Tcp::acceptor& acceptor = entrance.acceptor;
-  const auto found = resolver.resolve(host, std::to_string(port), Tcp::resolver::passive, error);
-  if (!error && found.empty()) error = asio::error::host_not_found;
-  const Tcp::endpoint endpoint = error ? Tcp::endpoint() : found.begin()->endpoint();
-  if (!error) acceptor.open(endpoint.protocol(), error);
-  if (!error) acceptor.set_option(Tcp::acceptor::reuse_address(true), error);
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (!error) return {};
-  return Error{"can't listen for clients on " + key + " " +
-               join_address(host, static_cast<std::uint16_t>(port)) + ": " + error.message() +
-               "; choose another address or stop the program that has it"};
+  return tls_entrance_.listen(address->host, config_.client.tls_port, "client.tls_port");
 }
 
 inline void Server::start_io_loops() {
@@ -404,27 +348,6 @@ inline void Server::start_io_loops() {
     io_loops_.push_back(
         std::make_unique<IoLoop>("seshat-io-" + std::to_string(number), io_mailbox_));
   }
-}
-
-inline std::size_t Server::raise_file_limit(std::size_t clients) {
-#if __has_include(<sys/resource.h>)
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return clients;
-  const rlim_t wanted = clients + server_detail::kOtherFiles;
-  if (limit.rlim_cur >= wanted) return clients;
-  rlimit raised = limit;
-  raised.rlim_max = std::max(limit.rlim_max, wanted);
-  raised.rlim_cur = wanted;
-  if (setrlimit(RLIMIT_NOFILE, &raised) == 0) return clients;
-  raised = limit;
-  raised.rlim_cur = std::min(limit.rlim_max, wanted);
-  (void)setrlimit(RLIMIT_NOFILE, &raised);
-  if (raised.rlim_cur >= wanted) return clients;
-  const rlim_t others = std::min<rlim_t>(server_detail::kOtherFiles, raised.rlim_cur / 2);
-  return raised.rlim_cur - others;
-#else
-  return clients;
-#endif
 }
 
 inline Result<void> Server::run() {
@@ -491,7 +414,7 @@ inline void Server::tick_sooner() {
 inline void Server::tick() {
   ticked_at_ = std::chrono::steady_clock::now();
   node_->tick();
-  take_samples();
+  stats_.sample(turn_ms_);
   // A cluster of one opens its door when it can serve, a few milliseconds after the start.
   const bool alone = !config_.joins() && config_.cluster.initial_members.size() <= 1;
   const bool waited = turn_ms_ - started_ms_ > config_.raft.election_timeout_max_ms;
@@ -558,7 +481,7 @@ inline void Server::note_begin() {
 
 inline void Server::note_end() {
   const std::uint64_t took_us = server_detail::since_us(turn_start_);
-  longest_turn_us_ = std::max(longest_turn_us_, took_us);
+  stats_.longest_turn_us = std::max(stats_.longest_turn_us, took_us);
   if (door_.latency.wants(took_us)) {
     door_.latency.add("loop-turn", wall_us() / 1'000'000, took_us);
   }
@@ -652,24 +575,24 @@ inline IoLoop* Server::next_home() const {
 // What can't be said by TLS yet is not said: a client that is one too many just goes, as with Redis.
 inline void Server::accepted(Tcp::socket socket, IoLoop* home, bool by_tls) {
   asio::error_code error;
-  ++connections_received_;
+  ++stats_.connections_received;
   socket.non_blocking(true, error);
   if (clients_.size() >= max_clients_) {
-    ++connections_rejected_;
+    ++stats_.connections_rejected;
     static constexpr std::string_view kText = "-ERR max number of clients reached\r\n";
     if (!by_tls) (void)socket.write_some(asio::buffer(kText), error);
     return;  // closes
   }
   socket.set_option(Tcp::no_delay(true), error);
-  server_detail::keep_alive(socket);
+  keep_alive(socket);
   Session session;
   session.id = next_client_id_++;
-  session.address = server_detail::address_of(socket.remote_endpoint(error));
-  session.local_address = server_detail::address_of(socket.local_endpoint(error));
+  session.address = address_of(socket.remote_endpoint(error));
+  session.local_address = address_of(socket.local_endpoint(error));
   session.connected_at_ms = session.last_active_ms = turn_ms_;
   if (error) return;  // gone already
   const bool refused = door_.refuses(session.address, session.local_address);
-  if (refused) ++connections_rejected_;
+  if (refused) ++stats_.connections_rejected;
   if (refused && !by_tls) {
     const std::string text = "-" + std::string(kDeniedText) + "\r\n";
     (void)socket.write_some(asio::buffer(text), error);
@@ -748,7 +671,7 @@ inline void Server::was_read(const ClientPtr& client, const asio::error_code& er
   if (error) return lose(client);
   client->input_end += size;
   client->last_io_ms = turn_ms_;
-  bytes_read_ += size;
+  stats_.bytes_read += size;
   client->turned_away ? client->connection.turn_away(kDeniedText) : consume(client);
   wants_attention(client->connection.session().id);
 }
@@ -781,7 +704,7 @@ inline void Server::write_output(const ClientPtr& client) {
   if (client->writing || client->connection.output().empty()) return;
   client->connection.take_output(client->sending);
   client->writing = true;
-  bytes_written_ += client->sending.size();
+  stats_.bytes_written += client->sending.size();
   if (client->home != nullptr) return client->home->write(client);
   asio::error_code error;
   const bool all_sent = send_now(*client, error);
@@ -854,7 +777,7 @@ inline void Server::schedule_handshake_check() {
 // One line a second at most: anybody can do this as often as he likes.
 inline void Server::note_tls_problem(const Client& client, std::string_view what) {
   const bool in_handshake = !client.tls->is_established();
-  if (in_handshake) ++tls_handshakes_failed_;
+  if (in_handshake) ++stats_.tls_handshakes_failed;
   if (complained_ms_ != 0 && turn_ms_ < complained_ms_ + 1000) {
     ++complaints_withheld_;
     return;
@@ -910,10 +833,7 @@ inline std::size_t Server::kill_sessions(const std::function<bool(const Session&
 
 inline void Server::reset_statistics() {
   door_.reset_statistics();
-  commands_processed_ = connections_received_ = connections_rejected_ = 0;
-  tls_handshakes_failed_ = 0;
-  bytes_read_ = bytes_written_ = longest_turn_us_ = 0;
-  command_rate_ = {};
+  stats_.reset();
 }
 
 // ---- Pauses and idle clients ---------------------------------------------------------------------------
@@ -1005,44 +925,13 @@ inline std::optional<std::string> Server::change_settings(
   return std::nullopt;
 }
 
-inline std::vector<std::pair<std::string, std::string>> Server::settings() const {
-  const auto address = split_address(config_.node.client_addr);
-  std::vector<std::pair<std::string, std::string>> settings = {
-      {"appendfsync", "always"},
-      {"appendonly", "yes"},
-      {"bind", address ? address->host : ""},
-      {"cluster-enabled", "yes"},
-      {"databases", "1"},
-      {"dir", config_.node.data_dir},
-      {"maxmemory", "0"},
-      {"maxmemory-policy", "noeviction"},
-      {"port", address && !config_.client.tls_only ? std::to_string(address->port) : "0"},
-      {"proto-max-bulk-len", std::to_string(config_.limits.max_request_size_bytes)},
-      {"save", ""},
-      {"tls-auth-clients",
-       std::get<std::string>(config::find_key("client.tls_auth_clients")->get(config_))},
-      {"tls-ca-cert-file", config_.client.tls_ca_file},
-      {"tls-cert-file", config_.client.tls_cert_file},
-      {"tls-key-file", config_.client.tls_key_file},
-      {"tls-port", std::to_string(config_.client.tls_port)},
-      {"tls-protocols", "TLSv1.2 TLSv1.3"},
-  };
-  for (const LiveSetting& setting : kLiveSettings) {
-    settings.emplace_back(std::string(setting.name), show_live(setting, live_));
-  }
-  for (const config::Key& key : config::keys()) {
-    if (!key.is_secret) settings.emplace_back(std::string(key.path), config::show(key.get(live_)));
-  }
-  return settings;
-}
-
 // ---- INFO ------------------------------------------------------------------------------------------------
 
 inline void Server::append_info(std::string_view section, std::string& out) const {
   if (section == "server") return append_server_info(out);
   if (section == "clients") return append_clients_info(out);
-  if (section == "memory") return process_info::append_memory(out, used_memory_peak_bytes_);
-  if (section == "stats") return append_stats_info(out);
+  if (section == "memory") return process_info::append_memory(out, stats_.used_memory_peak_bytes);
+  if (section == "stats") return stats_.append_info(door_, node_->keys_expired(), turn_ms_, out);
   if (section == "cpu") return process_info::append_cpu(out);
   if (section == "commandstats") return door_.append_command_stats(out);
   if (section == "errorstats") return door_.append_error_stats(out);
@@ -1079,30 +968,6 @@ inline void Server::append_clients_info(std::string& out) const {
   line(out, "maxclients", max_clients_);
   line(out, "blocked_clients", static_cast<std::uint64_t>(paused));
   line(out, "tracking_clients", std::uint64_t{0});
-}
-
-inline void Server::append_stats_info(std::string& out) const {
-  using node_info::line;
-  line(out, "total_connections_received", connections_received_);
-  line(out, "rejected_connections", connections_rejected_);
-  line(out, "tls_handshakes_failed", tls_handshakes_failed_);
-  line(out, "total_commands_processed", commands_processed_);
-  line(out, "total_net_input_bytes", bytes_read_);
-  line(out, "total_net_output_bytes", bytes_written_);
-  line(out, "total_error_replies", door_.errors());
-  line(out, "keyspace_hits", door_.hits());
-  line(out, "keyspace_misses", door_.misses());
-  line(out, "expired_keys", node_->keys_expired());
-  line(out, "evicted_keys", std::uint64_t{0});
-  line(out, "instantaneous_ops_per_sec", command_rate_.per_sec(turn_ms_, commands_processed_));
-  line(out, "longest_loop_turn_us", longest_turn_us_);
-}
-
-inline void Server::take_samples() {
-  command_rate_.sample(turn_ms_, commands_processed_);
-  if (turn_ms_ - memory_sampled_ms_ < 1000) return;
-  memory_sampled_ms_ = turn_ms_;
-  used_memory_peak_bytes_ = std::max(used_memory_peak_bytes_, process_info::memory().used_bytes);
 }
 
 }  // namespace seshat

@@ -9,6 +9,7 @@
 
 // Usable from anywhere: the standard library only.
 #include "seshat/decimal.hpp"         // numbers with a fraction, exactly
+#include "seshat/file_limit.hpp"      // as many open files as clients need
 #include "seshat/fnv1a.hpp"           // the FNV-1a hash
 #include "seshat/glob.hpp"            // Redis' glob patterns
 #include "seshat/log.hpp"             // log lines with fields, text or JSON
@@ -111,7 +112,9 @@
 #include "seshat/cli_table.hpp"     // ... tables for people, JSON for programs
 #include "seshat/client_io.hpp"     // sockets on loops beside the heart (asio)
 #include "seshat/connection.hpp"    // one client: requests in, replies out
+#include "seshat/entrance.hpp"      // a port where clients come in (asio)
 #include "seshat/process_info.hpp"  // what INFO tells of the process
 #include "seshat/server.hpp"        // sockets and the loop (asio)
+#include "seshat/server_stats.hpp"  // what a server counts
 
 #endif  // SESHAT_SESHAT_HPP
