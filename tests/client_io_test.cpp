@@ -286,3 +286,32 @@ TEST_CASE("over three loops, every client gets its own bytes back in their order
   for (std::thread& thread : threads) thread.join();
   for (std::size_t i = 0; i < kClients; ++i) CHECK(got[i] == wanted[i]);
 }
+
+TEST_CASE("what a large request took is given back once it is consumed", "[client_io]") {
+  Heart heart;
+  Tcp::socket peer(heart.io);
+  const ClientPtr accepted = heart.accept(peer);
+  ClientSocket& client = *accepted;
+  std::size_t taken = 0;
+  while (taken < kMuch) {  // all of it of one request, of which nothing can be consumed yet
+    seshat::make_room(client);
+    taken += client.input.size() - client.input_end;
+    client.input_end = client.input.size();
+  }
+  CHECK(client.input.capacity() >= kMuch);
+  client.input_begin = client.input_end;
+  seshat::make_room(client);
+  CHECK(client.input.capacity() < kMuch / 100);
+  CHECK(client.input_end < client.input.size());
+}
+
+TEST_CASE("what a large reply took is given back once it is sent", "[client_io]") {
+  Heart heart;
+  Tcp::socket peer(heart.io);
+  const ClientPtr client = heart.accept(peer);
+  heart.write(client, std::string(kMuch, 'x'));
+  heart.loop().hand_over();
+  CHECK(received(peer, kMuch) == std::string(kMuch, 'x'));
+  CHECK(heart.next_event().what == What::kWritten);
+  CHECK(client->sending.capacity() < kMuch / 100);
+}

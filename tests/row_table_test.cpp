@@ -96,6 +96,15 @@ TEST_CASE("a row that replaces another takes its place, and leaves its memory", 
   CHECK(same(table, {{"a", "new"}, {"b", std::nullopt}}));
 }
 
+TEST_CASE("a table of many rows that is cleared keeps none of their memory", "[row_table]") {
+  RowTable table;
+  for (int i = 0; i < 10'000; ++i) table.at(std::to_string(i)).set("value");
+  table.clear();
+  CHECK(table.begin() == nullptr);
+  table.at("a").set("again");
+  CHECK(same(table, {{"a", "again"}}));
+}
+
 TEST_CASE("tables swap all that they hold", "[row_table]") {
   RowTable left;
   RowTable right;

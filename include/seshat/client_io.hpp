@@ -179,8 +179,8 @@ class IoLoop {
 namespace client_io_detail {
 
 inline constexpr std::size_t kFirstReadSizeBytes = 16 * 1024;
-// A larger input buffer is given back when it is empty.
-inline constexpr std::size_t kKeptInputSizeBytes = 64 * 1024;
+// A larger buffer is given back when it is empty.
+inline constexpr std::size_t kKeptBufferSizeBytes = 64 * 1024;
 // A loop that always finds something ready still tells of what it did.
 inline constexpr int kMaxHandlersPerTurn = 256;
 
@@ -191,7 +191,9 @@ inline constexpr int kMaxHandlersPerTurn = 256;
 inline void make_room(ClientSocket& client) {
   if (client.input_begin == client.input_end) {
     client.input_begin = client.input_end = 0;
-    if (client.input.size() > client_io_detail::kKeptInputSizeBytes) client.input = {};
+    if (client.input.size() > client_io_detail::kKeptBufferSizeBytes) {
+      std::string().swap(client.input);  // an assignment would keep the memory
+    }
   }
   if (client.input.empty()) client.input.resize(client_io_detail::kFirstReadSizeBytes);
   if (client.input_end < client.input.size()) return;
@@ -203,6 +205,16 @@ inline void make_room(ClientSocket& client) {
 }
 
 namespace client_io_detail {
+
+// Whether it is; what a large reply took is given back then.
+inline bool all_is_sent(ClientSocket& client) {
+  if (client.sent < client.sending.size()) return false;
+  if (client.sending.capacity() > kKeptBufferSizeBytes) {
+    std::string().swap(client.sending);
+    client.sent = 0;
+  }
+  return true;
+}
 
 // Sends what the handshake has to say. Nothing else is sent then: nobody has asked anything yet.
 template <class Client, class Done>
@@ -271,7 +283,7 @@ inline bool send_now(ClientSocket& client, asio::error_code& error) {
   client.sent = client.socket.write_some(asio::buffer(client.sending), error);
   client.total_sent_bytes.fetch_add(client.sent, std::memory_order_relaxed);
   if (error == asio::error::would_block) error.clear();
-  return client.sent == client.sending.size();
+  return client_io_detail::all_is_sent(client);
 }
 
 template <class Client, class Done>
@@ -282,7 +294,7 @@ void send_rest(const std::shared_ptr<Client>& client, Done done) {
         client->enter();
         client->sent += size;
         client->total_sent_bytes.fetch_add(size, std::memory_order_relaxed);
-        if (error || client->sent == client->sending.size()) return done(client, error);
+        if (client_io_detail::all_is_sent(*client) || error) return done(client, error);
         send_rest(client, done);
       });
 }

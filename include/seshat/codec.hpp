@@ -78,7 +78,7 @@ void encode(const StoredValue& value, std::string& out);
 [[nodiscard]] std::string encode(const Operation& operation);
 [[nodiscard]] Result<Operation> decode_operation(std::string_view bytes);
 // The same, into the memory of an older one.
-Result<void> decode_operation_into(Operation& operation, std::string_view bytes);
+[[nodiscard]] Result<void> decode_operation_into(Operation& operation, std::string_view bytes);
 
 // =================================================================================================
 // Bodies

@@ -1,6 +1,6 @@
 // seshat/entrance.hpp - a port where clients come in.
 //
-// Threads: none inside; whoever runs its io_context. Needs: config.hpp (addresses), result.hpp; asio.
+// Threads: none inside; whoever runs its io_context. Needs: config_keys.hpp (addresses), result.hpp; asio.
 #ifndef SESHAT_ENTRANCE_HPP
 #define SESHAT_ENTRANCE_HPP
 
@@ -13,7 +13,7 @@
 #include <netinet/tcp.h>
 #endif
 
-#include "seshat/config.hpp"
+#include "seshat/config_keys.hpp"
 #include "seshat/result.hpp"
 
 namespace seshat {

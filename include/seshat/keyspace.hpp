@@ -162,6 +162,13 @@ class Keyspace {
     std::string record;
     std::string expiry_key;
     std::string encoded;
+
+    static constexpr std::size_t kKeptSizeBytes = 65'536;
+    void release_excess() {
+      for (std::string* text : {&key, &map_key, &record, &expiry_key, &encoded}) {
+        if (text->capacity() > kKeptSizeBytes) std::string().swap(*text);
+      }
+    }
   };
 
   // What one entry changes, of `index`. The state's time is set.

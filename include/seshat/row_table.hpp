@@ -169,8 +169,8 @@ inline void RowTable::grow() {
 inline void RowTable::clear() {
   if (size_ == 0) return;
   if (rows_.size() > kKeptRows) {
-    rows_ = {};
-    slots_ = {};
+    std::vector<Row>().swap(rows_);  // an assignment would keep the memory
+    std::vector<std::uint64_t>().swap(slots_);
     size_ = 0;
   }
   for (Row& row : *this) {

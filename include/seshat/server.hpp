@@ -52,7 +52,6 @@
 #include <string_view>
 #include <unordered_map>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #if __has_include(<unistd.h>)

@@ -32,7 +32,6 @@
 // Floor 1: one Raft group, and its bytes.
 #include "seshat/codec.hpp"         // records and operations <-> bytes
 #include "seshat/forwarding.hpp"    // what clients ask of a node that does not lead
-#include "seshat/peer_clock.hpp"    // ... time that no pause counts in
 #include "seshat/peer_codec.hpp"    // ... and what nodes tell each other
 #include "seshat/records.hpp"       // what is stored and what nodes tell each other
 #include "seshat/replica.hpp"       // one group on one node; the interfaces it needs
@@ -68,6 +67,7 @@
 #include "seshat/live_settings.hpp"           // settings that may change while a node runs
 #include "seshat/peer.hpp"                    // the channel between nodes (gRPC)
 #include "seshat/peer_call.hpp"               // ... a question and an answer, outside the streams
+#include "seshat/peer_clock.hpp"              // ... time that no pause counts in
 #include "seshat/peer_credentials.hpp"        // ... TLS and the secret between nodes
 #include "seshat/peer_incoming.hpp"           // ... how streams to us end
 #include "seshat/peer_link.hpp"               // ... its queues and dialing, without gRPC

@@ -90,7 +90,9 @@ class KeyValueMachine final : public StateMachine {
   [[nodiscard]] Result<Outcome> transact(const Operation& operation, Keyspace& keys);
   [[nodiscard]] static Outcome remove_expired(const Operation& operation, Keyspace& keys);
   void publish();
+  void release_excess();
 
+  static constexpr std::size_t kKeptArguments = 1024;
   const ApplyCommand apply_command_;
   MachineState state_;
   // Kept from one entry to the next, for their memory.
@@ -244,8 +246,19 @@ inline void KeyValueMachine::publish() {
 
 inline Result<std::vector<Outcome>> KeyValueMachine::apply(
     Batch& batch, const std::vector<raft::Entry>& entries) {
-  return detail::apply_all(batch, entries, state_, kDataStateKey,
-                           [&](const raft::Entry& entry) { return apply_one(batch, entry); });
+  auto outcomes =
+      detail::apply_all(batch, entries, state_, kDataStateKey,
+                        [&](const raft::Entry& entry) { return apply_one(batch, entry); });
+  release_excess();
+  return outcomes;
+}
+
+// What one large operation took is not kept for good.
+inline void KeyValueMachine::release_excess() {
+  if (operation_.arguments.capacity() > kKeptArguments) {
+    std::vector<std::string_view>().swap(operation_.arguments);
+  }
+  scratch_.release_excess();
 }
 
 inline Result<Outcome> KeyValueMachine::apply_one(Batch& batch, const raft::Entry& entry) {

@@ -176,8 +176,7 @@ inline void Transfers::tick() {
 inline void Transfers::drop_needless() {
   std::erase_if(sending_, [this](const auto& sending) {
     const auto& [group, peer] = sending.first;
-    const raft::Raft& raft = host_.replica_of(group).raft();
-    return !raft.is_leader() || !raft.configuration().has(peer);
+    return !host_.replica_of(group).raft().configuration().has(peer);
   });
 }
 
