@@ -17,7 +17,8 @@
 // Liveness: by peer_clock.hpp: a process that was stopped for a while doesn't take its own pause for the
 //           silence of others. Ticks are few while all streams stand and nothing else is under way: a
 //           wake-up of a processor that sleeps is dear.
-// Threads:  as peer.hpp says. Needs: peer_clock.hpp, peer_codec.hpp, log.hpp, peer_link.hpp, peer_reactor.hpp; libgrpc++.
+// Threads:  as peer.hpp says.
+// Needs:    peer_clock.hpp, peer_codec.hpp, log.hpp, peer_link.hpp, peer_reactor.hpp; libgrpc++.
 #ifndef SESHAT_PEER_STREAM_HPP
 #define SESHAT_PEER_STREAM_HPP
 
