@@ -229,6 +229,19 @@ TEST_CASE("election timeouts are drawn anew each time, between the two bounds (ย
   CHECK(seen.size() > 15);
 }
 
+TEST_CASE("election timeouts differ by ticks, however near each other the bounds are",
+          "[raft][paper]") {
+  std::set<std::uint64_t> seen;
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    Solo node(3, {}, [&](Config& config) {
+      config.seed = seed;
+      config.election_timeout_max_ms = config.election_timeout_min_ms;
+    });
+    seen.insert(election_timeout_ms(node));
+  }
+  CHECK(seen.size() > 1);
+}
+
 TEST_CASE("a split vote is resolved by the next election (ยง5.2)", "[raft][paper]") {
   Cluster cluster(3);
   cluster.crash(3);

@@ -976,10 +976,12 @@ inline bool Raft::disk_stalled() const {
          ticked_ms_ - pending_writes_.front().since_ms > config_.election_timeout_max_ms;
 }
 
+// At least two ticks apart: candidates whose ticks fall together would split the vote for ever.
 inline void Raft::reset_election_timer(std::uint64_t now_ms) {
   election_since_ms_ = timer_ms(now_ms);
   const std::uint64_t spread =
-      config_.election_timeout_max_ms - config_.election_timeout_min_ms + 1;
+      std::max(config_.election_timeout_max_ms - config_.election_timeout_min_ms + 1,
+               2 * config_.tick_interval_ms + 1);
   election_timeout_ms_ = config_.election_timeout_min_ms + random_() % spread;
 }
 
