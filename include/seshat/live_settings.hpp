@@ -44,12 +44,6 @@ inline constexpr auto kLiveSettings = std::to_array<LiveSetting>({
     {"timeout", "client.timeout"},
 });
 
-// Names that CONFIG GET answers and CONFIG SET can't change, beside all other keys.
-inline constexpr auto kFixedSettings = std::to_array<std::string_view>(
-    {"appendfsync", "appendonly", "bind", "cluster-enabled", "databases", "dir", "maxmemory",
-     "maxmemory-policy", "port", "proto-max-bulk-len", "save", "tls-auth-clients",
-     "tls-ca-cert-file", "tls-cert-file", "tls-key-file", "tls-port", "tls-protocols"});
-
 // null: it can't be changed while the node runs, or does not exist.
 [[nodiscard]] const LiveSetting* find_live_setting(std::string_view name);
 
@@ -145,11 +139,12 @@ inline std::optional<config::Value> parse(const config::Key& key, std::string_vi
   return std::nullopt;
 }
 
-inline bool is_fixed(std::string_view name) {
-  return config::find_key(name) != nullptr ||
-         std::ranges::any_of(kFixedSettings, [&](std::string_view fixed) {
-           return equals_ignoring_case(fixed, name);
-         });
+// CONFIG GET tells of it, or would if it were no secret.
+inline bool exists(std::string_view name, const Config& config) {
+  if (config::find_key(name) != nullptr) return true;
+  const auto settings = all_settings(config, config);
+  return std::ranges::any_of(
+      settings, [&](const auto& setting) { return equals_ignoring_case(setting.first, name); });
 }
 
 }  // namespace live_settings_detail
@@ -161,7 +156,7 @@ inline std::optional<std::string> change_live(Config& config,
   for (std::size_t i = 0; i < names_and_values.size(); i += 2) {
     const std::string_view name = names_and_values[i];
     const LiveSetting* setting = find_live_setting(name);
-    if (setting == nullptr && live_settings_detail::is_fixed(name)) {
+    if (setting == nullptr && live_settings_detail::exists(name, config)) {
       return config_set_error(name, "can't set immutable config");
     }
     if (setting == nullptr) {

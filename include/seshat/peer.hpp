@@ -269,7 +269,7 @@ inline void run_timer(Core& core) {
     core.changed.wait_until(lock, due, [&] { return core.timer_wanted || core.stopping(); });
     core.timer_wanted = false;
     lock.unlock();
-    (void)core.now_ms();  // which counts no more than a step if nobody else asks
+    (void)core.now_ms();  // a clock that nobody asks for longer than a step loses what is beyond it
     if (const auto now = SteadyClock::now(); now >= due) {
       ticked = now;
       if (!core.stopping()) tick(core);

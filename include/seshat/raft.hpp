@@ -203,7 +203,7 @@ struct Config {
   // two intervals leave the lease, and the followers' patience, room enough.
   bool rests = false;
   std::uint64_t election_timeout_min_ms = 500;
-  std::uint64_t election_timeout_max_ms = 1000;
+  std::uint64_t election_timeout_max_ms = 1000;  // or two ticks above the least, if that is more
   std::uint64_t vote_withhold_ms = 300;
   std::uint64_t lease_ms = 250;  // at most 0.85 of vote_withhold_ms: room for clocks that drift
 
@@ -979,10 +979,10 @@ inline bool Raft::disk_stalled() const {
 // At least two ticks apart: candidates whose ticks fall together would split the vote for ever.
 inline void Raft::reset_election_timer(std::uint64_t now_ms) {
   election_since_ms_ = timer_ms(now_ms);
-  const std::uint64_t spread =
-      std::max(config_.election_timeout_max_ms - config_.election_timeout_min_ms + 1,
-               2 * config_.tick_interval_ms + 1);
-  election_timeout_ms_ = config_.election_timeout_min_ms + random_() % spread;
+  const std::uint64_t spread_ms =
+      std::max(config_.election_timeout_max_ms - config_.election_timeout_min_ms,
+               2 * config_.tick_interval_ms);
+  election_timeout_ms_ = config_.election_timeout_min_ms + random_() % (spread_ms + 1);
 }
 
 // ---- Messages -------------------------------------------------------------------------------------------

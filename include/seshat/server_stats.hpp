@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "seshat/door.hpp"
 #include "seshat/node_info.hpp"
@@ -43,10 +44,10 @@ struct ServerStats {
 // =================================================================================================
 
 inline void ServerStats::reset() {
-  const ServerStats before = *this;
-  *this = {};
-  used_memory_peak_bytes = before.used_memory_peak_bytes;
-  memory_sampled_ms = before.memory_sampled_ms;
+  ServerStats kept;
+  kept.used_memory_peak_bytes = used_memory_peak_bytes;
+  kept.memory_sampled_ms = memory_sampled_ms;
+  *this = std::move(kept);
 }
 
 inline void ServerStats::sample(std::uint64_t now_ms) {
