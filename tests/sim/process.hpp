@@ -117,6 +117,7 @@ class ProcessHost {
  public:
   virtual void storage_failed(NodeId node) = 0;  // it must end
   virtual void turn_ended() = 0;
+  virtual void asked_for_votes(NodeId node) = 0;  // of clients' data; pre-votes are none
 
  protected:
   ~ProcessHost() = default;
@@ -718,6 +719,7 @@ inline void Process::send(GroupId group, raft::Message message) {
 }
 
 inline void Process::flush() {
+  bool asked_for_votes = false;
   for (auto& [id, peer] : peers_) {
     if (peer.outbox.empty()) continue;
     Frame frame;
@@ -725,6 +727,9 @@ inline void Process::flush() {
     for (const PeerMessage& message : frame.messages) {
       if (world_.tracing()) trace("-> " + describe(message));
       checks_.promised(message.group, message.message);
+      const auto* request = std::get_if<raft::RequestVote>(&message.message.body);
+      asked_for_votes = asked_for_votes || (request != nullptr && !request->pre_vote &&
+                                            message.group == kFirstDataGroup);
       const auto* append = std::get_if<raft::AppendEntries>(&message.message.body);
       if (append != nullptr) {
         groups_.at(message.group).round_sent_us.try_emplace(append->round, world_.now_us());
@@ -737,6 +742,7 @@ inline void Process::flush() {
       send_frame(id, std::move(one));
     }
   }
+  if (asked_for_votes) host_.asked_for_votes(machine_.id);
 }
 
 inline void Process::send_frame(NodeId to, Frame frame) {

@@ -47,8 +47,10 @@ enum class FaultKind : std::uint8_t {
   kTransfer,     // a leader hands over
   kWallClock,    // the time of day jumps
   kClientsCut,   // clients lose sight of a node; replies are lost
+  kDazed,        // the next node that asks for votes stands still; see draw_dazes
 };
-inline constexpr std::size_t kFaultKinds = 23;
+inline constexpr std::size_t kFaultKinds = 24;
+inline constexpr std::size_t kDrawnFaultKinds = 23;  // by draw_kinds: all but the last
 
 inline constexpr std::array<std::string_view, kFaultKinds> kFaultNames = {
     "isolate",          "deaf",         "mute",        "cut pair",
@@ -56,7 +58,7 @@ inline constexpr std::array<std::string_view, kFaultKinds> kFaultNames = {
     "slow net",         "break stream", "kill",        "power cut",
     "power cut of all", "restart",      "pause",       "slow disk",
     "frozen disk",      "fsync fails",  "write fails", "full disk",
-    "transfer",         "wall clock",   "clients cut"};
+    "transfer",         "wall clock",   "clients cut", "dazed candidate"};
 
 // Whom it meets is found when it comes.
 enum class Aim : std::uint8_t { kAnyone, kLeader, kFollower };
@@ -292,7 +294,7 @@ inline std::vector<FaultKind> draw_kinds(Random& random) {
   std::vector<FaultKind> kinds;
   const std::uint64_t taken_permille = random.chance(300) ? 700 : 250;
   while (kinds.empty()) {
-    for (std::size_t kind = 0; kind < kFaultKinds; ++kind) {
+    for (std::size_t kind = 0; kind < kDrawnFaultKinds; ++kind) {
       if (random.chance(taken_permille)) kinds.push_back(static_cast<FaultKind>(kind));
     }
   }
@@ -310,6 +312,26 @@ inline void draw_faults(Random random, Scenario& scenario) {
                                 : random.between(mean_gap_us / 4, mean_gap_us * 2);
     if (at_us >= scenario.faults_end_us) break;
     scenario.faults.push_back(draw_fault(random, kinds, at_us));
+  }
+}
+
+// Who asked for votes takes in at once what came meanwhile: the votes, a client's write, and the leader
+// of a later term. So leadership comes, does something, and goes within one turn.
+inline void draw_dazes(Random random, Scenario& scenario) {
+  std::uint64_t at_us = random.between(1500, 2500) * kMillisecond;
+  while (at_us < scenario.faults_end_us) {
+    Fault daze;
+    daze.kind = FaultKind::kDazed;
+    daze.at_us = at_us;
+    daze.lasts_us =
+        random.between(500, 3000) * scenario.raft.election_timeout_max_ms * kMillisecond / 1000;
+    Fault transfer;
+    transfer.kind = FaultKind::kTransfer;
+    transfer.aim = Aim::kLeader;
+    transfer.at_us = at_us + kMillisecond;
+    scenario.faults.push_back(daze);
+    scenario.faults.push_back(transfer);
+    at_us += daze.lasts_us + random.between(500, 2000) * kMillisecond;
   }
 }
 
@@ -459,7 +481,8 @@ inline void draw_changes(Random random, Scenario& scenario) {
 }  // namespace scenario_detail
 
 // Half of the seeds have members that change, logs that are cut, or both; nearly half, transactions and
-// keys that expire. What they add is drawn from streams of their own: in the others nothing else is drawn.
+// keys that expire; one in ten or so, dazed candidates. What they add is drawn from streams of their own:
+// in the others nothing else is drawn.
 inline Scenario draw_scenario(std::uint64_t seed) {
   Scenario scenario;
   scenario.seed = seed;
@@ -489,6 +512,8 @@ inline Scenario draw_scenario(std::uint64_t seed) {
   Random transacting = Random(seed).fork(0x7a5a);
   const bool hunts = scenario.hunts_leases;  // its clocks are as they have to be
   if (!hunts && transacting.chance(500)) scenario_detail::draw_transactors(transacting, scenario);
+  Random dazing = Random(seed).fork(0xda2e);
+  if (!hunts && dazing.chance(125)) scenario_detail::draw_dazes(dazing, scenario);
   return scenario;
 }
 

@@ -107,6 +107,7 @@ class Simulation final : private ProcessHost, private AdministeredCluster {
   void power_cut(NodeId id, std::uint64_t raw);
   void storage_failed(NodeId node) override;
   void turn_ended() override;
+  void asked_for_votes(NodeId node) override;
   [[nodiscard]] Process* leading(GroupId group) override;
   [[nodiscard]] Machine& machine(NodeId id) override { return at(id).machine; }
   [[nodiscard]] Process* process(NodeId id) override { return at(id).process.get(); }
@@ -128,6 +129,7 @@ class Simulation final : private ProcessHost, private AdministeredCluster {
   [[nodiscard]] Undo take_down(const Fault& fault, NodeId victim);
   [[nodiscard]] Undo stop_orderly(NodeId victim);
   [[nodiscard]] Undo pause(NodeId victim);
+  [[nodiscard]] Undo daze();
   [[nodiscard]] Undo break_disk(const Fault& fault, NodeId victim);
   void flap(const std::shared_ptr<bool>& over, const Fault& fault, NodeId victim, bool cut_now);
   void break_streams(const Links& links);
@@ -159,6 +161,7 @@ class Simulation final : private ProcessHost, private AdministeredCluster {
   Random random_;
   std::vector<std::unique_ptr<Node>> nodes_;
   std::map<std::size_t, Undo> active_;
+  std::vector<std::shared_ptr<Undo>> dazes_;  // that have met nobody yet
   bool is_calm_ = false;
   std::uint64_t probes_ = 0;
   test::History final_reads_;
@@ -529,6 +532,8 @@ inline Simulation::Undo Simulation::inflict(const Fault& fault) {
       return stop_orderly(victim);
     case FaultKind::kPause:
       return pause(victim);
+    case FaultKind::kDazed:
+      return daze();
     case FaultKind::kSlowDisk:
     case FaultKind::kFrozenDisk:
     case FaultKind::kSyncFails:
@@ -708,6 +713,21 @@ inline Simulation::Undo Simulation::pause(NodeId victim) {
     if (!paused.process || paused.machine.lives != life) return;
     if (--paused.pauses == 0) paused.process->resume();
   };
+}
+
+inline Simulation::Undo Simulation::daze() {
+  const auto dazed = std::make_shared<Undo>();
+  dazes_.push_back(dazed);
+  return [this, dazed] {
+    std::erase(dazes_, dazed);
+    if (*dazed) (*dazed)();
+  };
+}
+
+inline void Simulation::asked_for_votes(NodeId node) {
+  if (dazes_.empty()) return;
+  *dazes_.back() = pause(node);
+  dazes_.pop_back();
 }
 
 // ---- ... of disks
