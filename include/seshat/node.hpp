@@ -382,7 +382,9 @@ inline Node::Node(const Config& config, const Logger& logger, NodeEvents::Callba
       store_(std::move(store)),
       membership_(std::move(membership)),
       fresh_cluster_id_(node_detail::random_hex_32()),
-      election_seed_(node_detail::random_seed()) {}
+      election_seed_(node_detail::random_seed()) {
+  mailbox_.set_writes(*store_);
+}
 
 // The peers first, so that nothing comes in; then the store, which finishes what it was given.
 inline Node::~Node() {

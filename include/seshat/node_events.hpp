@@ -5,7 +5,8 @@
 //
 // The threads from which nearly everything comes, that of storage and that of the peers, wake nobody
 // with what they tell: once they have told all, and have time, they do the loop's turn themselves, if
-// it can be had (server.hpp). A wake-up of another thread is what a small request mostly costs.
+// it can be had (server.hpp); and what the peers' thread then appended it writes as well, if that is a
+// write that comes alone. A wake-up of another thread is what a small request mostly costs.
 //
 // Keeps:    the order of each thread that tells; beyond max_waiting_frames the frames of peers are
 //           lost: Raft repeats what was in them, and of what was forwarded ForwardedLost tells.
@@ -136,15 +137,16 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
   NodeEvents(Callbacks news, std::size_t max_waiting_frames)
       : news_(std::move(news)), mailbox_(news_.wake, max_waiting_frames) {}
 
+  // Whose writes the peers' thread may do. Before there are peers.
+  void set_writes(HeldWrites& writes) { writes_ = &writes; }
+
   void take(std::vector<node_event::Any>& events) { mailbox_.take(events); }
   void push(node_event::Any event) { mailbox_.push(std::move(event)); }
 
-  // Both
+  // The store
   void on_told(bool has_time) override {
     if (mailbox_.claim()) has_time ? news_.help() : news_.wake();
   }
-
-  // The store
   void on_synced(GroupId group, std::uint64_t write_id) override {
     mailbox_.leave(node_event::Synced{group, write_id});
   }
@@ -166,6 +168,13 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
   }
 
   // The peers
+  void on_reacted(bool has_time) override {
+    if (!mailbox_.claim()) return;
+    if (!has_time) return news_.wake();
+    const bool holds = writes_ != nullptr && writes_->hold_writes();
+    news_.help();
+    if (holds) writes_->write_held();
+  }
   void on_hello(Hello hello, std::function<void(HelloReply)> answer) override {
     push(node_event::HelloReceived{std::move(hello), std::move(answer)});
   }
@@ -205,6 +214,7 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
  private:
   const Callbacks news_;
   Mailbox<node_event::Any> mailbox_;
+  HeldWrites* writes_ = nullptr;
 };
 
 }  // namespace seshat

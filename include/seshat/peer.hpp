@@ -200,7 +200,7 @@ namespace peer_detail {
   return why;
 }
 
-// ---- The timer's thread: ticks and dials --------------------------------------------------------
+// ---- The timer's thread: ticks and dials, and stands in for that of the reactions ---------------
 
 inline void dial(Core& core, const std::shared_ptr<Peer>& peer, const Hello& hello) {
   std::shared_ptr<Outgoing> stream;
@@ -256,10 +256,15 @@ inline void tick(Core& core) {
          std::ranges::all_of(core.streams(core.incoming), stands);
 }
 
+inline void tell_reacted(Core& core, bool has_time) {
+  core.tell([has_time](PeerEvents& events, const Logger&) { events.on_reacted(has_time); });
+}
+
 // Returns when the channel is stopping.
 inline void run_timer(Core& core) {
   name_this_thread("peer-timer");
   using SteadyClock = std::chrono::steady_clock;
+  const std::chrono::milliseconds tick_length(core.tick_ms);
   auto ticked = SteadyClock::now();
   bool calm = false;
   std::unique_lock lock(core.mutex);
@@ -269,13 +274,15 @@ inline void run_timer(Core& core) {
     core.changed.wait_until(lock, due, [&] { return core.timer_wanted || core.stopping(); });
     core.timer_wanted = false;
     lock.unlock();
+    const bool held_up = core.reactions->is_held_up(tick_length);
+    if (held_up) core.reactions->stand_in(tick_length, [&core] { tell_reacted(core, false); });
     (void)core.now_ms();  // a clock that nobody asks for longer than a step loses what is beyond it
     if (const auto now = SteadyClock::now(); now >= due) {
       ticked = now;
       if (!core.stopping()) tick(core);
     }
     if (!core.stopping()) dial_due_peers(core);
-    calm = is_calm(core);
+    calm = !held_up && is_calm(core);
     lock.lock();
   }
 }
@@ -284,8 +291,7 @@ inline void run_timer(Core& core) {
 
 inline void run_reactions(Core& core) {
   name_this_thread("seshat-peers");
-  core.reactions->run(
-      [&core] { core.tell([](PeerEvents& events, const Logger&) { events.on_told(true); }); });
+  core.reactions->run([&core] { tell_reacted(core, true); });
   const std::lock_guard lock(core.mutex);
   core.ended = true;
   core.changed.notify_all();

@@ -116,8 +116,8 @@ class PeerEvents {
   // back: bound what waits, and drop messages at the bound.
   virtual void on_frame(NodeId from, Frame frame) = 0;
   // Follows soon on on_frame, on the same thread, which holds no lock then. It may call the channel, and
-  // if it `has_time` may take a few milliseconds: no frame waits behind it.
-  virtual void on_told(bool /*has_time*/) {}
+  // if it `has_time` may wait for the disk: when that takes long, frames are taken by another thread.
+  virtual void on_reacted(bool /*has_time*/) {}
   // Our stream to `peer` was accepted. `self` is what the peer said about itself.
   virtual void on_peer_up(NodeId peer, Hello self) = 0;
   // Our stream to `peer` was refused; we try again each second, and say so each time.

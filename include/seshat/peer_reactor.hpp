@@ -6,12 +6,13 @@
 // That thread waits in the queue for sockets as well: who is woken by a message reacts to it. gRPC has a
 // callback API of this shape, on threads of its own, two at least, and each that takes something off a
 // socket first wakes another to wait there in its place. With two cores that wake-up is a large part of
-// what a message costs (docs/performance.md).
+// what a message costs (docs/performance.md). If what follows on a reaction holds the thread up, another
+// one stands in for it.
 //
 // Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction.
-//           on_done() is the last call, once no operation is out and, of calls to us, the call has ended;
+//           One reaction at a time. on_done() is the last call, once no operation is out and, of calls to us, the call has ended;
 //           the object may go in it.
-// Threads:  a reactor reacts on the reactions' thread and must not wait there. read and write: any
+// Threads:  a reactor reacts on the reactions' thread, or who stands in for it, and must not wait. read and write: any
 //           thread, as long as something holds.
 // Needs:    libgrpc++.
 #ifndef SESHAT_PEER_REACTOR_HPP
@@ -26,9 +27,11 @@
 #include <grpcpp/support/status.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -62,8 +65,14 @@ class Reactions {
       : queue_(std::move(queue)) {}
 
   [[nodiscard]] grpc::ServerCompletionQueue* queue() { return queue_.get(); }
-  // The thread's body: returns once it is closed and all have left. `then` is called after each reaction.
+  // The thread's body: returns once it is closed and all have left. `then` is called after each reaction,
+  // and may take its time, if somebody looks after it.
   void run(const std::function<void()>& then = [] {});
+  // Whether one call of `then` has taken longer than `patience`. Any thread.
+  [[nodiscard]] bool is_held_up(std::chrono::milliseconds patience) const;
+  // On another thread: reacts in the place of the one that is held up, until that is over, or for `most`.
+  // `then` must not take its time.
+  void stand_in(std::chrono::milliseconds most, const std::function<void()>& then);
   // Whoever begins operations is in, until the last has ended. Nobody may enter after close() but who
   // is called by one that is in.
   void enter() { in_.fetch_add(1); }
@@ -71,8 +80,14 @@ class Reactions {
   void close() { leave(); }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  void react(void* tag, bool ok);
+
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::atomic<int> in_ = 1;  // those that are in, and one until close()
+  std::mutex reacting_;
+  std::atomic<Clock::rep> then_since_ = 0;  // 0: it is not under way
 };
 
 // ---- Reactors -----------------------------------------------------------------------------------
@@ -212,7 +227,31 @@ inline void Reactions::run(const std::function<void()>& then) {
   void* tag = nullptr;
   bool ok = false;
   while (queue_->Next(&tag, &ok)) {
-    (*static_cast<Reaction*>(tag))(ok);
+    react(tag, ok);
+    then_since_ = Clock::now().time_since_epoch().count();
+    then();
+    then_since_ = 0;
+  }
+}
+
+inline void Reactions::react(void* tag, bool ok) {
+  const std::lock_guard one_at_a_time(reacting_);
+  (*static_cast<Reaction*>(tag))(ok);
+}
+
+inline bool Reactions::is_held_up(std::chrono::milliseconds patience) const {
+  const Clock::rep since = then_since_;
+  return since != 0 && Clock::now().time_since_epoch() - Clock::duration(since) > patience;
+}
+
+inline void Reactions::stand_in(std::chrono::milliseconds most, const std::function<void()>& then) {
+  const gpr_timespec until =
+      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(most.count(), GPR_TIMESPAN));
+  void* tag = nullptr;
+  bool ok = false;
+  while (then_since_ != 0 &&
+         queue_->AsyncNext(&tag, &ok, until) == grpc::CompletionQueue::GOT_EVENT) {
+    react(tag, ok);
     then();
   }
 }

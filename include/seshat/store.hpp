@@ -14,7 +14,8 @@
 //
 // A write: the storage thread puts all log writes that wait, of all groups, into one unsynced batch,
 // makes it durable with SyncWAL, and reports it; what comes meanwhile is the next batch: under load,
-// one fsync carries many writes (group commit). No write is synced by itself, for a synced write would
+// one fsync carries many writes (group commit). Where they come one by one, whoever appends may write and
+// sync instead (store_queue.hpp). No write is synced by itself, for a synced write would
 // hold up every unsynced one for the length of its fsync.
 //
 // Applying: what a state machine changes goes to a buffer in memory, where reads find it, and from
@@ -41,8 +42,9 @@
 //           append, fetch, apply, read_from_disk, cut_log, all of snapshots: the owner; they queue
 //           and return. cached(), stats(), log_stats(), cut_point(), log_size_until(),
 //           newest_snapshot(), disk_low(), is_new(): any, and never wait for the disk. apply_now: the
-//           owner, and not while something it gave to apply() is under way. StoreEvents are called on
-//           the store's own threads, one at a time.
+//           owner, and not while something it gave to apply() is under way. hold_writes, then
+//           write_held: one thread at a time. StoreEvents are called on the store's own threads and in
+//           write_held, one at a time.
 // Bounds:   the queues hold what Raft handed out: log writes up to max_log_memory_size_bytes, one
 //           batch of applied entries a group, one fetch a peer. A buffer has four times a quarter of
 //           a write buffer, and a batch; then whoever applies waits for the writer. What clients ask
@@ -96,6 +98,7 @@
 #include "seshat/store_incoming.hpp"
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
+#include "seshat/store_queue.hpp"
 #include "seshat/store_snapshot.hpp"
 #include "seshat/store_writer.hpp"
 #include "seshat/thread_name.hpp"
@@ -103,7 +106,7 @@
 
 namespace seshat {
 
-class Store final : public LogStore, public Applier {
+class Store final : public LogStore, public Applier, public HeldWrites {
  public:
   // Makes the directory or recovers what is in it. An Error says what is wrong and what to do; what
   // it is about stays as it is.
@@ -130,6 +133,8 @@ class Store final : public LogStore, public Applier {
 
   // LogStore, Applier. After start().
   void append(GroupId group, raft::Write write) override;
+  [[nodiscard]] bool hold_writes() override { return queue_.hold(); }
+  void write_held() override;
   void fetch(GroupId group, raft::Fetch fetch) override;
   void apply(GroupId group, std::vector<raft::Entry> entries) override;
   [[nodiscard]] std::optional<std::vector<Outcome>> apply_now(
@@ -187,7 +192,8 @@ class Store final : public LogStore, public Applier {
  private:
   using SteadyClock = std::chrono::steady_clock;
 
-  static constexpr std::size_t kMaxBatchSizeBytes = 8 << 20;      // of log writes in one batch
+  static constexpr std::uint64_t kQuickSyncMs =
+      5;  // longer, and nobody but the storage thread waits
   static constexpr std::size_t kRestoredTailSizeBytes = 4 << 20;  // applied, yet kept for followers
   static constexpr std::size_t kMaxAppliedNow = 512;  // entries in one turn of the loop, and bytes
   static constexpr std::size_t kMaxAppliedNowBytes = 256 << 10;
@@ -195,26 +201,10 @@ class Store final : public LogStore, public Applier {
   static constexpr std::chrono::seconds kHousekeepingInterval{1};
 
   using Group = StoreGroup;
-  struct LogWrite {
-    Group* group;
-    raft::Write write;
-  };
-  struct ApplyWork {
-    Group* group;
-    std::vector<raft::Entry> entries;
-    std::shared_ptr<const StoreGeneration> generation = nullptr;  // to be put in force instead
-  };
-  struct Cut {
-    Group* group;
-    Index to;
-  };
-  // What the storage thread takes in one turn.
-  struct Turn {
-    std::vector<LogWrite> writes;
-    std::vector<Cut> cuts;
-    std::optional<NodeIdentity> identity;
-    std::optional<ApplyWork> apply;
-  };
+  using LogWrite = StoreQueue::LogWrite;
+  using Apply = StoreQueue::Apply;
+  using Cut = StoreQueue::Cut;
+  using Turn = StoreQueue::Turn;
   struct Written {
     GroupId group;
     std::uint64_t write_id;
@@ -226,26 +216,25 @@ class Store final : public LogStore, public Applier {
   [[nodiscard]] Result<void> open_database();
   [[nodiscard]] Result<void> open_groups();
 
-  // The storage thread
+  // The storage thread, and who writes what it held
   void run_storage();
-  [[nodiscard]] bool take_turn(Turn& turn);
-  [[nodiscard]] bool has_time();  // nothing waits for the next turn
+  void do_turn(Turn& turn);
+  void write_and_sync(Turn& turn);
   [[nodiscard]] bool write_log(Turn& turn);
   void fail_write(const std::string& what);
   [[nodiscard]] Result<void> add_cuts(Turn& turn, rocksdb::WriteBatch& batch);
   void cut_at_the_end();
   [[nodiscard]] std::vector<Cut> take_cuts(std::vector<Cut> asked);
   [[nodiscard]] static std::vector<Written> written_by(const Turn& turn);
-  void apply_to_machine(ApplyWork& work);
+  void apply_to_machine(Apply& work);
   [[nodiscard]] std::optional<std::vector<Outcome>> apply_from_disk(
       Group& group, const std::vector<raft::Entry>& entries);
   void was_applied(Group& group, StoreBatch& batch, Index last);
-  void put_in_force(ApplyWork& work);
+  void put_in_force(Apply& work);
 
   // The writer
   void start_writer();
   void was_written(std::size_t rows);
-  void look_again();
 
   // Syncing: the storage thread, and the housekeeping thread for what was written by others
   void sync(const std::vector<Written>& written, const std::vector<Cut>& cuts);
@@ -292,18 +281,11 @@ class Store final : public LogStore, public Applier {
   std::atomic<bool> is_new_{true};
   std::atomic<bool> ends_on_damage_{true};
 
-  // To the storage thread
-  std::mutex storage_mutex_;
-  std::condition_variable storage_wake_;
-  std::deque<LogWrite> writes_;
-  std::deque<ApplyWork> applies_;
-  std::vector<Cut> cuts_;
-  std::optional<NodeIdentity> identity_write_;
-  bool written_news_ = false;  // the writer is done with something, or is asked for something
-  bool storage_stopping_ = false;
+  StoreQueue queue_;
 
-  // The storage thread's
+  // Of who has a turn
   std::vector<Cut> waiting_cuts_;  // for what they cut off to be written
+  // The storage thread's
   SteadyClock::time_point write_due_ = SteadyClock::now() + StoreWriter::kNever;
 
   // To the housekeeping thread
@@ -390,7 +372,7 @@ inline void Store::start(StoreEvents& events) {
 inline Store::~Store() {
   stop();
   if (database_.is_open() && !failed() && events_ != nullptr) flush();
-  applies_.clear();  // a generation that nobody put in force: the next start drops it
+  queue_.forget_applies();  // a generation that nobody put in force: the next start drops it
   groups_.clear();
   database_.close();  // its threads may report a failure until here
 }
@@ -398,11 +380,7 @@ inline Store::~Store() {
 // In the order in which work flows, so that each finds its queue complete.
 inline void Store::stop() {
   stopping_ = true;
-  {
-    const std::lock_guard lock(storage_mutex_);
-    storage_stopping_ = true;
-  }
-  storage_wake_.notify_all();
+  queue_.stop();
   if (storage_thread_.joinable()) storage_thread_.join();
   writer_.give_up();
   writer_.stop();
@@ -451,30 +429,25 @@ inline const Store::Group& Store::find(GroupId id) const {
 
 inline void Store::set_cluster_id(std::string cluster_id) {
   identity_.cluster_id = std::move(cluster_id);
-  {
-    const std::lock_guard lock(storage_mutex_);
-    identity_write_ = identity_;
-  }
-  storage_wake_.notify_one();
+  queue_.add(identity_);
 }
 
 inline void Store::append(GroupId id, raft::Write write) {
-  Group& group = find(id);
-  {
-    const std::lock_guard lock(storage_mutex_);
-    writes_.push_back({&group, std::move(write)});
-  }
-  storage_wake_.notify_one();
+  queue_.add(LogWrite{&find(id), std::move(write)});
+}
+
+inline void Store::write_held() {
+  Turn turn;
+  if (!queue_.take_held(turn)) return;
+  if (!failed()) write_and_sync(turn);
+  queue_.done(turn);
+  events_->on_told(true);
 }
 
 inline void Store::apply(GroupId id, std::vector<raft::Entry> entries) {
   Group& group = find(id);
   raft::require(group.machine != nullptr, "entries were to be applied before restore()");
-  {
-    const std::lock_guard lock(storage_mutex_);
-    applies_.push_back({&group, std::move(entries)});
-  }
-  storage_wake_.notify_one();
+  queue_.add(Apply{&group, std::move(entries)});
 }
 
 // Few entries whose keys are in memory, as nearly always: their clients hear at once, and no other
@@ -503,14 +476,7 @@ inline void Store::was_applied(Group& group, StoreBatch& batch, Index last) {
   writer_.note_applied(group);
 }
 
-inline void Store::cut_log(GroupId id, Index to) {
-  Group& group = find(id);
-  {
-    const std::lock_guard lock(storage_mutex_);
-    cuts_.push_back({&group, to});
-  }
-  storage_wake_.notify_one();
-}
+inline void Store::cut_log(GroupId id, Index to) { queue_.add(Cut{&find(id), to}); }
 
 // What is fetched has been applied, and so neither changes nor waits in the storage thread's queue.
 inline void Store::fetch(GroupId id, raft::Fetch fetch) {
@@ -539,30 +505,34 @@ inline void Store::read_from_disk(GroupId id, std::function<void(const OrderedMa
 inline void Store::run_storage() {
   name_this_thread("seshat-storage");
   Turn turn;
-  while (take_turn(turn)) {
+  while (queue_.take(turn, write_due_)) {
     write_due_ = SteadyClock::now() + StoreWriter::kNever;
-    if (failed()) continue;  // and so forget it
-    turn.cuts = take_cuts(std::move(turn.cuts));
-    if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) {
-      if (write_log(turn)) sync(written_by(turn), turn.cuts);
-      if (!turn.writes.empty()) events_->on_told(!turn.apply && has_time());
-    }
-    if (turn.apply && !failed()) {
-      if (turn.apply->generation != nullptr) {
-        put_in_force(*turn.apply);
-      } else {
-        apply_to_machine(*turn.apply);
-        events_->on_told(has_time());
-      }
-    }
-    if (!failed()) write_due_ = writer_.begin_due(database_, groups_);
+    if (!failed()) do_turn(turn);  // else forget it
+    queue_.done(turn);
   }
   if (!failed() && !waiting_cuts_.empty()) cut_at_the_end();
 }
 
-inline bool Store::has_time() {
-  const std::lock_guard lock(storage_mutex_);
-  return writes_.empty() && applies_.empty() && cuts_.empty() && !storage_stopping_;
+inline void Store::write_and_sync(Turn& turn) {
+  if (write_log(turn)) sync(written_by(turn), turn.cuts);
+  turn.was_slow = counters_.last_sync_ms > kQuickSyncMs;
+}
+
+inline void Store::do_turn(Turn& turn) {
+  turn.cuts = take_cuts(std::move(turn.cuts));
+  if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) {
+    write_and_sync(turn);
+    if (!turn.writes.empty()) events_->on_told(!turn.apply && queue_.has_time());
+  }
+  if (turn.apply && !failed()) {
+    if (turn.apply->generation != nullptr) {
+      put_in_force(*turn.apply);
+    } else {
+      apply_to_machine(*turn.apply);
+      events_->on_told(queue_.has_time());
+    }
+  }
+  if (!failed()) write_due_ = writer_.begin_due(database_, groups_);
 }
 
 // What cuts wait for is written now.
@@ -576,36 +546,6 @@ inline void Store::cut_at_the_end() {
   Turn turn;
   turn.cuts = take_cuts({});
   if (write_log(turn)) sync({}, turn.cuts);
-}
-
-// Waits for work; false: there is none left, and the store stops.
-inline bool Store::take_turn(Turn& turn) {
-  turn = {};
-  std::unique_lock lock(storage_mutex_);
-  storage_wake_.wait_until(lock, write_due_, [this] {
-    return storage_stopping_ || !writes_.empty() || !applies_.empty() || !cuts_.empty() ||
-           identity_write_ || written_news_;
-  });
-  written_news_ = false;
-  std::size_t size_bytes = 0;
-  while (!writes_.empty() && size_bytes < kMaxBatchSizeBytes) {
-    for (const raft::Entry& entry : writes_.front().write.entries) size_bytes += entry.size_bytes();
-    turn.writes.push_back(std::move(writes_.front()));
-    writes_.pop_front();
-  }
-  turn.identity = std::exchange(identity_write_, std::nullopt);
-  turn.cuts.swap(cuts_);
-  // A snapshot is put in force after what was appended before it.
-  const bool later = !applies_.empty() && applies_.front().generation != nullptr &&
-                     std::any_of(writes_.begin(), writes_.end(), [this](const LogWrite& write) {
-                       return write.group == applies_.front().group;
-                     });
-  if (!applies_.empty() && !later) {
-    turn.apply = std::move(applies_.front());
-    applies_.pop_front();
-  }
-  const bool nothing = turn.writes.empty() && turn.cuts.empty() && !turn.identity && !turn.apply;
-  return !nothing || !storage_stopping_;
 }
 
 // Those of which all is written; the rest wait on.
@@ -680,7 +620,7 @@ inline std::vector<Store::Written> Store::written_by(const Turn& turn) {
 
 // Whoever hears of it may apply the next entries at once: nothing of the machine, and nothing that a
 // batch uses, may be touched after the report.
-inline void Store::apply_to_machine(ApplyWork& work) {
+inline void Store::apply_to_machine(Apply& work) {
   Group& group = *work.group;
   const Index last = work.entries.back().index;
   std::optional<std::vector<Outcome>> outcomes = apply_from_disk(group, work.entries);
@@ -708,7 +648,7 @@ inline std::optional<std::vector<Outcome>> Store::apply_from_disk(
 }
 
 // One write, synced at once: a crash leaves the old state and its log, or the new one and no log.
-inline void Store::put_in_force(ApplyWork& work) {
+inline void Store::put_in_force(Apply& work) {
   Group& group = *work.group;
   writer_.finish(group);
   if (failed()) return;
@@ -737,7 +677,7 @@ inline void Store::put_in_force(ApplyWork& work) {
 inline void Store::start_writer() {
   const StoreOptions& options = database_.options();
   writer_.start({options.write_behind_ms, options.write_buffer_size_bytes / 4},
-                {[this] { look_again(); }, [this](std::size_t rows) { was_written(rows); },
+                {[this] { queue_.look_again(); }, [this](std::size_t rows) { was_written(rows); },
                  [this](const rocksdb::Status& status) {
                    fail_write("what was applied could not be written: " + status.ToString());
                  }});
@@ -747,15 +687,7 @@ inline void Store::start_writer() {
 inline void Store::was_written(std::size_t rows) {
   counters_.written_rows.fetch_add(rows, std::memory_order_relaxed);
   unsynced_ = true;
-  look_again();
-}
-
-inline void Store::look_again() {
-  {
-    const std::lock_guard lock(storage_mutex_);
-    written_news_ = true;
-  }
-  storage_wake_.notify_one();
+  queue_.look_again();
 }
 
 // ---- Syncing -----------------------------------------------------------------------------------
@@ -926,11 +858,7 @@ inline void Store::ingest(Group& group, IncomingSnapshot& snapshot) {
   if (!sync_wal()) return;
   const rocksdb::Status status = snapshot.ingest(db(), (*next)->family());
   if (!status.ok()) return fail("a snapshot could not be installed: " + status.ToString());
-  {
-    const std::lock_guard lock(storage_mutex_);
-    applies_.push_back({&group, {}, std::move(*next)});
-  }
-  storage_wake_.notify_one();
+  queue_.add(Apply{&group, {}, std::move(*next)});
 }
 
 // Its space comes back when nobody reads it any more; if the node stops first, at the next start.

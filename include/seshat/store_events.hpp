@@ -1,7 +1,7 @@
 // seshat/store_events.hpp - what a store tells its owner, and what it counts.
 //
-// Threads: StoreEvents are called on the store's threads, one call at a time but for on_told: post it
-//          and return.
+// Threads: StoreEvents are called on the store's threads, or that of write_held(), one call at a time but
+//          for on_told: post it and return.
 // Needs:   raft.hpp, records.hpp, replica.hpp.
 #ifndef SESHAT_STORE_EVENTS_HPP
 #define SESHAT_STORE_EVENTS_HPP
@@ -35,6 +35,20 @@ class StoreEvents {
   // Follows soon on on_synced and on_applied, on the same thread, which holds no lock then. It may call
   // the store, and if it `has_time` may take a few milliseconds: no write waits behind it.
   virtual void on_told(bool /*has_time*/) {}
+};
+
+// For a thread that brings writes and has the time to wait for the disk itself, where nothing else waits
+// for it: so no other thread has to wake.
+class HeldWrites {
+ public:
+  // What this thread appends from now on waits for write_held(). False: it does not, as things are.
+  [[nodiscard]] virtual bool hold_writes() = 0;
+  // After it was true. Writes and syncs what was appended, and tells; or leaves it to the storage thread, if
+  // it is much or has company.
+  virtual void write_held() = 0;
+
+ protected:
+  ~HeldWrites() = default;
 };
 
 struct StoreStats {
