@@ -211,6 +211,12 @@ class Recorder : public seshat::PeerEvents {
     hold_ = true;
   }
 
+  // Called after what was told, on the thread that told it.
+  void when_reacted(std::function<void(bool has_time)> then) {
+    const std::lock_guard lock(mutex_);
+    reacted_ = std::move(then);
+  }
+
   void on_hello(Hello hello, std::function<void(HelloReply)> answer) override {
     std::string refusal;
     {
@@ -228,6 +234,14 @@ class Recorder : public seshat::PeerEvents {
     for (PeerMessage& message : frame.messages) heard_.messages.push_back(std::move(message));
     if (frame.status) heard_.statuses[from] = *frame.status;
     changed_.notify_all();
+  }
+  void on_reacted(bool has_time) override {
+    std::function<void(bool)> reacted;
+    {
+      const std::lock_guard lock(mutex_);
+      reacted = reacted_;
+    }
+    if (reacted) reacted(has_time);
   }
   void on_peer_up(NodeId peer, Hello self) override {
     const std::lock_guard lock(mutex_);
@@ -287,6 +301,7 @@ class Recorder : public seshat::PeerEvents {
   std::condition_variable changed_;
   bool hold_ = false;
   std::string refusal_;
+  std::function<void(bool)> reacted_;
   Heard heard_;
 };
 

@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -387,6 +389,38 @@ TEST_CASE("an idle stream stays up") {
   Pair pair;
   CHECK_FALSE(pair.a->events.wait([](const Heard& heard) { return !heard.downs.empty(); }, 2s));
   CHECK_FALSE(pair.b->events.wait([](const Heard& heard) { return !heard.downs.empty(); }, 0s));
+}
+
+TEST_CASE(
+    "frames are taken, and streams stay up, while what follows on one of them waits for the disk") {
+  Pair pair;
+  std::promise<void> disk;
+  const std::shared_future<void> done = disk.get_future().share();
+  std::atomic<int> waiting = 0;
+  pair.a->events.when_reacted([&waiting, done](bool has_time) {
+    if (!has_time) return;
+    ++waiting;
+    done.wait();
+  });
+  const auto send = [&](std::uint64_t round) {
+    pair.b->peers->send(GroupId{0}, heartbeat(2, 1, round));
+    pair.b->peers->flush();
+  };
+  send(1);
+  REQUIRE(pair.a->events.wait_messages(1));
+  for (std::uint64_t round = 2; round <= 20; ++round) {
+    send(round);
+    CHECK(pair.a->events.wait_messages(round));
+  }
+  CHECK_FALSE(pair.a->events.wait([](const Heard& heard) { return !heard.downs.empty(); }, 1500ms));
+  CHECK(pair.b->events.heard().downs.empty());
+  CHECK(waiting == 1);
+  disk.set_value();
+  send(21);
+  REQUIRE(pair.a->events.wait_messages(21));
+  for (std::uint64_t round = 1; round <= 21; ++round) {
+    CHECK(round_of(pair.a->events.heard().messages[round - 1]) == round);
+  }
 }
 
 TEST_CASE("a restarted peer is up again within 2 s") {
