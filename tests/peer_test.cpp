@@ -396,10 +396,10 @@ TEST_CASE(
   Pair pair;
   std::promise<void> disk;
   const std::shared_future<void> done = disk.get_future().share();
-  std::atomic<int> waiting = 0;
-  pair.a->events.when_reacted([&waiting, done](bool has_time) {
+  const auto waiting = std::make_shared<std::atomic<int>>(0);
+  pair.a->events.when_reacted([waiting, done](bool has_time) {
     if (!has_time) return;
-    ++waiting;
+    ++*waiting;
     done.wait();
   });
   const auto send = [&](std::uint64_t round) {
@@ -414,7 +414,7 @@ TEST_CASE(
   }
   CHECK_FALSE(pair.a->events.wait([](const Heard& heard) { return !heard.downs.empty(); }, 1500ms));
   CHECK(pair.b->events.heard().downs.empty());
-  CHECK(waiting == 1);
+  CHECK(*waiting == 1);
   disk.set_value();
   send(21);
   REQUIRE(pair.a->events.wait_messages(21));

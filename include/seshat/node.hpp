@@ -540,6 +540,7 @@ inline void Node::tick() {
   if (replica(kSystemGroup).raft().is_leader()) propose_system_records();
   remove_expired();
   if (stopping_) hand_over();
+  if (peers_) peers_->look_after_reactions();
   const std::uint64_t now_ms = clock_.now_ms();
   if (peers_ && now_ms >= next_status_ms_) {
     next_status_ms_ = now_ms + node_detail::kStatusIntervalMs;

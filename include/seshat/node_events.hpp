@@ -1,7 +1,7 @@
 // seshat/node_events.hpp - what the store and the peers tell a node, as events of its loop.
 //
 //   threads of the store and of gRPC ── on_synced, on_frame, ... ──> [ mailbox ] ──take──> the loop
-//                                                       on_told ──> help ──take──┘
+//                                           on_told, on_reacted ──> help ──take──┘
 //
 // The threads from which nearly everything comes, that of storage and that of the peers, wake nobody
 // with what they tell: once they have told all, and have time, they do the loop's turn themselves, if

@@ -88,8 +88,8 @@ class Peers final : public Transport {
   static Result<std::unique_ptr<Peers>> start(PeerOptions options, PeerEvents& events,
                                               const Logger& log);
   // Ends all streams and waits for gRPC to be done with them: typically some 10 ms, about a second
-  // when a peer doesn't react; and for reads and writes of snapshots that are under way. No event
-  // comes afterwards.
+  // when a peer doesn't react; and for reads and writes of snapshots, and events, that are under way. No
+  // event comes afterwards.
   ~Peers() override;
   Peers(const Peers&) = delete;
   Peers& operator=(const Peers&) = delete;
@@ -117,6 +117,10 @@ class Peers final : public Transport {
   // Owner's thread. Starts a write to each peer that something is queued for and no write is under
   // way to. What gathers during a write follows by itself.
   void flush();
+
+  // Any thread, now and then. If on_reacted() takes long, another thread takes in frames meanwhile; that
+  // looks by itself as well, but seldom.
+  void look_after_reactions();
 
   // Ends the streams to and from `peer`; on_peer_down follows for each that was up. It may dial
   // again, and is dialed again after a second, or when it is accepted.
@@ -267,14 +271,16 @@ inline void run_timer(Core& core) {
   const std::chrono::milliseconds tick_length(core.tick_ms);
   auto ticked = SteadyClock::now();
   bool calm = false;
+  bool held_up = false;
   std::unique_lock lock(core.mutex);
   while (!core.stopping()) {
     const auto due =
         ticked + std::chrono::milliseconds(calm ? kCalmTicks * core.tick_ms : core.tick_ms);
-    core.changed.wait_until(lock, due, [&] { return core.timer_wanted || core.stopping(); });
+    core.changed.wait_until(lock, due,
+                            [&] { return held_up || core.timer_wanted || core.stopping(); });
     core.timer_wanted = false;
     lock.unlock();
-    const bool held_up = core.reactions->is_held_up(tick_length);
+    held_up = core.reactions->is_held_up();
     if (held_up) core.reactions->stand_in(tick_length, [&core] { tell_reacted(core, false); });
     (void)core.now_ms();  // a clock that nobody asks for longer than a step loses what is beyond it
     if (const auto now = SteadyClock::now(); now >= due) {
@@ -446,6 +452,10 @@ inline void Peers::flush() {
   for (const auto& [id, peer] : *peers_) {
     if (const auto stream = peer->current()) stream->write_next();
   }
+}
+
+inline void Peers::look_after_reactions() {
+  if (core_->reactions->is_held_up()) core_->wake_timer();
 }
 
 inline void Peers::end_incoming(NodeId id, const std::string& reason) {

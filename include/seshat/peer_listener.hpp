@@ -281,7 +281,7 @@ class Listener final {
 
   const std::shared_ptr<Core> core_;
   grpc::AsyncGenericService service_;
-  std::unique_ptr<Arrival> next_;  // of the reactions' thread, once there is one
+  std::unique_ptr<Arrival> next_;  // of the reactions, once there are any
   int port_ = 0;
 };
 

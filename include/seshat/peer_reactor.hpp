@@ -9,11 +9,11 @@
 // what a message costs (docs/performance.md). If what follows on a reaction holds the thread up, another
 // one stands in for it.
 //
-// Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction.
-//           One reaction at a time. on_done() is the last call, once no operation is out and, of calls to us, the call has ended;
-//           the object may go in it.
-// Threads:  a reactor reacts on the reactions' thread, or who stands in for it, and must not wait. read and write: any
-//           thread, as long as something holds.
+// Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction. One
+//           reaction at a time, in the queue's order. on_done() is the last call, once no operation is out
+//           and, of calls to us, the call has ended; the object may go in it.
+// Threads:  a reactor reacts on the reactions' thread, or who stands in for it, and must not wait there.
+//           read and write: any thread, as long as something holds.
 // Needs:    libgrpc++.
 #ifndef SESHAT_PEER_REACTOR_HPP
 #define SESHAT_PEER_REACTOR_HPP
@@ -68,8 +68,8 @@ class Reactions {
   // The thread's body: returns once it is closed and all have left. `then` is called after each reaction,
   // and may take its time, if somebody looks after it.
   void run(const std::function<void()>& then = [] {});
-  // Whether one call of `then` has taken longer than `patience`. Any thread.
-  [[nodiscard]] bool is_held_up(std::chrono::milliseconds patience) const;
+  // Whether one call of `then` takes longer than anybody should wait. Any thread.
+  [[nodiscard]] bool is_held_up() const;
   // On another thread: reacts in the place of the one that is held up, until that is over, or for `most`.
   // `then` must not take its time.
   void stand_in(std::chrono::milliseconds most, const std::function<void()>& then);
@@ -82,11 +82,11 @@ class Reactions {
  private:
   using Clock = std::chrono::steady_clock;
 
-  void react(void* tag, bool ok);
+  static constexpr std::chrono::milliseconds kPatience{50};
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
-  std::atomic<int> in_ = 1;  // those that are in, and one until close()
-  std::mutex reacting_;
+  std::atomic<int> in_ = 1;                 // those that are in, and one until close()
+  std::mutex standing_in_;                  // held by who does
   std::atomic<Clock::rep> then_since_ = 0;  // 0: it is not under way
 };
 
@@ -227,31 +227,33 @@ inline void Reactions::run(const std::function<void()>& then) {
   void* tag = nullptr;
   bool ok = false;
   while (queue_->Next(&tag, &ok)) {
-    react(tag, ok);
+    (*static_cast<Reaction*>(tag))(ok);
     then_since_ = Clock::now().time_since_epoch().count();
     then();
     then_since_ = 0;
+    const std::lock_guard until_nobody_stands_in(standing_in_);
   }
 }
 
-inline void Reactions::react(void* tag, bool ok) {
-  const std::lock_guard one_at_a_time(reacting_);
-  (*static_cast<Reaction*>(tag))(ok);
-}
-
-inline bool Reactions::is_held_up(std::chrono::milliseconds patience) const {
+inline bool Reactions::is_held_up() const {
   const Clock::rep since = then_since_;
-  return since != 0 && Clock::now().time_since_epoch() - Clock::duration(since) > patience;
+  return since != 0 && Clock::now().time_since_epoch() - Clock::duration(since) > kPatience;
 }
 
+// In slices, for which the thread whose place this is may have to wait.
 inline void Reactions::stand_in(std::chrono::milliseconds most, const std::function<void()>& then) {
-  const gpr_timespec until =
-      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(most.count(), GPR_TIMESPAN));
-  void* tag = nullptr;
-  bool ok = false;
-  while (then_since_ != 0 &&
-         queue_->AsyncNext(&tag, &ok, until) == grpc::CompletionQueue::GOT_EVENT) {
-    react(tag, ok);
+  constexpr std::int64_t kSliceMs = 10;
+  const Clock::time_point until = Clock::now() + most;
+  const std::lock_guard lock(standing_in_);
+  while (then_since_ != 0 && Clock::now() < until) {
+    const gpr_timespec slice =
+        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(kSliceMs, GPR_TIMESPAN));
+    void* tag = nullptr;
+    bool ok = false;
+    const auto next = queue_->AsyncNext(&tag, &ok, slice);
+    if (next == grpc::CompletionQueue::SHUTDOWN) return;
+    if (next != grpc::CompletionQueue::GOT_EVENT) continue;
+    (*static_cast<Reaction*>(tag))(ok);
     then();
   }
 }

@@ -91,7 +91,6 @@
 #include "seshat/store_map.hpp"
 #include "seshat/store_options.hpp"
 #include "seshat/store_queue.hpp"  // ... what waits for the disk, and whose turn it is
-#include "seshat/store_queue.hpp"  // ... what waits for the disk, and whose turn it is
 #include "seshat/store_snapshot.hpp"
 #include "seshat/store_writer.hpp"
 #include "seshat/tls.hpp"        // TLS between bytes and bytes (OpenSSL)

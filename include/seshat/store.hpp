@@ -192,8 +192,7 @@ class Store final : public LogStore, public Applier, public HeldWrites {
  private:
   using SteadyClock = std::chrono::steady_clock;
 
-  static constexpr std::uint64_t kQuickSyncMs =
-      5;  // longer, and nobody but the storage thread waits
+  static constexpr std::chrono::milliseconds kQuickWrite{5};      // of the log, and its sync
   static constexpr std::size_t kRestoredTailSizeBytes = 4 << 20;  // applied, yet kept for followers
   static constexpr std::size_t kMaxAppliedNow = 512;  // entries in one turn of the loop, and bytes
   static constexpr std::size_t kMaxAppliedNowBytes = 256 << 10;
@@ -514,8 +513,9 @@ inline void Store::run_storage() {
 }
 
 inline void Store::write_and_sync(Turn& turn) {
+  const SteadyClock::time_point began = SteadyClock::now();
   if (write_log(turn)) sync(written_by(turn), turn.cuts);
-  turn.was_slow = counters_.last_sync_ms > kQuickSyncMs;
+  turn.was_slow = SteadyClock::now() - began > kQuickWrite;
 }
 
 inline void Store::do_turn(Turn& turn) {

@@ -1,6 +1,6 @@
 // seshat/store_group.hpp - one group's part of the store: its log, its state, how far it is.
 //
-// Threads: log: see store_log.hpp, where "the thread that writes" is the storage thread. data: any
+// Threads: log: see store_log.hpp, where "the thread that writes" is who has the queue's turn. data: any
 //          thread reads, the storage thread switches. applied is written by whoever applies,
 //          written by the writer and the storage thread, applied_durable by whoever syncs; any reads.
 //          reclaim_queued: any. The rest: the owner's, before threads start.

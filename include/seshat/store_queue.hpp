@@ -104,9 +104,10 @@ class StoreQueue {
   std::optional<NodeIdentity> identity_;
   bool look_again_ = false;
   bool stopping_ = false;
-  bool busy_ = false;       // somebody has a turn
-  std::thread::id holder_;  // of what it adds to the log
-  bool held_ = false;       // ... which it did
+  bool due_passed_ = false;  // take() is to return as soon as nobody has a turn
+  bool busy_ = false;        // somebody has a turn
+  std::thread::id holder_;   // of what it adds to the log
+  bool held_ = false;        // ... which it did
   std::atomic<std::uint32_t> lone_turns_ = 0;
 };
 
@@ -191,7 +192,11 @@ inline bool StoreQueue::take(Turn& turn, Clock::time_point due) {
   turn = {};
   std::unique_lock lock(mutex_);
   const auto ready = [this] { return !busy_ && (stopping_ || waits()); };
-  if (!changed_.wait_until(lock, due, ready)) changed_.wait(lock, [this] { return !busy_; });
+  if (!changed_.wait_until(lock, due, ready)) {
+    due_passed_ = true;
+    changed_.wait(lock, [this] { return !busy_; });
+    due_passed_ = false;
+  }
   busy_ = true;
   look_again_ = false;
   take_writes(turn);
@@ -224,7 +229,7 @@ inline void StoreQueue::done(const Turn& turn) {
   {
     const std::lock_guard lock(mutex_);
     busy_ = false;
-    more = waits() || stopping_;
+    more = waits() || stopping_ || due_passed_;
     const bool lone = turn.writes.size() == 1 && is_small(turn.writes.front()) && writes_.empty() &&
                       !turn.was_slow;
     if (!lone && !turn.writes.empty()) lone_turns_ = 0;
