@@ -92,6 +92,7 @@ inline void append_store(std::string& out, const StoreStats& stats, bool disk_lo
   line(out, "store_unsynced_age_ms", stats.unsynced_age_ms);
   line(out, "store_batches", stats.batches);
   line(out, "store_syncs", stats.syncs);
+  line(out, "store_held_writes", stats.held_writes);
   line(out, "store_written_rows", stats.written_rows);
   line(out, "store_row_cache_bytes", stats.row_cache_bytes);
   line(out, "store_log_cuts", stats.log_cuts);

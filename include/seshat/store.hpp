@@ -438,6 +438,7 @@ inline void Store::append(GroupId id, raft::Write write) {
 inline void Store::write_held() {
   Turn turn;
   if (!queue_.take_held(turn)) return;
+  StoreCounters::count(counters_.held_writes);
   if (!failed()) write_and_sync(turn);
   queue_.done(turn);
   events_->on_told(true);

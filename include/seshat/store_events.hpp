@@ -57,6 +57,7 @@ struct StoreStats {
   std::uint64_t unsynced_age_ms = 0;  // of the oldest write that is not durable yet
   std::uint64_t batches = 0;          // of log writes, since the start
   std::uint64_t syncs = 0;            // ... and the syncs that made them durable
+  std::uint64_t held_writes = 0;      // of these batches, by who brought them
   std::uint64_t applied_batches = 0;
   std::uint64_t written_rows = 0;     // ... and how many changes of them went to RocksDB
   std::uint64_t row_cache_bytes = 0;  // as of the last second
@@ -73,9 +74,9 @@ struct StoreStats {
 // The same, while it is counted; any thread.
 struct StoreCounters {
   std::atomic<std::uint64_t> size_bytes{0}, free_disk_bytes{0}, oldest_unsynced_ms{0}, batches{0},
-      syncs{0}, applied_batches{0}, written_rows{0}, row_cache_bytes{0}, last_sync_ms{0},
-      longest_sync_ms{0}, log_cuts{0}, reclaims{0}, snapshots_built{0}, snapshots_received{0},
-      snapshots_installed{0}, last_build_ms{0};
+      syncs{0}, held_writes{0}, applied_batches{0}, written_rows{0}, row_cache_bytes{0},
+      last_sync_ms{0}, longest_sync_ms{0}, log_cuts{0}, reclaims{0}, snapshots_built{0},
+      snapshots_received{0}, snapshots_installed{0}, last_build_ms{0};
 
   static void count(std::atomic<std::uint64_t>& counter) {
     counter.fetch_add(1, std::memory_order_relaxed);
@@ -89,6 +90,7 @@ inline StoreStats StoreCounters::stats(std::uint64_t now_ms) const {
   stats.free_disk_bytes = free_disk_bytes;
   stats.batches = batches;
   stats.syncs = syncs;
+  stats.held_writes = held_writes;
   stats.applied_batches = applied_batches;
   stats.written_rows = written_rows;
   stats.row_cache_bytes = row_cache_bytes;

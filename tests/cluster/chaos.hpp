@@ -41,7 +41,7 @@ class Chaos {
   explicit Chaos(ClusterOptions options = {});
 
   // All nodes, and the clients once the cluster stands.
-  void start();
+  void start(RecordedLoad::Clients clients = RecordedLoad::Clients::kMany);
   // From now on there are transactions and keys that expire besides; `clocks` as of TransactionLoad.
   void start_transactions(const Clocks* clocks = nullptr) {
     transactions = std::make_unique<TransactionLoad>(cluster, clocks);
@@ -134,10 +134,10 @@ inline Chaos::Chaos(ClusterOptions options)
   if (options.started) start();
 }
 
-inline void Chaos::start() {
+inline void Chaos::start(RecordedLoad::Clients clients) {
   cluster.start_all();
   REQUIRE(cluster.settled());
-  load = std::make_unique<RecordedLoad>(cluster);
+  load = std::make_unique<RecordedLoad>(cluster, clients);
   REQUIRE(load->await_writes(100, 20s));
   load_began_ = SteadyClock::now();
 }

@@ -349,6 +349,47 @@ TEST_CASE(
   chaos.finish();
 }
 
+// Writes that come one by one are written by the thread that takes in what the leader sends.
+TEST_CASE("chaos, a single client, and a follower whose disk freezes or loses power: not noticed",
+          "[chaos]") {
+  if (skips(no_disks_because())) return;
+  OnDisks<LoopDisk> on;
+  Chaos& chaos = on.chaos;
+  chaos.start(RecordedLoad::Clients::kOne);
+  const auto holds = [&](int node) {
+    const auto held = [&] {
+      return chaos.cluster.figure(node, "persistence", "store_held_writes");
+    };
+    const std::uint64_t before = held();
+    return eventually(10s, [&] { return held() > before + 20; });
+  };
+  const int follower = chaos.cluster.followers().front();
+  for (int round = 0; round < 3; ++round) {
+    REQUIRE(holds(follower));
+    const auto began = SteadyClock::now();
+    chaos.fault("a follower's disk freezes");
+    Unnoticed unnoticed(chaos);
+    const LoopDisk::Frozen frozen = on.disks.at(follower).freeze();
+    REQUIRE(eventually(6s, [&] { return since(began) > 2 * kMaxElectionTimeout; }));
+    // It hears the leader, or it would not know of any by now.
+    CHECK_THAT(chaos.cluster.client(follower).ask("GET", "k"), StartsWith("-MOVED "));
+    unnoticed.check("a follower's disk was frozen");
+  }
+  REQUIRE(holds(follower));
+  chaos.fault("a follower loses power");
+  Unnoticed unnoticed(chaos);
+  cut_power(on, {follower});
+  unnoticed.check("a follower lost power");
+  start_again(on, {follower});
+  for (const int node : chaos.cluster.followers()) REQUIRE(holds(node));
+  const auto began = SteadyClock::now();
+  chaos.fault("all lose power");
+  cut_power(on, chaos.cluster.nodes());
+  start_again(on, chaos.cluster.nodes());
+  check_served(chaos, began, 8s, "all lost power and were started again");
+  chaos.finish();
+}
+
 // ---- 5. Slow --------------------------------------------------------------------------------------------------
 
 TEST_CASE("chaos, fsync takes 200 ms on one node: no pause, and a follower's is not noticed",

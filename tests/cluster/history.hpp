@@ -48,7 +48,11 @@ struct LoadFigures {
 
 class RecordedLoad {
  public:
-  explicit RecordedLoad(const Cluster& cluster);
+  enum class Clients : std::uint8_t {
+    kMany,  // that follow the leader, stay where they are, or only read
+    kOne,   // which follows the leader, so that its writes come one by one
+  };
+  explicit RecordedLoad(const Cluster& cluster, Clients clients = Clients::kMany);
   RecordedLoad(const RecordedLoad&) = delete;
   RecordedLoad& operator=(const RecordedLoad&) = delete;
   ~RecordedLoad() { stop(); }
@@ -118,15 +122,17 @@ class RecordedLoad {
 // Bodies
 // =================================================================================================
 
-inline RecordedLoad::RecordedLoad(const Cluster& cluster) {
+inline RecordedLoad::RecordedLoad(const Cluster& cluster, Clients clients) {
   using Habit = Recorder::Habit;
   const auto add = [this](std::vector<Port> ports, Habit habit) {
     recorders_.push_back(std::make_unique<Recorder>(std::move(ports), habit, recorders_.size()));
   };
-  for (int i = 0; i < kFollowersOfTheLeader; ++i) add(cluster.ports(), Habit::kFollowsTheLeader);
+  const bool many = clients == Clients::kMany;
+  const int followers = many ? kFollowersOfTheLeader : 1;
+  for (int i = 0; i < followers; ++i) add(cluster.ports(), Habit::kFollowsTheLeader);
   for (const Port port : cluster.ports()) {
-    add({port}, Habit::kStays);
-    add({port}, Habit::kStaysAndReads);
+    if (many) add({port}, Habit::kStays);
+    if (many) add({port}, Habit::kStaysAndReads);
   }
   for (const auto& recorder : recorders_) {
     recorder->thread = std::thread([this, &recorder = *recorder] { run(recorder); });
