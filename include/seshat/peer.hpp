@@ -30,7 +30,8 @@
 // Threads:  send, send_status, set_peers and flush belong to one owner thread, all else is any's;
 //           only start and the destructor wait, and neither may be called from PeerEvents or a
 //           `done`. Encoding and part of gRPC's work (framing, a sendmsg that doesn't wait) happen
-//           on the thread that calls flush, for the first frame; for those that follow on the reactions'.
+//           on the thread that calls flush; behind a large frame, or one that the system did not take at
+//           once, on the reactions'.
 // Needs:    peer_stream.hpp, peer_listener.hpp, peer_call.hpp, peer_snapshot_*.hpp and with them
 //           libgrpc++; replica.hpp (Transport).
 //

@@ -102,9 +102,9 @@ class SnapshotTransfer {
   [[nodiscard]] virtual SnapshotProgress progress() const = 0;
 };
 
-// Called on threads of the channel, from before start() returns until the destructor has: one call
-// at a time for a stream, but calls for different streams at once. Implementations post to their
-// own thread and return.
+// Called on threads of the channel, and of who calls flush(), from before start() returns until the
+// destructor has: one call at a time for a stream, but calls for different streams at once.
+// Implementations post to their own thread and return.
 class PeerEvents {
  public:
   // An incoming stream introduced itself. Call `answer` once, on any thread, now or later (within

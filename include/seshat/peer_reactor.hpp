@@ -7,17 +7,19 @@
 // callback API of this shape, on threads of its own, two at least, and each that takes something off a
 // socket first wakes another to wait there in its place. With two cores that wake-up is a large part of
 // what a message costs (docs/performance.md). If what follows on a reaction holds the thread up, another
-// one stands in for it.
+// one stands in for it. And what ends at once, as a small write does, wakes nobody: who began it reacts.
 //
 // Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction. One
-//           reaction at a time, in the queue's order. on_done() is the last call, once no operation is out
-//           and, of calls to us, the call has ended; the object may go in it.
-// Threads:  a reactor reacts on the reactions' thread, or who stands in for it, and must not wait there.
-//           read and write: any thread, as long as something holds.
+//           reaction at a time, in the queue's order, but those of a stream that we begin: there on_read,
+//           on_written and on_done may come on the thread that writes. on_done() is the last call, once
+//           no operation is out and, of calls to us, the call has ended; the object may go in it.
+// Threads:  a reactor reacts on the reactions' thread, or who stands in for it, or writes, and must not wait
+//           there. read and write: any thread, as long as something holds; who writes holds no lock.
 // Needs:    libgrpc++.
 #ifndef SESHAT_PEER_REACTOR_HPP
 #define SESHAT_PEER_REACTOR_HPP
 
+#include <grpc/grpc.h>
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/completion_queue.h>
@@ -28,10 +30,13 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -73,6 +78,10 @@ class Reactions {
   // On another thread: reacts in the place of the one that is held up, until that is over, or for `most`.
   // `then` must not take its time.
   void stand_in(std::chrono::milliseconds most, const std::function<void()>& then);
+  // begin() begins an operation of these reactions on this thread. If it ends at once, its reaction follows
+  // here, or that of another operation of the same stream which ended meanwhile.
+  template <class Begin>
+  void begin_here(const Begin& begin);
   // Whoever begins operations is in, until the last has ended. Nobody may enter after close() but who
   // is called by one that is in.
   void enter() { in_.fetch_add(1); }
@@ -83,6 +92,13 @@ class Reactions {
   using Clock = std::chrono::steady_clock;
 
   static constexpr std::chrono::milliseconds kPatience{50};
+
+  struct Ended {
+    const Reaction* reaction;
+    bool ok;
+  };
+  template <class Begin>
+  [[nodiscard]] std::optional<Ended> ended_by(const Begin& begin);
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::atomic<int> in_ = 1;                 // those that are in, and one until close()
@@ -147,6 +163,8 @@ class DialedStream : public StreamReactor {
   grpc::ClientContext context_;
 
  private:
+  static constexpr std::size_t kMaxWriteHereBytes = 64 << 10;
+
   void over() override { on_done(status_); }
 
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
@@ -258,6 +276,38 @@ inline void Reactions::stand_in(std::chrono::milliseconds most, const std::funct
   }
 }
 
+// gRPC keeps what ends on this thread meanwhile for this thread, the first of it, instead of waking who waits in
+// the queue.
+template <class Begin>
+std::optional<Reactions::Ended> Reactions::ended_by(const Begin& begin) {
+  grpc_completion_queue_thread_local_cache_init(queue_->cq());
+  begin();
+  void* tag = nullptr;
+  int success = 0;
+  if (grpc_completion_queue_thread_local_cache_flush(queue_->cq(), &tag, &success) == 0) {
+    return std::nullopt;
+  }
+  bool ok = success == 1;
+  if (!static_cast<grpc::internal::CompletionQueueTag*>(tag)->FinalizeResult(&tag, &ok)) {
+    return std::nullopt;
+  }
+  return Ended{static_cast<const Reaction*>(tag), ok};
+}
+
+// A reaction begins the next write, which may end at once as well: that one's follows it, and is not within
+// it, however many there are.
+template <class Begin>
+void Reactions::begin_here(const Begin& begin) {
+  static thread_local std::deque<Ended>* under_way = nullptr;
+  const std::optional<Ended> first = ended_by(begin);
+  if (!first) return;
+  if (under_way != nullptr) return under_way->push_back(*first);
+  std::deque<Ended> ended{*first};
+  under_way = &ended;
+  for (; !ended.empty(); ended.pop_front()) (*ended.front().reaction)(ended.front().ok);
+  under_way = nullptr;
+}
+
 inline void Reactions::leave() {
   if (in_.fetch_sub(1) == 1) queue_->Shutdown();
 }
@@ -292,7 +342,9 @@ inline void DialedStream::read(grpc::ByteBuffer& in) {
 
 inline void DialedStream::write(const grpc::ByteBuffer& out) {
   hold();
-  call_->Write(out, write_done_.tag());
+  const auto begin = [&] { call_->Write(out, write_done_.tag()); };
+  // What follows on a large write is left to the reactions' thread: who writes has other things to do.
+  out.Length() <= kMaxWriteHereBytes ? reactions_->begin_here(begin) : begin();
 }
 
 inline void DialedQuestion::ask(const std::shared_ptr<grpc::Channel>& channel,

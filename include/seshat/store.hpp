@@ -218,7 +218,8 @@ class Store final : public LogStore, public Applier, public HeldWrites {
   // The storage thread, and who writes what it held
   void run_storage();
   void do_turn(Turn& turn);
-  void write_and_sync(Turn& turn);
+  // Gives what advance_mark() is to be told.
+  [[nodiscard]] std::uint64_t write_and_sync(Turn& turn);
   [[nodiscard]] bool write_log(Turn& turn);
   void fail_write(const std::string& what);
   [[nodiscard]] Result<void> add_cuts(Turn& turn, rocksdb::WriteBatch& batch);
@@ -236,7 +237,10 @@ class Store final : public LogStore, public Applier, public HeldWrites {
   void was_written(std::size_t rows);
 
   // Syncing: the storage thread, and the housekeeping thread for what was written by others
-  void sync(const std::vector<Written>& written, const std::vector<Cut>& cuts);
+  // Gives the sequence number up to which all is durable; 0: it failed.
+  [[nodiscard]] std::uint64_t sync(const std::vector<Written>& written,
+                                   const std::vector<Cut>& cuts);
+  void advance_mark(std::uint64_t sequence);
   [[nodiscard]] bool sync_wal();
   [[nodiscard]] bool sync_wal_alone();  // under sync_call_mutex_
   void note_durable(const std::vector<std::uint64_t>& applied);
@@ -439,9 +443,10 @@ inline void Store::write_held() {
   Turn turn;
   if (!queue_.take_held(turn)) return;
   StoreCounters::count(counters_.held_writes);
-  if (!failed()) write_and_sync(turn);
+  const std::uint64_t synced = failed() ? 0 : write_and_sync(turn);
   queue_.done(turn);
   events_->on_told(true);
+  advance_mark(synced);
 }
 
 inline void Store::apply(GroupId id, std::vector<raft::Entry> entries) {
@@ -513,17 +518,19 @@ inline void Store::run_storage() {
   if (!failed() && !waiting_cuts_.empty()) cut_at_the_end();
 }
 
-inline void Store::write_and_sync(Turn& turn) {
+inline std::uint64_t Store::write_and_sync(Turn& turn) {
   const SteadyClock::time_point began = SteadyClock::now();
-  if (write_log(turn)) sync(written_by(turn), turn.cuts);
+  const std::uint64_t synced = write_log(turn) ? sync(written_by(turn), turn.cuts) : 0;
   turn.was_slow = SteadyClock::now() - began > kQuickWrite;
+  return synced;
 }
 
 inline void Store::do_turn(Turn& turn) {
   turn.cuts = take_cuts(std::move(turn.cuts));
   if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) {
-    write_and_sync(turn);
+    const std::uint64_t synced = write_and_sync(turn);
     if (!turn.writes.empty()) events_->on_told(!turn.apply && queue_.has_time());
+    advance_mark(synced);
   }
   if (turn.apply && !failed()) {
     if (turn.apply->generation != nullptr) {
@@ -546,7 +553,7 @@ inline void Store::cut_at_the_end() {
   }
   Turn turn;
   turn.cuts = take_cuts({});
-  if (write_log(turn)) sync({}, turn.cuts);
+  if (write_log(turn)) advance_mark(sync({}, turn.cuts));
 }
 
 // Those of which all is written; the rest wait on.
@@ -693,7 +700,8 @@ inline void Store::was_written(std::size_t rows) {
 
 // ---- Syncing -----------------------------------------------------------------------------------
 
-inline void Store::sync(const std::vector<Written>& written, const std::vector<Cut>& cuts) {
+inline std::uint64_t Store::sync(const std::vector<Written>& written,
+                                 const std::vector<Cut>& cuts) {
   const std::lock_guard one_at_a_time(sync_call_mutex_);
   const std::uint64_t started_ms = now_ms();
   // All of this was handed to the operating system before the sync begins, and so is part of it.
@@ -701,7 +709,7 @@ inline void Store::sync(const std::vector<Written>& written, const std::vector<C
   const std::uint64_t sequence = db().GetLatestSequenceNumber();
   std::vector<std::uint64_t> applied;
   for (const Group& group : groups_) applied.push_back(group.written);
-  if (!sync_wal_alone()) return;
+  if (!sync_wal_alone()) return 0;
   const std::uint64_t took_ms = now_ms() - started_ms;
   if (!written.empty() || !cuts.empty()) counters_.oldest_unsynced_ms = 0;
   StoreCounters::count(counters_.syncs);
@@ -713,6 +721,13 @@ inline void Store::sync(const std::vector<Written>& written, const std::vector<C
     report([&](StoreEvents& events) { events.on_synced(last.group, last.write_id); });
   }
   for (const Cut& cut : cuts) finish_cut(cut);
+  return sequence;
+}
+
+// For which nobody has to wait: the mark may be behind what was promised, and never ahead.
+inline void Store::advance_mark(std::uint64_t sequence) {
+  if (sequence == 0) return;
+  const std::lock_guard one_at_a_time(sync_call_mutex_);
   if (Result<void> advanced = database_.mark().advance(sequence); !advanced) {
     fail(advanced.error().text);
   }
@@ -762,7 +777,7 @@ inline void Store::run_housekeeping() {
   std::unique_lock lock(housekeeping_mutex_);
   while (!housekeeping_wake_.wait_for(lock, kHousekeepingInterval,
                                       [this] { return housekeeping_stopping_; })) {
-    if (!failed() && unsynced_) sync({}, {});
+    if (!failed() && unsynced_) advance_mark(sync({}, {}));
     if (!failed()) sync_mark();
     measure();
   }
