@@ -324,6 +324,31 @@ TEST_CASE("20 MB of large entries of two groups arrive complete and in order") {
   CHECK(pair.a->stats(2).dropped_messages == 0);
 }
 
+TEST_CASE("small messages that are flushed one by one, and fail to leave, do no harm") {
+  Pair pair;
+  constexpr std::uint64_t kMessages = 3'000;
+  for (std::uint64_t round = 1; round <= kMessages; ++round) {
+    pair.a->peers->send(GroupId{0}, heartbeat(1, 2, round));
+    pair.a->peers->flush();
+  }
+  REQUIRE(pair.b->events.wait_messages(kMessages));
+  const std::vector<PeerMessage> messages = pair.b->events.heard().messages;
+  for (std::uint64_t round = 1; round <= kMessages; ++round) {
+    REQUIRE(round_of(messages[round - 1]) == round);
+  }
+  CHECK(pair.a->stats(2).dropped_messages == 0);
+
+  std::thread end([&] { pair.b.reset(); });
+  bool down = false;
+  for (const auto until = Clock::now() + 10s; !down && Clock::now() < until;) {
+    pair.a->peers->send(GroupId{0}, heartbeat(1, 2, 1));
+    pair.a->peers->flush();
+    down = pair.a->events.wait([](const Heard& heard) { return !heard.downs.empty(); }, 0ms);
+  }
+  end.join();
+  CHECK(down);
+}
+
 TEST_CASE("one entry of 8 MB arrives") {
   Pair pair;
   pair.a->peers->send({1}, append(1, 2, 1, std::string(8u << 20, 'v')));

@@ -246,6 +246,13 @@ std::uint64_t append_until_held(tests::Node& node, std::uint64_t id = 1) {
   return id;
 }
 
+// How far the mark beside the log says that all is durable.
+std::uint64_t marked(MemoryDisk& disk) {
+  MemoryDisk copy = disk.after_kill();
+  const auto env = copy.env();
+  return DurableMark::open(*env, "/data/durable-mark")->sequence();
+}
+
 TEST_CASE("a held write is synced by who appended it, and told after the sync", "[store]") {
   MemoryDisk disk;
   tests::Node node(disk);
@@ -260,9 +267,11 @@ TEST_CASE("a held write is synced by who appended it, and told after the sync", 
     id = append_until_held(node, id);
     node->append(kData, write(id, entries(1, id, id)));
     CHECK(node.listener.synced(kData) == id - 1);
+    const std::uint64_t before = marked(disk);
     node->write_held();
     CHECK(node.listener.synced(kData) == id);
     CHECK(synced_by.load() == std::this_thread::get_id());
+    CHECK(eventually([&] { return marked(disk) > before; }));
     MemoryDisk cut = disk.after_kill();
     MemoryDisk found = cut.after_cut(id);
     CHECK(tests::Node(found).data.entries.size() >= id);

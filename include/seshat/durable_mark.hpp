@@ -23,7 +23,8 @@
 // with an unsynced slot is older than the truth; it is never ahead of it, as it is written later.
 //
 // Limit:    what was synced in the last moments before a power cut may not be covered by the mark
-//           yet, by as much as the owner waits between two calls of sync().
+//           yet, by as much as the owner waits between two calls of sync(); nor what was synced just
+//           before a kill, by as much as it waits with advance().
 // Threads:  none inside; one owner makes every call, and all but sequence() may wait for the disk.
 // Needs:    result.hpp; RocksDB's Env, which knows each platform's way to sync a file.
 #ifndef SESHAT_DURABLE_MARK_HPP

@@ -10,9 +10,10 @@
 // one stands in for it. And what ends at once, as a small write does, wakes nobody: who began it reacts.
 //
 // Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction. One
-//           reaction at a time, in the queue's order, but those of a stream that we begin: there on_read,
-//           on_written and on_done may come on the thread that writes. on_done() is the last call, once
-//           no operation is out and, of calls to us, the call has ended; the object may go in it.
+//           reaction at a time, in the queue's order, but those of a stream that we begin: they may come on
+//           the thread that writes, on_read beside on_written, and no `then` follows them. on_done() is the
+//           last call, once no operation is out and, of calls to us, the call has ended; the object may go
+//           in it.
 // Threads:  a reactor reacts on the reactions' thread, or who stands in for it, or writes, and must not wait
 //           there. read and write: any thread, as long as something holds; who writes holds no lock.
 // Needs:    libgrpc++.
@@ -32,13 +33,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace seshat::peer_detail {
 
@@ -80,8 +81,7 @@ class Reactions {
   void stand_in(std::chrono::milliseconds most, const std::function<void()>& then);
   // begin() begins an operation of these reactions on this thread. If it ends at once, its reaction follows
   // here, or that of another operation of the same stream which ended meanwhile.
-  template <class Begin>
-  void begin_here(const Begin& begin);
+  void begin_here(const std::function<void()>& begin);
   // Whoever begins operations is in, until the last has ended. Nobody may enter after close() but who
   // is called by one that is in.
   void enter() { in_.fetch_add(1); }
@@ -97,8 +97,7 @@ class Reactions {
     const Reaction* reaction;
     bool ok;
   };
-  template <class Begin>
-  [[nodiscard]] std::optional<Ended> ended_by(const Begin& begin);
+  [[nodiscard]] std::optional<Ended> ended_by(const std::function<void()>& begin);
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::atomic<int> in_ = 1;                 // those that are in, and one until close()
@@ -278,8 +277,7 @@ inline void Reactions::stand_in(std::chrono::milliseconds most, const std::funct
 
 // gRPC keeps what ends on this thread meanwhile for this thread, the first of it, instead of waking who waits in
 // the queue.
-template <class Begin>
-std::optional<Reactions::Ended> Reactions::ended_by(const Begin& begin) {
+inline std::optional<Reactions::Ended> Reactions::ended_by(const std::function<void()>& begin) {
   grpc_completion_queue_thread_local_cache_init(queue_->cq());
   begin();
   void* tag = nullptr;
@@ -296,16 +294,19 @@ std::optional<Reactions::Ended> Reactions::ended_by(const Begin& begin) {
 
 // A reaction begins the next write, which may end at once as well: that one's follows it, and is not within
 // it, however many there are.
-template <class Begin>
-void Reactions::begin_here(const Begin& begin) {
-  static thread_local std::deque<Ended>* under_way = nullptr;
+inline void Reactions::begin_here(const std::function<void()>& begin) {
+  static thread_local std::vector<Ended>* following = nullptr;
   const std::optional<Ended> first = ended_by(begin);
   if (!first) return;
-  if (under_way != nullptr) return under_way->push_back(*first);
-  std::deque<Ended> ended{*first};
-  under_way = &ended;
-  for (; !ended.empty(); ended.pop_front()) (*ended.front().reaction)(ended.front().ok);
-  under_way = nullptr;
+  if (following != nullptr) return following->push_back(*first);
+  std::vector<Ended> more;
+  following = &more;
+  (*first->reaction)(first->ok);
+  for (std::size_t i = 0; i < more.size(); ++i) {
+    const Ended next = more[i];
+    (*next.reaction)(next.ok);
+  }
+  following = nullptr;
 }
 
 inline void Reactions::leave() {

@@ -240,7 +240,8 @@ class Store final : public LogStore, public Applier, public HeldWrites {
   // Gives the sequence number up to which all is durable; 0: it failed.
   [[nodiscard]] std::uint64_t sync(const std::vector<Written>& written,
                                    const std::vector<Cut>& cuts);
-  void advance_mark(std::uint64_t sequence);
+  // The lock: of sync_call_mutex_, or none if somebody has it and the caller does not want to wait.
+  void advance_mark(std::uint64_t sequence, const std::unique_lock<std::mutex>& one_at_a_time);
   [[nodiscard]] bool sync_wal();
   [[nodiscard]] bool sync_wal_alone();  // under sync_call_mutex_
   void note_durable(const std::vector<std::uint64_t>& applied);
@@ -446,7 +447,7 @@ inline void Store::write_held() {
   const std::uint64_t synced = failed() ? 0 : write_and_sync(turn);
   queue_.done(turn);
   events_->on_told(true);
-  advance_mark(synced);
+  advance_mark(synced, std::unique_lock(sync_call_mutex_, std::try_to_lock));
 }
 
 inline void Store::apply(GroupId id, std::vector<raft::Entry> entries) {
@@ -530,7 +531,7 @@ inline void Store::do_turn(Turn& turn) {
   if (!turn.writes.empty() || !turn.cuts.empty() || turn.identity) {
     const std::uint64_t synced = write_and_sync(turn);
     if (!turn.writes.empty()) events_->on_told(!turn.apply && queue_.has_time());
-    advance_mark(synced);
+    advance_mark(synced, std::unique_lock(sync_call_mutex_));
   }
   if (turn.apply && !failed()) {
     if (turn.apply->generation != nullptr) {
@@ -553,7 +554,8 @@ inline void Store::cut_at_the_end() {
   }
   Turn turn;
   turn.cuts = take_cuts({});
-  if (write_log(turn)) advance_mark(sync({}, turn.cuts));
+  const std::uint64_t synced = write_log(turn) ? sync({}, turn.cuts) : 0;
+  advance_mark(synced, std::unique_lock(sync_call_mutex_));
 }
 
 // Those of which all is written; the rest wait on.
@@ -724,10 +726,14 @@ inline std::uint64_t Store::sync(const std::vector<Written>& written,
   return sequence;
 }
 
-// For which nobody has to wait: the mark may be behind what was promised, and never ahead.
-inline void Store::advance_mark(std::uint64_t sequence) {
+// For which nobody waits: the mark may be behind what was promised, and never ahead.
+inline void Store::advance_mark(std::uint64_t sequence,
+                                const std::unique_lock<std::mutex>& one_at_a_time) {
   if (sequence == 0) return;
-  const std::lock_guard one_at_a_time(sync_call_mutex_);
+  if (!one_at_a_time) {
+    unsynced_ = true;  // so that the housekeeping thread sees to it
+    return;
+  }
   if (Result<void> advanced = database_.mark().advance(sequence); !advanced) {
     fail(advanced.error().text);
   }
@@ -777,7 +783,10 @@ inline void Store::run_housekeeping() {
   std::unique_lock lock(housekeeping_mutex_);
   while (!housekeeping_wake_.wait_for(lock, kHousekeepingInterval,
                                       [this] { return housekeeping_stopping_; })) {
-    if (!failed() && unsynced_) advance_mark(sync({}, {}));
+    if (!failed() && unsynced_) {
+      const std::uint64_t synced = sync({}, {});
+      advance_mark(synced, std::unique_lock(sync_call_mutex_));
+    }
     if (!failed()) sync_mark();
     measure();
   }

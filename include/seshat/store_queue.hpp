@@ -244,7 +244,7 @@ inline void StoreQueue::done(const Turn& turn) {
 inline bool StoreQueue::hold() {
   if (lone_turns_.load(std::memory_order_relaxed) < kLoneTurns) return false;
   const std::lock_guard lock(mutex_);
-  if (busy_ || stopping_ || waits()) return false;
+  if (busy_ || stopping_ || due_passed_ || waits()) return false;
   holder_ = std::this_thread::get_id();
   return true;
 }
