@@ -302,9 +302,8 @@ inline void Reactions::begin_here(const std::function<void()>& begin) {
   std::vector<Ended> more;
   following = &more;
   (*first->reaction)(first->ok);
-  for (std::size_t i = 0; i < more.size(); ++i) {
-    const Ended next = more[i];
-    (*next.reaction)(next.ok);
+  while (!more.empty()) {
+    for (const Ended& next : std::exchange(more, {})) (*next.reaction)(next.ok);
   }
   following = nullptr;
 }
