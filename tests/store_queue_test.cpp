@@ -49,6 +49,16 @@ bool may_hold(StoreQueue& queue) {
   return holds;
 }
 
+// Writes that come one by one, and then write 17, which this thread holds.
+Turn hold_one(StoreQueue& queue) {
+  write_one_by_one(queue);
+  REQUIRE(queue.hold());
+  queue.add(log_write(17));
+  Turn held;
+  REQUIRE(queue.take_held(held));
+  return held;
+}
+
 TEST_CASE("what is added while nobody looks is one turn, in the order of its coming", "[store]") {
   StoreQueue queue;
   for (std::uint64_t id = 1; id <= 5; ++id) queue.add(log_write(id));
@@ -154,11 +164,7 @@ TEST_CASE("nothing is held while somebody has a turn, something waits, or all en
 
 TEST_CASE("what was held is the holder's, and meanwhile nobody else has a turn", "[store]") {
   StoreQueue queue;
-  write_one_by_one(queue);
-  REQUIRE(queue.hold());
-  queue.add(log_write(17));
-  Turn held;
-  REQUIRE(queue.take_held(held));
+  const Turn held = hold_one(queue);
   REQUIRE(held.writes.size() == 1);
   CHECK(held.writes[0].write.id == 17);
 
@@ -175,11 +181,7 @@ TEST_CASE("what was held is the holder's, and meanwhile nobody else has a turn",
 
 TEST_CASE("whose time has come while somebody has a turn is woken by its end", "[store]") {
   StoreQueue queue;
-  write_one_by_one(queue);
-  REQUIRE(queue.hold());
-  queue.add(log_write(17));
-  Turn held;
-  REQUIRE(queue.take_held(held));
+  const Turn held = hold_one(queue);
   auto storage = std::async(std::launch::async, [&] {
     Turn turn;
     return queue.take(turn, StoreQueue::Clock::now()) && turn.writes.empty();

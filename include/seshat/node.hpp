@@ -378,13 +378,11 @@ inline Node::Node(const Config& config, const Logger& logger, NodeEvents::Callba
                   std::unique_ptr<Store> store, Membership membership)
     : config_(config),
       logger_(logger.with({{"node", config.node.id}})),
-      mailbox_(std::move(news), node_detail::kMaxWaitingFrames),
+      mailbox_(std::move(news), *store, node_detail::kMaxWaitingFrames),
       store_(std::move(store)),
       membership_(std::move(membership)),
       fresh_cluster_id_(node_detail::random_hex_32()),
-      election_seed_(node_detail::random_seed()) {
-  mailbox_.set_writes(*store_);
-}
+      election_seed_(node_detail::random_seed()) {}
 
 // The peers first, so that nothing comes in; then the store, which finishes what it was given.
 inline Node::~Node() {

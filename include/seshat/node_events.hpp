@@ -134,11 +134,9 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
     // In its place, on a thread that holds no lock and has the time to do what follows.
     std::function<void()> help;
   };
-  NodeEvents(Callbacks news, std::size_t max_waiting_frames)
-      : news_(std::move(news)), mailbox_(news_.wake, max_waiting_frames) {}
-
-  // Whose writes the peers' thread may do. Before there are peers.
-  void set_writes(HeldWrites& writes) { writes_ = &writes; }
+  // `writes`: of which the peers' thread may do those that it brings.
+  NodeEvents(Callbacks news, HeldWrites& writes, std::size_t max_waiting_frames)
+      : news_(std::move(news)), writes_(writes), mailbox_(news_.wake, max_waiting_frames) {}
 
   void take(std::vector<node_event::Any>& events) { mailbox_.take(events); }
   void push(node_event::Any event) { mailbox_.push(std::move(event)); }
@@ -171,9 +169,9 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
   void on_reacted(bool has_time) override {
     if (!mailbox_.claim()) return;
     if (!has_time) return news_.wake();
-    const bool holds = writes_ != nullptr && writes_->hold_writes();
+    const bool holds = writes_.hold_writes();
     news_.help();
-    if (holds) writes_->write_held();
+    if (holds) writes_.write_held();
   }
   void on_hello(Hello hello, std::function<void(HelloReply)> answer) override {
     push(node_event::HelloReceived{std::move(hello), std::move(answer)});
@@ -213,8 +211,8 @@ class NodeEvents final : public StoreEvents, public PeerEvents {
 
  private:
   const Callbacks news_;
+  HeldWrites& writes_;
   Mailbox<node_event::Any> mailbox_;
-  HeldWrites* writes_ = nullptr;
 };
 
 }  // namespace seshat

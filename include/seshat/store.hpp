@@ -14,9 +14,9 @@
 //
 // A write: the storage thread puts all log writes that wait, of all groups, into one unsynced batch,
 // makes it durable with SyncWAL, and reports it; what comes meanwhile is the next batch: under load,
-// one fsync carries many writes (group commit). Where they come one by one, whoever appends may write and
-// sync instead (store_queue.hpp). No write is synced by itself, for a synced write would
-// hold up every unsynced one for the length of its fsync.
+// one fsync carries many writes (group commit). Where they come one by one, whoever appends may write
+// and sync instead (store_queue.hpp). No write has its sync within it, for such a write would hold up
+// every unsynced one for the length of its fsync.
 //
 // Applying: what a state machine changes goes to a buffer in memory, where reads find it, and from
 // there to RocksDB, with the index it stands for, in one unsynced batch a second (store_writer.hpp).

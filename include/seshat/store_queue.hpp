@@ -69,7 +69,7 @@ class StoreQueue {
   void look_again();
   // take() gives what is left, and then false.
   void stop();
-  // Of no use to anybody any more.
+  // After stop(), once nobody takes any more: lets go of the generations among them.
   void forget_applies() { applies_.clear(); }
 
   // Waits for work until `due`. False: there is none left, and none will come.
@@ -92,6 +92,8 @@ class StoreQueue {
 
   [[nodiscard]] static std::size_t size_bytes(const LogWrite& write);
   [[nodiscard]] static bool is_small(const LogWrite& write);
+  template <class Change>
+  void tell(const Change& change);
   // With the mutex
   [[nodiscard]] bool waits() const;
   void take_writes(Turn& turn);
@@ -127,44 +129,34 @@ inline void StoreQueue::add(LogWrite write) {
   changed_.notify_one();
 }
 
-inline void StoreQueue::add(Apply apply) {
+// Whoever waits in take() looks at what `change` did.
+template <class Change>
+void StoreQueue::tell(const Change& change) {
   {
     const std::lock_guard lock(mutex_);
-    applies_.push_back(std::move(apply));
+    change();
   }
   changed_.notify_one();
+}
+
+inline void StoreQueue::add(Apply apply) {
+  tell([&] { applies_.push_back(std::move(apply)); });
 }
 
 inline void StoreQueue::add(Cut cut) {
-  {
-    const std::lock_guard lock(mutex_);
-    cuts_.push_back(cut);
-  }
-  changed_.notify_one();
+  tell([&] { cuts_.push_back(cut); });
 }
 
 inline void StoreQueue::add(NodeIdentity identity) {
-  {
-    const std::lock_guard lock(mutex_);
-    identity_ = std::move(identity);
-  }
-  changed_.notify_one();
+  tell([&] { identity_ = std::move(identity); });
 }
 
 inline void StoreQueue::look_again() {
-  {
-    const std::lock_guard lock(mutex_);
-    look_again_ = true;
-  }
-  changed_.notify_one();
+  tell([&] { look_again_ = true; });
 }
 
 inline void StoreQueue::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  changed_.notify_one();
+  tell([&] { stopping_ = true; });
 }
 
 inline std::size_t StoreQueue::size_bytes(const LogWrite& write) {

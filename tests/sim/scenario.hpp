@@ -50,7 +50,7 @@ enum class FaultKind : std::uint8_t {
   kDazed,        // the next node that asks for votes stands still; see draw_dazes
 };
 inline constexpr std::size_t kFaultKinds = 24;
-inline constexpr std::size_t kDrawnFaultKinds = 23;  // by draw_kinds: all but the last
+inline constexpr std::size_t kDrawnFaultKinds = kFaultKinds - 1;  // by draw_kinds
 
 inline constexpr std::array<std::string_view, kFaultKinds> kFaultNames = {
     "isolate",          "deaf",         "mute",        "cut pair",
