@@ -3,19 +3,21 @@
 //   any thread     read, write, finish ──> gRPC ──> completion queue
 //   the reactions' thread                                └──> on_read, on_written, on_done
 //
-// That thread waits in the queue for sockets as well: who is woken by a message reacts to it. gRPC has a
-// callback API of this shape, on threads of its own, two at least, and each that takes something off a
-// socket first wakes another to wait there in its place. With two cores that wake-up is a large part of
-// what a message costs (docs/performance.md). If what follows on a reaction holds the thread up, another
-// one stands in for it. And what ends at once, as a small write does, wakes nobody: who began it reacts.
+// That thread waits in the queue for sockets as well: who is woken by a message reacts to it. gRPC
+// has a callback API of this shape, on threads of its own, two at least, and each that takes
+// something off a socket first wakes another to wait there in its place. With two cores that
+// wake-up is a large part of what a message costs (docs/performance.md). If what follows on a
+// reaction holds the thread up, another one stands in for it. And what ends at once, as a small
+// write does, wakes nobody: who began it reacts.
 //
-// Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction. One
-//           reaction at a time, in the queue's order, but those of a stream that we begin: they may come on
-//           the thread that writes, on_read beside on_written, and no `then` follows them. on_done() is the
-//           last call, once no operation is out and, of calls to us, the call has ended; the object may go
-//           in it.
-// Threads:  a reactor reacts on the reactions' thread, or who stands in for it, or writes, and must not wait
-//           there. read and write: any thread, as long as something holds; who writes holds no lock.
+// Keeps:    of each kind (read, write) one operation at a time; its bytes live until the reaction.
+//           One reaction at a time, in the queue's order, but those of a stream that we begin: they
+//           may come on the thread that writes, on_read beside on_written, and no `then` follows
+//           them. on_done() is the last call, once no operation is out and, of calls to us, the
+//           call has ended; the object may go in it.
+// Threads:  a reactor reacts on the reactions' thread, or who stands in for it, or writes, and must
+//           not wait there. read and write: any thread, as long as something holds; who writes
+//           holds no lock.
 // Needs:    libgrpc++.
 #ifndef SESHAT_PEER_REACTOR_HPP
 #define SESHAT_PEER_REACTOR_HPP
@@ -71,16 +73,16 @@ class Reactions {
       : queue_(std::move(queue)) {}
 
   [[nodiscard]] grpc::ServerCompletionQueue* queue() { return queue_.get(); }
-  // The thread's body: returns once it is closed and all have left. `then` is called after each reaction,
-  // and may take its time, if somebody looks after it.
+  // The thread's body: returns once it is closed and all have left. `then` is called after each
+  // reaction, and may take its time, if somebody looks after it.
   void run(const std::function<void()>& then = [] {});
   // Whether one call of `then` takes longer than anybody should wait. Any thread.
   [[nodiscard]] bool is_held_up() const;
-  // On another thread: reacts in the place of the one that is held up, until that is over, or for `most`.
-  // `then` must not take its time.
+  // On another thread: reacts in the place of the one that is held up, until that is over, or for
+  // `most`. `then` must not take its time.
   void stand_in(std::chrono::milliseconds most, const std::function<void()>& then);
-  // begin() begins an operation of these reactions on this thread. If it ends at once, its reaction follows
-  // here, or that of another operation of the same stream which ended meanwhile.
+  // begin() begins an operation of these reactions on this thread. If it ends at once, its reaction
+  // follows here, or that of another operation of the same stream which ended meanwhile.
   void begin_here(const std::function<void()>& begin);
   // Whoever begins operations is in, until the last has ended. Nobody may enter after close() but who
   // is called by one that is in.
@@ -275,8 +277,8 @@ inline void Reactions::stand_in(std::chrono::milliseconds most, const std::funct
   }
 }
 
-// gRPC keeps what ends on this thread meanwhile for this thread, the first of it, instead of waking who waits in
-// the queue.
+// gRPC keeps what ends on this thread meanwhile for this thread, the first of it, instead of waking
+// who waits in the queue.
 inline std::optional<Reactions::Ended> Reactions::ended_by(const std::function<void()>& begin) {
   grpc_completion_queue_thread_local_cache_init(queue_->cq());
   begin();
@@ -292,8 +294,8 @@ inline std::optional<Reactions::Ended> Reactions::ended_by(const std::function<v
   return Ended{static_cast<const Reaction*>(tag), ok};
 }
 
-// A reaction begins the next write, which may end at once as well: that one's follows it, and is not within
-// it, however many there are.
+// A reaction begins the next write, which may end at once as well: that one's follows it, and is
+// not within it, however many there are.
 inline void Reactions::begin_here(const std::function<void()>& begin) {
   static thread_local std::vector<Ended>* following = nullptr;
   const std::optional<Ended> first = ended_by(begin);

@@ -3,14 +3,14 @@
 //   loop, pool ── add ──> [ log writes, applies, cuts ] ── take ──────────> the storage thread
 //                                 └── held by who adds ── take_held ──> who added it
 //
-// Under load the storage thread does everything: what comes during one sync shares the next. A write that
-// comes alone would only wait for that thread to wake, which takes a good part of what a quick sync
-// takes. So where log writes lately came one by one, and syncs were quick, a thread that brings one and has
-// nothing else to do may hold what it adds, and do it itself.
+// Under load the storage thread does everything: what comes during one sync shares the next. A
+// write that comes alone would only wait for that thread to wake, which takes a good part of what a
+// quick sync takes. So where log writes lately came one by one, and syncs were quick, a thread that
+// brings one and has nothing else to do may hold what it adds, and do it itself.
 //
 // Keeps:    one turn at a time, whoever has it; log writes leave in the order in which they came.
-// Threads:  add, look_again, stop: any. take, has_time: the storage thread. hold, then take_held: one thread
-//           at a time. Who took a turn calls done().
+// Threads:  add, look_again, stop: any. take, has_time: the storage thread. hold, then take_held:
+//           one thread at a time. Who took a turn calls done().
 // Needs:    store_group.hpp, raft.hpp, records.hpp.
 #ifndef SESHAT_STORE_QUEUE_HPP
 #define SESHAT_STORE_QUEUE_HPP
