@@ -38,6 +38,7 @@
 #include "seshat/config.hpp"
 #include "seshat/expiry.hpp"
 #include "seshat/forwarding.hpp"
+#include "seshat/gathering.hpp"
 #include "seshat/joining.hpp"
 #include "seshat/kv.hpp"
 #include "seshat/leader_clock.hpp"
@@ -80,6 +81,12 @@ class Node final : public Database,
   [[nodiscard]] std::uint64_t tick_interval_ms() const;
   void drain();
   void end_turn();
+  // Whether threads wait for cores here: what clients propose may then wait for more (gathering.hpp).
+  void set_short_of_cpu(bool is_short) { gathering_.allow(is_short); }
+  // When end_turn() wants to be called at the latest, for what waits.
+  [[nodiscard]] std::optional<Gathering::Clock::time_point> gathers_until() const {
+    return gathering_.until();
+  }
 
   // ---- clients
   [[nodiscard]] std::optional<GroupId> group_of(Slot slot) const override;
@@ -235,6 +242,7 @@ class Node final : public Database,
   // This node does not lead the group, and may ask who does.
   [[nodiscard]] bool may_forward(GroupId group) const;
   Index propose_here(GroupId group, Operation operation, Waiter& waiter);
+  [[nodiscard]] bool waits_for_more(const raft::Raft& raft);
   void read_system_records();
   [[nodiscard]] bool knows_system_records() const;
   void refresh_peers();
@@ -293,6 +301,7 @@ class Node final : public Database,
   KeyValueMachine* key_values_ = nullptr;  // of the data group
   mutable LeaderClock leader_clock_;
   Expiry expiry_;
+  Gathering gathering_;  // of the data group, while this node leads it
   bool stopping_ = false;
   bool removed_ = false;
   std::optional<std::string> failure_;
@@ -590,10 +599,22 @@ inline void Node::drain() {
 
 inline void Node::end_turn() {
   if (failure_) return;
-  for (auto& [id, group] : groups_) group.replica->pump();
+  for (auto& [id, group] : groups_) {
+    group.replica->pump(id == kFirstDataGroup && waits_for_more(group.replica->raft()));
+  }
   forwarding_->end_turn();
   refresh_self();
   if (peers_) peers_->flush();
+}
+
+inline bool Node::waits_for_more(const raft::Raft& raft) {
+  if (!raft.is_leader() || stopping_) {
+    gathering_.forget();
+    return false;
+  }
+  const Gathering::Log log{raft.commit_index().value, raft.left_index().value,
+                           raft.log().last_index().value};
+  return gathering_.waits(log, Gathering::Clock::now());
 }
 
 inline void Node::handle(node_event::Synced& event) {

@@ -395,6 +395,9 @@ class Raft {
   // `peer` learns what has committed by now, and not with the next heartbeat: somebody waits for it
   // there.
   void tell_commit(NodeId peer);
+  // Leader: as long as this is so, what is proposed waits in the log, and then leaves together. Not
+  // while leadership is handed over.
+  void gather_proposals(bool gathers) { gathers_ = gathers; }
   // An empty node must not vote before a leader admitted it: it may have voted before it was wiped.
   void set_may_vote(bool may_vote) { may_vote_ = may_vote; }
 
@@ -423,6 +426,8 @@ class Raft {
   [[nodiscard]] Index commit_index() const { return commit_index_; }
   [[nodiscard]] Index last_applied() const { return last_applied_; }
   [[nodiscard]] Index durable_index() const { return durable_index_; }
+  // Up to here the log has been handed out, to be written.
+  [[nodiscard]] Index left_index() const { return write_from_ - 1; }
   // Of the log on disk; what comes before was cut off.
   [[nodiscard]] Index first_index() const { return first_index_; }
   [[nodiscard]] const Log& log() const { return log_; }
@@ -580,6 +585,11 @@ class Raft {
 
   void save_hard_state() { hard_state_write_ = next_write_id_; }
   [[nodiscard]] bool hard_state_pending() const { return hard_state_write_ == next_write_id_; }
+  // The last entry that may go to the peers and to the disk by now.
+  [[nodiscard]] Index leaving_index() const {
+    const bool waits = gathers_ && role_ == Role::kLeader && !transfer_ && !hard_state_pending();
+    return waits ? write_from_ - 1 : log_.last_index();
+  }
   [[nodiscard]] bool disk_stalled() const;
   [[nodiscard]] bool log_memory_is_full() const {
     return log_.size_bytes() > config_.max_log_memory_size_bytes;
@@ -642,6 +652,7 @@ class Raft {
   std::uint64_t synced_write_id_ = 0;
   std::uint64_t hard_state_write_ = 0;  // the write that carries the present term and vote
   Index write_from_;                    // entries from here on are not handed out yet
+  bool gathers_ = false;
   std::deque<PendingWrite> pending_writes_;
   std::vector<Held> held_;
 
@@ -814,7 +825,7 @@ inline Raft::Raft(Config config, Restored restored, std::uint64_t now_ms)
 }
 
 inline bool Raft::has_ready() const {
-  return !outbox_.empty() || hard_state_pending() || write_from_ <= log_.last_index() ||
+  return !outbox_.empty() || hard_state_pending() || write_from_ <= leaving_index() ||
          (apply_handed_ == last_applied_ && apply_handed_ < apply_limit()) ||
          !read_results_.empty() || !fetches_.empty() || !snapshots_.empty() ||
          configuration_step_due();
@@ -824,7 +835,7 @@ inline Ready Raft::take_ready(std::uint64_t now_ms) {
   if (configuration_step_due()) advance_configuration(now_ms);
   // What was proposed since the last call goes to the peers together, and does not wait for our own
   // disk (thesis 10.2.1).
-  if (role_ == Role::kLeader && write_from_ <= log_.last_index()) {
+  if (role_ == Role::kLeader && write_from_ <= leaving_index()) {
     for (Peer& peer : peers_) replicate(peer);
   }
   Ready ready;
@@ -832,7 +843,7 @@ inline Ready Raft::take_ready(std::uint64_t now_ms) {
   ready.reads = std::exchange(read_results_, {});
   ready.fetches = std::exchange(fetches_, {});
   ready.snapshots = std::exchange(snapshots_, {});
-  if (hard_state_pending() || write_from_ <= log_.last_index()) {
+  if (hard_state_pending() || write_from_ <= leaving_index()) {
     Write& write = ready.write.emplace();
     write.id = next_write_id_++;
     write.hard_state = HardState{current_term_, voted_for_, commit_index_};
@@ -1405,7 +1416,8 @@ inline void Raft::tell_commit(NodeId peer_id) {
 
 // Sends what `peer` lacks: pipelined while it agrees, one message at a time while probing.
 inline void Raft::replicate(Peer& peer) {
-  while (peer.next_index <= log_.last_index() && peer.fetch_from == Index{} &&
+  const Index last = leaving_index();
+  while (peer.next_index <= last && peer.fetch_from == Index{} &&
          !peer.probe_pending && !peer.needs_snapshot &&
          peer.inflight_size_bytes < config_.max_inflight_size_bytes) {
     const Index prev = peer.next_index - 1;
@@ -1418,7 +1430,7 @@ inline void Raft::replicate(Peer& peer) {
       return;
     }
     send_entries(peer, prev, log_.term_at(prev),
-                 log_.slice(peer.next_index, log_.last_index(), config_.max_append_size_bytes));
+                 log_.slice(peer.next_index, last, config_.max_append_size_bytes));
   }
 }
 

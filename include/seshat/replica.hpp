@@ -182,8 +182,9 @@ class Replica {
   [[nodiscard]] bool begin_install(const raft::Snapshot& snapshot);
   void on_installed();
 
-  // Hands out everything that the inputs since the last call have caused.
-  void pump();
+  // Hands out everything that the inputs since the last call have caused; but for proposals, where
+  // more of them are to be waited for.
+  void pump(bool gathers = false);
   // The disk failed, and with it what this node could promise: everybody who waits hears so, and
   // whoever comes later is refused. pump() must not be called again.
   void abandon();
@@ -373,7 +374,8 @@ inline void Replica::on_applied(Index last, const std::vector<Outcome>& outcomes
   serve_applied_reads();
 }
 
-inline void Replica::pump() {
+inline void Replica::pump(bool gathers) {
+  raft_.gather_proposals(gathers);
   while (raft_.has_ready()) {
     raft::Ready ready = raft_.take_ready(environment_.clock.now_ms());
     for (raft::Message& message : ready.messages) {
@@ -385,6 +387,9 @@ inline void Replica::pump() {
     for (const NodeId peer : ready.snapshots) environment_.snapshots.send_snapshot(group_, peer);
     for (const raft::ReadResult& result : ready.reads) confirm(result);
   }
+  // What comes from here on leaves with the next call, and not piece by piece with what a peer is sent
+  // because it answered.
+  raft_.gather_proposals(true);
   notice_leadership();
   serve_applied_reads();
 }

@@ -60,6 +60,7 @@
 
 #include "seshat/client_io.hpp"
 #include "seshat/config.hpp"
+#include "seshat/cpu_shortage.hpp"
 #include "seshat/connection.hpp"
 #include "seshat/connection_commands.hpp"
 #include "seshat/credentials.hpp"
@@ -145,6 +146,7 @@ class Server final : private ConnectionHost, private Site {
   void note_begin();
   void note_end();
   void end_turn();
+  void wait_for_more(Gathering::Clock::time_point until);
   void wake();  // any thread
   void help();  // any thread that holds no lock
   void help_out();
@@ -240,6 +242,8 @@ class Server final : private ConnectionHost, private Site {
   Door door_;
   asio::steady_timer pause_timer_{io_};
   asio::steady_timer idle_timer_{io_};
+  asio::steady_timer gather_timer_{io_};
+  bool gather_timer_is_set_ = false;
 
   // In the order of their time.
   std::deque<std::pair<std::uint64_t, std::uint64_t>> handshakes_;  // when due, whose
@@ -255,6 +259,8 @@ class Server final : private ConnectionHost, private Site {
 
   ServerStats stats_;
   std::chrono::steady_clock::time_point turn_start_;
+  std::optional<CpuShortage> cpu_shortage_;  // of the loop's thread, made there
+  bool short_of_cpu_ = false;                // as it was seen last
 
   Turns<> turns_;
   bool in_turn_ = false;     // the loop's thread is; only that sets it, in its turn
@@ -273,6 +279,10 @@ inline constexpr std::uint64_t kHandshakeTimeoutMs = 10'000;
 inline constexpr std::size_t kMaxHandshakesOfRefused = 64;
 // A loop that always finds something ready still comes to the end of its turn.
 inline constexpr int kMaxHandlersPerTurn = 256;
+// Where cores are short, threads of this node wait on one core while another is free: the scheduler
+// puts that right at its tick, each 4 ms mostly, or when a core has nothing to do any more. So the loop,
+// which the turns of others leave little to do, gives some core the occasion sooner.
+inline constexpr std::chrono::milliseconds kLookUpInterval{2};
 
 inline std::uint64_t since_us(std::chrono::steady_clock::time_point start) {
   const auto elapsed = std::chrono::steady_clock::now() - start;
@@ -353,10 +363,12 @@ inline Result<void> Server::run() {
   begin_turn();
   schedule_tick();
   await_signals();
+  cpu_shortage_.emplace();
   takes_help_ = true;
   while (!shutdown_is_done() && !node_->failure()) {
+    const bool looks_up = short_of_cpu_ && !is_calm();
     finish_turn();
-    io_.run_one();
+    looks_up ? io_.run_one_for(server_detail::kLookUpInterval) : io_.run_one();
     for (int i = 1; i < server_detail::kMaxHandlersPerTurn && io_.poll_one() != 0; ++i) {
     }
     begin_turn();
@@ -412,6 +424,8 @@ inline void Server::tick_sooner() {
 
 inline void Server::tick() {
   ticked_at_ = std::chrono::steady_clock::now();
+  short_of_cpu_ = cpu_shortage_ && cpu_shortage_->is_short(ticked_at_);
+  node_->set_short_of_cpu(short_of_cpu_);
   node_->tick();
   stats_.sample(turn_ms_);
   // A cluster of one opens its door when it can serve, a few milliseconds after the start.
@@ -526,11 +540,24 @@ inline void Server::end_turn() {
   for (const auto& loop : io_loops_) loop->hand_over();
   // Replies that were sent let in what waited behind them: that leaves with this turn as well.
   node_->end_turn();
+  if (const auto until = node_->gathers_until()) wait_for_more(*until);
   if (is_calm() && node_->tick_interval_ms() < tick_interval_ms_) tick_sooner();  // no more
   // Who still has something to consume comes next turn, after everybody else's sockets.
   if (!attention_.empty()) asio::post(io_, [] {});
   if (io_events_allowed_ == 0) asio::post(io_, [this] { drain_io_events(); });
   io_events_allowed_ = server_detail::kMaxHandlersPerTurn;
+}
+
+// Mostly the turn that takes in the last of them comes sooner. The timer stays: what waits next finds
+// it set.
+inline void Server::wait_for_more(Gathering::Clock::time_point until) {
+  if (std::exchange(gather_timer_is_set_, true)) return;
+  gather_timer_.expires_at(until);
+  gather_timer_.async_wait([this](const asio::error_code& error) {
+    if (error) return;
+    begin_turn();
+    gather_timer_is_set_ = false;
+  });
 }
 
 inline void Server::wants_attention(std::uint64_t connection_id) {
