@@ -99,6 +99,57 @@ TEST_CASE("proposals leave at once, together, before the own disk has them", "[r
   CHECK(leader.raft.durable_index() == Index{1});
 }
 
+TEST_CASE("what is proposed waits while it is gathered, and then leaves together", "[raft]") {
+  Solo leader = leader_of_3();
+  leader.sync();
+  leader.writes.clear();
+  leader.raft.gather_proposals(true);
+  for (int i = 0; i < 2; ++i) static_cast<void>(leader.raft.propose(leader.now, payload("x")));
+  leader.tick_for(200);  // heartbeats go on ...
+  leader.ack(2, 1, 2);   // ... and so do their answers
+  leader.ack(3, 1, 2);
+  const auto before = leader.sent<AppendEntries>();
+  CHECK_FALSE(before.empty());
+  for (const auto& [message, request] : before) CHECK(request.entries.empty());
+  CHECK(leader.writes.empty());
+  CHECK(leader.raft.left_index() == Index{1});
+  CHECK(leader.raft.log().last_index() == Index{3});
+
+  leader.raft.gather_proposals(false);
+  const auto after = leader.sent<AppendEntries>();
+  REQUIRE(after.size() == 2);
+  for (const auto& [message, request] : after) CHECK(request.entries.size() == 2);
+  REQUIRE(leader.writes.size() == 1);
+  CHECK(leader.writes[0].entries.size() == 2);
+  CHECK(leader.raft.left_index() == Index{3});
+}
+
+TEST_CASE("nothing is gathered while leadership is handed over, nor once it is lost", "[raft]") {
+  for (const bool hands_over : {true, false}) {
+    Solo leader = leader_of_3();
+    leader.ack(3, 1);
+    leader.sync();
+    leader.writes.clear();
+    leader.raft.gather_proposals(true);
+    static_cast<void>(leader.raft.propose(leader.now, payload("x")));
+    leader.drain();
+    REQUIRE(leader.writes.empty());
+    leader.outbox.clear();
+    if (hands_over) {
+      leader.raft.transfer_leadership(leader.now, NodeId{2});
+      const auto appends = leader.sent<AppendEntries>();
+      REQUIRE(appends.size() == 2);
+      for (const auto& [message, request] : appends) CHECK(request.entries.size() == 1);
+      CHECK(leader.sent<TimeoutNow>().empty());  // the entry first
+    } else {
+      leader.from(2, 7, append(1, 1, {}));
+      leader.drain();
+    }
+    REQUIRE(leader.writes.size() == 1);
+    CHECK(leader.writes[0].entries.size() == 1);
+  }
+}
+
 TEST_CASE("a crash at any point around the save never gives two votes in one term", "[raft]") {
   for (const bool saved : {false, true}) {
     Solo before;

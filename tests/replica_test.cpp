@@ -201,6 +201,31 @@ TEST_CASE("a follower without a leader waits one election timeout before it says
   CHECK_FALSE(group.replica(follower).lacks_quorum());
 }
 
+TEST_CASE("a proposal waits for more until it is let go, and reads do not wait", "[replica]") {
+  Group group(3);
+  const std::uint64_t leader = group.elect();
+  Replica& replica = group.replica(leader);
+  const auto last = replica.raft().log().last_index();
+  Recorder first;
+  Recorder second;
+  replica.propose("x", first);
+  replica.pump(true);
+  replica.propose("y", second);
+  replica.pump(true);
+  CHECK(group.at(leader).outbox.empty());
+  CHECK(replica.raft().left_index() == last);
+  Recorder read;
+  replica.read({}, read);
+  replica.pump(true);
+  CHECK(read.only() == "readable");
+  CHECK(first.heard.empty());
+  replica.pump();
+  CHECK(replica.raft().left_index() == last + 2);
+  group.settle();
+  CHECK(first.only() == "done 2");
+  CHECK(second.only() == "done 3");
+}
+
 // ---- Reads --------------------------------------------------------------------------------------
 
 TEST_CASE("with a lease a read needs no message", "[replica]") {

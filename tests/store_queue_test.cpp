@@ -121,8 +121,12 @@ TEST_CASE("writes may be held once sixteen came one by one and were quickly done
     other.add(log_write(2));
     do_one(other);
   }));
-  CHECK_FALSE(after([](StoreQueue& other) {  // one with two entries
-    other.add(log_write(1, 2));
+  CHECK(after([](StoreQueue& other) {  // one with eight entries
+    other.add(log_write(1, 8));
+    do_one(other);
+  }));
+  CHECK_FALSE(after([](StoreQueue& other) {  // ... with nine
+    other.add(log_write(1, 9));
     do_one(other);
   }));
   CHECK_FALSE(after([](StoreQueue& other) {  // a large one

@@ -1237,6 +1237,8 @@ inline void Node::append_info(std::string_view section, std::string& out) const 
     line(out, "raft_may_vote", may_vote_ ? 1 : 0);
     line(out, "raft_wiped", membership_.was_wiped() ? 1 : 0);
     line(out, "raft_forwarded_waiting", forwarding_->waiting());
+    line(out, "raft_short_of_cpu", gathering_.allowed() ? 1 : 0);
+    line(out, "raft_gathered_rounds", gathering_.rounds());
     for (const auto& [group, state] : groups_) {
       node_info::append_group(out, *state.replica, store_->log_stats(group), clock_.now_ms());
     }

@@ -1417,9 +1417,8 @@ inline void Raft::tell_commit(NodeId peer_id) {
 // Sends what `peer` lacks: pipelined while it agrees, one message at a time while probing.
 inline void Raft::replicate(Peer& peer) {
   const Index last = leaving_index();
-  while (peer.next_index <= last && peer.fetch_from == Index{} &&
-         !peer.probe_pending && !peer.needs_snapshot &&
-         peer.inflight_size_bytes < config_.max_inflight_size_bytes) {
+  while (peer.next_index <= last && peer.fetch_from == Index{} && !peer.probe_pending &&
+         !peer.needs_snapshot && peer.inflight_size_bytes < config_.max_inflight_size_bytes) {
     const Index prev = peer.next_index - 1;
     if (!log_.knows(prev)) {
       // The entry before the first must be there as well, for its term.

@@ -60,9 +60,9 @@
 
 #include "seshat/client_io.hpp"
 #include "seshat/config.hpp"
-#include "seshat/cpu_shortage.hpp"
 #include "seshat/connection.hpp"
 #include "seshat/connection_commands.hpp"
+#include "seshat/cpu_shortage.hpp"
 #include "seshat/credentials.hpp"
 #include "seshat/door.hpp"
 #include "seshat/entrance.hpp"

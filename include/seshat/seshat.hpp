@@ -8,9 +8,11 @@
 #define SESHAT_SESHAT_HPP
 
 // Usable from anywhere: the standard library only.
+#include "seshat/cpu_shortage.hpp"    // whether a thread waits for a core
 #include "seshat/decimal.hpp"         // numbers with a fraction, exactly
 #include "seshat/file_limit.hpp"      // as many open files as clients need
 #include "seshat/fnv1a.hpp"           // the FNV-1a hash
+#include "seshat/gathering.hpp"       // few large rounds where cores are short
 #include "seshat/glob.hpp"            // Redis' glob patterns
 #include "seshat/log.hpp"             // log lines with fields, text or JSON
 #include "seshat/machine_memory.hpp"  // how much there is

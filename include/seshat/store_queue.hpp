@@ -89,6 +89,7 @@ class StoreQueue {
   // Of turns in a row with one small write each, and nothing that waited behind it.
   static constexpr std::uint32_t kLoneTurns = 16;
   static constexpr std::size_t kMaxLoneBytes = 16 << 10;
+  static constexpr std::size_t kMaxLoneEntries = 8;
 
   [[nodiscard]] static std::size_t size_bytes(const LogWrite& write);
   [[nodiscard]] static bool is_small(const LogWrite& write);
@@ -166,7 +167,7 @@ inline std::size_t StoreQueue::size_bytes(const LogWrite& write) {
 }
 
 inline bool StoreQueue::is_small(const LogWrite& write) {
-  return write.write.entries.size() <= 1 && size_bytes(write) <= kMaxLoneBytes;
+  return write.write.entries.size() <= kMaxLoneEntries && size_bytes(write) <= kMaxLoneBytes;
 }
 
 inline bool StoreQueue::waits() const {

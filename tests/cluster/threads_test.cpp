@@ -1,9 +1,13 @@
 // One loop or several: a client can't tell.
 #include <sys/socket.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -11,6 +15,7 @@
 #include <vector>
 
 #include "harness.hpp"
+#include "load.hpp"
 
 namespace seshat::tests {
 namespace {
@@ -193,6 +198,65 @@ TEST_CASE(
   for (Client& client : clients) CHECK(client.is_closed());
   CHECK(cluster.process(1).wait(5s) == ExitStatus{0, 0});
 }
+
+#ifdef __linux__
+// What this thread starts while this lives has one core for all of it.
+class OnOneCore {
+ public:
+  OnOneCore() {
+    REQUIRE(sched_getaffinity(0, sizeof before_, &before_) == 0);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+  }
+  ~OnOneCore() { (void)sched_setaffinity(0, sizeof before_, &before_); }
+  OnOneCore(const OnOneCore&) = delete;
+  OnOneCore& operator=(const OnOneCore&) = delete;
+
+ private:
+  cpu_set_t before_{};
+};
+
+TEST_CASE("where nodes share a core, a leader gathers what clients write, as long as they do") {
+  if (skips(std::filesystem::exists("/proc/self/schedstat")
+                ? std::nullopt
+                : std::optional("this kernel does not count how long threads wait"))) {
+    return;
+  }
+  std::optional<Cluster> cluster;
+  {
+    const OnOneCore here;
+    cluster.emplace();
+  }
+  const int leader = cluster->leader();
+  const auto raft = [&](const char* name) { return cluster->figure(leader, "raft", name); };
+  Writers writers(*cluster, 24);
+  CHECK(eventually(30s, [&] { return raft("raft_gathered_rounds") >= 20; }));
+  REQUIRE(writers.await_more(1000, 30s));
+  CHECK(cluster->leader() == leader);
+  writers.stop();
+  CHECK(writers.surprises().empty());
+  CHECK(lost(*cluster, writers.acknowledged()).empty());
+
+  CHECK(eventually(20s, [&] { return raft("raft_short_of_cpu") == 0; }));
+  const std::uint64_t rounds = raft("raft_gathered_rounds");
+  for (int i = 0; i < 20; ++i) {
+    REQUIRE(cluster->cluster_client().ask("SET", "k", std::to_string(i)) == "+OK");
+  }
+  CHECK(raft("raft_gathered_rounds") == rounds);
+  // Nothing looks up any more: 100 sleeps of the loop take seconds, not the fifth of one.
+  for (int node = 1; node <= 3; ++node) {
+    const Process& process = cluster->process(node);
+    CHECK(eventually(20s, [&] {
+      const auto start = SteadyClock::now();
+      const std::uint64_t before = sleeps_of(process, "seshat");
+      const auto more = [&] { return sleeps_of(process, "seshat") >= before + 100; };
+      return !eventually(2s, more) || since(start) > 1s;
+    }));
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace seshat::tests

@@ -365,6 +365,7 @@ class Process final : private StorageEvents,
   std::uint64_t number_;  // of this life
   LifePtr life_ = std::make_shared<Life>();
   Random random_;
+  Random gathering_;
   Storage storage_;
   Transfers transfers_;
   Membership membership_;
@@ -429,6 +430,7 @@ inline Process::Process(World& world, const Scenario& scenario, Machine& machine
       host_(host),
       number_(++machine.lives),
       random_(world.random(0x9a0c355 + machine.id.value * 1000 + number_)),
+      gathering_(random_.fork(4)),
       storage_(world, scenario, machine.disk, life_, random_.fork(1), *this),
       transfers_(scenario, machine.id, random_.fork(2), storage_, checks, machine.snapshots, *this),
       membership_(process_detail::make_membership(machine, scenario.nodes, scenario.seed)),
@@ -510,7 +512,7 @@ inline void Process::end_turn() {
   }
   sessions_.turn();
   for (auto& [id, group] : groups_) {
-    group.replica->pump();
+    group.replica->pump(gathering_.chance(scenario_.gathering_permille));
     checks_.pumped(machine_.id, group.replica->raft());
   }
   sessions_.turn();

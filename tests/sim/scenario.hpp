@@ -182,6 +182,7 @@ struct Scenario {
   std::uint64_t families = 0;  // of keys, for the next
   std::vector<std::vector<ClientScript>> transactors;
   std::int64_t max_wall_jump_ms = 30'000;
+  std::uint64_t gathering_permille = 0;  // of turns: what was proposed waits for the next one
 
   [[nodiscard]] bool members_change() const { return !changes.empty(); }
   [[nodiscard]] std::size_t first_change() const {
@@ -481,8 +482,8 @@ inline void draw_changes(Random random, Scenario& scenario) {
 }  // namespace scenario_detail
 
 // Half of the seeds have members that change, logs that are cut, or both; nearly half, transactions and
-// keys that expire; one in ten or so, dazed candidates. What they add is drawn from streams of their own:
-// in the others nothing else is drawn.
+// keys that expire; one in ten or so, dazed candidates; three in ten, leaders that gather. What they add
+// is drawn from streams of their own: in the others nothing else is drawn.
 inline Scenario draw_scenario(std::uint64_t seed) {
   Scenario scenario;
   scenario.seed = seed;
@@ -514,6 +515,8 @@ inline Scenario draw_scenario(std::uint64_t seed) {
   if (!hunts && transacting.chance(500)) scenario_detail::draw_transactors(transacting, scenario);
   Random dazing = Random(seed).fork(0xda2e);
   if (!hunts && dazing.chance(125)) scenario_detail::draw_dazes(dazing, scenario);
+  Random gathering = Random(seed).fork(0x9a74);
+  if (gathering.chance(300)) scenario.gathering_permille = gathering.between(100, 950);
   return scenario;
 }
 
@@ -535,6 +538,9 @@ inline std::string describe(const Scenario& scenario) {
   for (std::size_t i = 0; i < scenario.faults.size(); ++i) {
     text += "#" + n(i) + " at " + n(scenario.faults[i].at_us / kMillisecond) +
             " ms: " + describe(scenario.faults[i]) + "\n";
+  }
+  if (scenario.gathering_permille > 0) {
+    text += "leaders gather in " + n(scenario.gathering_permille) + " of 1000 turns\n";
   }
   if (scenario.compaction.min_entries > 0) {
     const Compaction& cut = scenario.compaction;
